@@ -1,0 +1,335 @@
+"""The run, top to bottom: compose -> spawn -> iterate -> checkpoint -> close.
+
+    python -m isaac_hydra_ext.appo_runner env=gym_pendulum rollout.num_workers=2
+
+This file is orchestration only, and all of it runs in the learner's process, in its main thread.
+Iteration k trains on exactly rollout k of every worker and turns policy version k into k + 1.
+Rollout k may use any version from max(first, k - L) on, so publishing version v lets the workers
+start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simulate while we learn.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from isaac_hydra_ext.checkpoint import (
+    Checkpoint,
+    check_fits,
+    delete_old,
+    find_checkpoint,
+    save_checkpoint,
+)
+from isaac_hydra_ext.command_line import run_hydra_app
+from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.console import Clock, Progress, RunConsole
+from isaac_hydra_ext.envs.registry import check_before_spawn
+from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
+from isaac_hydra_ext.errors import ConfigError, RunInterrupted, WorkerError
+from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
+from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+from isaac_hydra_ext.run_dir import make_run_dir, runs_root, write_inputs
+from isaac_hydra_ext.stop_signals import StopSignals
+
+UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
+
+
+def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
+    """Run one training from a composed configuration.
+
+    Args:
+        cfg: With the groups of this package's `conf/` at its top level.
+        typed: The user's override tokens, which beat what a task recommends.
+
+    Returns:
+        The content of `summary.json`, and `run_dir`.
+
+    Raises:
+        IsaacHydraExtError: With one line that says what to do. Nothing is left running.
+    """
+    config = load_config(cfg, typed)
+    check_before_spawn(config.env)
+    console = RunConsole(config.logging.console)
+    with ExitStack() as stack:
+        stack.callback(console.close)
+        stop = stack.enter_context(StopSignals())
+        source = WorkerPool(config.num_workers) if config.num_workers else InProcessCollector()
+        stack.callback(lambda: source.close(0.0) if stop.at_once else source.close())
+        config, task = _describe(cfg, typed, config, source, console)
+        resumed = _find_resume(config, console)
+        run_dir = make_run_dir(config)
+        write_inputs(run_dir, cfg, typed, config, task.env_config)
+        console.say(f"run directory: {run_dir}")
+        run = Run(config, run_dir, console, stop)
+        run.build(source, resumed)
+        return run.iterate()
+
+
+def _describe(
+    cfg: DictConfig,
+    typed: Sequence[str],
+    config: RunConfig,
+    source: WorkerPool | InProcessCollector,
+    console: RunConsole,
+) -> tuple[RunConfig, TaskDescription]:
+    """Ask the task what it recommends, and complete the configuration with it."""
+    task = source.describe(config)
+    seed = config.experiment.seed
+    config = load_config(cfg, typed, task.settings)
+    config.experiment.seed = seed  # -1 is drawn once
+    for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
+        console.say(note)
+    return config, task
+
+
+def _find_resume(config: RunConfig, console: RunConsole) -> Checkpoint | None:
+    if config.resume is None:
+        return None
+    checkpoint, notes = find_checkpoint(config.resume, runs_root(config))
+    for note in notes:
+        console.warn(note)
+    done, total = checkpoint.meta["iteration"], config.total_iterations
+    if done >= total:
+        raise ConfigError(
+            f"resume={config.resume}: {done} of {total} iterations are done; raise "
+            "experiment.max_iterations (the total) to go on"
+        )
+    console.say(f"resuming {checkpoint.path} at iteration {done}")
+    return checkpoint
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """Return the learner's device; `auto` takes the first GPU that there is."""
+    if config.experiment.device != "auto":
+        return torch.device(config.experiment.device)
+    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def set_learner_threads(config: RunConfig) -> None:
+    """Leave the workers their cores. One thread where results must not depend on the machine."""
+    background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
+    free = len(os.sched_getaffinity(0)) - config.num_collectors
+    one = config.rollout.deterministic or background
+    torch.set_num_threads(1 if one else max(1, free))
+
+
+class Run:
+    """One training run: the parts, and the loop over them."""
+
+    def __init__(
+        self, config: RunConfig, run_dir: Path, console: RunConsole, stop: StopSignals
+    ) -> None:
+        """Hold what the run is made with; `build` makes the rest."""
+        self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
+        self.totals = RunTotals()
+        self.first = 0
+
+    def build(
+        self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None
+    ) -> None:
+        """Build envs, learner and buffer, load the checkpoint, publish the first version."""
+        config, self.source = self.config, source
+        workers, lag = config.num_workers, config.rollout.max_policy_lag
+        self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
+        self.spec: EnvSpec = source.build(config, self.run_dir / "workers", env_state_from)
+        self.device = choose_device(config)
+        set_learner_threads(config)
+        self.learner = Learner(config, self.spec, self.device)
+        self.episodes = EpisodeTracker(
+            config.num_collectors, self.spec.num_envs, source.random_start
+        )
+        if resumed is not None:
+            self._load(resumed)
+        policy = self.learner.policy
+        self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
+        self.weights.publish(self.first, policy.flat)
+        source.announce(self.first)
+        for iteration in range(self.first, self.first + lag + 1):
+            self._grant(iteration)
+        self.console.say(
+            f"N_buffer = {config.num_collectors} x {self.spec.num_envs} x "
+            f"{config.rollout.steps_per_env} = {config.n_buffer} samples; "
+            f"{policy.num_params:,} parameters; learner on {self.device}; "
+            + ("final observations" if self.spec.has_final_obs else "V(s_t)")
+            + " bootstrap truncated episodes"
+        )
+
+    def _load(self, resumed: Checkpoint) -> None:
+        """Take over everything a checkpoint holds."""
+        check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
+        self.learner.load_state_dict(resumed.tensors)
+        self.episodes.load_state_dict(resumed.meta["episodes"])
+        self.totals = RunTotals(**resumed.meta["totals"])
+        self.first = resumed.meta["iteration"]
+        if not resumed.meta["env_states"]:
+            self.console.say("this checkpoint holds no env states: all episodes start anew")
+
+    def iterate(self) -> dict[str, Any]:
+        """Learn until the last iteration, a signal, or an error; returns the summary."""
+        config, source, total = self.config, self.source, self.config.total_iterations
+        self.tracker = TensorBoardLogger(self.run_dir)
+        self.console.start(f"APPO {config.experiment.name}")
+        clock, status = Clock(total), "failed"
+        background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
+        with ExitStack() as stack:
+            stack.callback(self.tracker.close)
+            updater = stack.enter_context(ThreadPoolExecutor(1)) if background else None
+            stack.callback(lambda: self._summarize(status))
+            for k in range(self.first, total):
+                started = time.monotonic()
+                slots = source.gather(k)
+                idle_s = time.monotonic() - started
+                self.episodes.observe(slots)
+                self.learner.load(slots)
+                extras = [slot.read_extra() for slot in slots]
+                metrics = self._collection_metrics(k, slots, extras, idle_s)
+                source.release(k)
+
+                learn_started = time.monotonic()
+                metrics |= self._update(k, updater)
+                metrics["Perf/learning_time"] = time.monotonic() - learn_started
+                self.weights.publish(k + 1, self.learner.policy.flat)
+                source.announce(k + 1)
+                self._grant(k + 1 + config.rollout.max_policy_lag)
+
+                iteration_s = time.monotonic() - started
+                self._account(k, metrics, iteration_s)
+                self._show(metrics, clock.tick(iteration_s, k + 1), total)
+                if self._is_checkpoint(k + 1) or self.stop.requested:
+                    self._save([extra.get("env_state") for extra in extras])
+                if self.stop.requested:
+                    status = "interrupted"
+                    raise RunInterrupted(self.stop.signum, self._farewell())
+            status = "completed"
+        return {**self._summarize(status), "run_dir": str(self.run_dir)}
+
+    def _grant(self, iteration: int) -> None:
+        """Let the workers collect `iteration`, unless the run ends before."""
+        if iteration < self.config.total_iterations:
+            oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
+            self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
+
+    def _update(self, iteration: int, updater: ThreadPoolExecutor | None) -> dict[str, float]:
+        """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
+        if updater is None:
+            return self.learner.update(iteration)
+        assert isinstance(self.source, InProcessCollector)
+        update: Future[dict[str, float]] = updater.submit(self.learner.update, iteration)
+        self.source.collect_ahead(iteration + 1)
+        wait([update], timeout=UPDATE_TIMEOUT_S)
+        if not update.done():
+            raise WorkerError(f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s")
+        return update.result(timeout=0)
+
+    def _collection_metrics(
+        self, k: int, slots: list[Slot], extras: list[dict[str, Any]], idle_s: float
+    ) -> dict[str, float]:
+        """Read what the slots' headers and the envs' logs say, before the slots go back."""
+        headers = [slot.header[0] for slot in slots]
+        lag = sum(k - int(h["policy_version"]) for h in headers) / len(headers)
+        wait_s = sum(float(h["wait_s"]) for h in headers) / len(headers)
+        self.totals.policy_lag_sum += lag
+        self.totals.learner_idle_s += idle_s
+        self.totals.workers_wait_s += wait_s
+        env_log: dict[str, list[float]] = {}
+        for extra in extras:
+            for tag, value in extra.get("log", {}).items():
+                env_log.setdefault(tag, []).append(value)
+        return {
+            **{tag: sum(values) / len(values) for tag, values in env_log.items()},
+            "Perf/collection_time": sum(float(h["collect_s"]) for h in headers) / len(headers),
+            "Async/policy_lag": lag,
+            "Async/learner_idle_s": idle_s,
+            "Async/workers_wait_s": wait_s,
+        }
+
+    def _account(self, k: int, metrics: dict[str, float], iteration_s: float) -> None:
+        """Add the iteration to the totals, and the totals to the metrics."""
+        totals, mean_return = self.totals, self.episodes.mean_return
+        totals.iterations = k + 1
+        totals.env_steps += self.config.n_buffer
+        totals.wall_s += iteration_s
+        if mean_return is not None and self.episodes.mean_length is not None:
+            best = totals.best_return
+            totals.best_return = mean_return if best is None else max(best, mean_return)
+            metrics["Train/mean_reward"] = mean_return
+            metrics["Train/mean_episode_length"] = self.episodes.mean_length
+        metrics["Perf/iteration_time"] = iteration_s
+        metrics["Perf/total_fps"] = self.config.n_buffer / iteration_s
+        counts = totals.with_counts(self.source.counts)
+        metrics |= {f"Async/{name}": float(value) for name, value in counts.items()}
+
+    def _show(self, metrics: dict[str, float], eta_s: float, total: int) -> None:
+        done = self.totals.iterations
+        if done % self.config.logging.every == 0 or done == total:
+            self.tracker.log(metrics, done)
+            self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
+
+    def _is_checkpoint(self, done: int) -> bool:
+        return done % self.config.checkpoint.every == 0 or done == self.config.total_iterations
+
+    def _save(self, env_states: list[Any]) -> None:
+        """Write a checkpoint of everything after this iteration, and the summary."""
+        whole = all(state is not None for state in env_states)
+        totals = asdict(self.totals) | self.totals.with_counts(self.source.counts)
+        meta = {
+            "env_steps": self.totals.env_steps,
+            "config": self.config.to_dict(),
+            "spec": self.spec.to_json(),
+            "episodes": self.episodes.state_dict(episodes_go_on=whole),
+            "env_states": env_states if whole else None,
+            "totals": totals,
+        }
+        directory = self.run_dir / "checkpoints"
+        save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
+        delete_old(directory, self.config.checkpoint)
+        self._summarize("running")
+
+    def _summarize(self, status: str) -> dict[str, Any]:
+        return write_summary(
+            self.run_dir / "summary.json",
+            status,
+            self.totals,
+            self.source.counts,
+            self.episodes,
+            self.device,
+        )
+
+    def _farewell(self) -> str:
+        return (
+            f"stopped by signal {self.stop.signum} after iteration {self.totals.iterations}; "
+            f"go on with resume={self.run_dir}"
+        )
+
+
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def _hydra_task(cfg: DictConfig) -> float | None:
+    summary = train(cfg, list(HydraConfig.get().overrides.task))
+    print(f"run: {summary['run_dir']}")
+    print(f"tensorboard --logdir {summary['run_dir']}")
+    newest = Path(summary["run_dir"]) / "checkpoints" / f"model_{summary['iterations']}.safetensors"
+    print(f"checkpoint: {newest}", flush=True)
+    return summary["mean_return"]  # what a Hydra sweeper optimises
+
+
+def main() -> None:
+    """Run the command line; exits with the error's code."""
+    sys.exit(run_hydra_app(_hydra_task))
+
+
+if __name__ == "__main__":
+    main()

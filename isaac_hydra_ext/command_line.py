@@ -1,0 +1,119 @@
+"""What every command shares: `--help`, one-line errors, exit codes, and `appo` itself.
+
+Runs in the learner's main thread, before and after the run.
+"""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+
+from isaac_hydra_ext.config import RunConfig, all_knobs
+from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
+
+COMMANDS = {
+    "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
+    "eval": ("isaac_hydra_ext.evaluate", "evaluate a run's newest checkpoint: appo eval RUN"),
+}
+INTRODUCTION = """\
+Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
+
+  appo train env=gym_pendulum                        the embedded default
+  appo train env=gym_any env.id=Acrobot-v1           any Gymnasium environment
+  appo train env=mjlab_go1_flat rollout.num_workers=2
+  appo train resume=latest experiment.max_iterations=600
+  appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
+  appo train --cfg job --resolve                     the composed configuration
+  eval "$(appo train -sc install=bash)"              tab completion
+  appo train --hydra-help                            Hydra's own flags
+
+Groups: {groups}
+"""
+
+
+def main() -> None:
+    """Run `appo COMMAND ...`."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in ("-h", "--help"):
+        print("usage: appo COMMAND [ARGUMENTS]\n")
+        for name, (_, what) in COMMANDS.items():
+            print(f"  {name:8} {what}")
+        print("\nappo COMMAND --help says more.")
+        sys.exit(0)
+    if command not in COMMANDS:
+        print(f"appo: no command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"appo {command}", *sys.argv[2:]]
+    importlib.import_module(COMMANDS[command][0]).main()
+
+
+def run_hydra_app(task: Callable[[], Any]) -> int:
+    """Run a `hydra.main` function; returns the process's exit code.
+
+    Errors of this package and of Hydra's composition become one line on stderr. Anything else is
+    a defect and keeps its traceback.
+    """
+    if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
+        print(help_text())
+        return 0
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
+    try:
+        return run_reporting_errors(task)
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def run_reporting_errors(task: Callable[[], Any]) -> int:
+    """Call `task`; returns 0, or the code of the error it prints as one line."""
+    try:
+        task()
+    except IsaacHydraExtError as e:
+        print(f"{'' if e.exit_code > 128 else 'error: '}{e}", file=sys.stderr, flush=True)
+        return e.exit_code
+    except HydraException as e:
+        print(f"error: {_one_line(e)}", file=sys.stderr, flush=True)
+        return ConfigError.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _one_line(error: HydraException) -> str:
+    """Say what Hydra's composition found wrong as our own checks would."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        hint = did_you_mean(choice, error.options or ())
+        options = ", ".join(error.options or ())
+        return f"{group}={choice}: no such config{hint or '; there are ' + options}"
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        keys = [key for key, _, _ in all_knobs()]
+        return f"{found[1]}: unknown key{did_you_mean(found[1], keys)}"
+    return " ".join(text.split())
+
+
+def help_text() -> str:
+    """Return every knob, by group, with its default and meaning."""
+    groups = [f.name for f in fields(RunConfig) if is_dataclass(f.default_factory)]
+    lines = [INTRODUCTION.format(groups=" ".join(f"{name}=" for name in groups))]
+    section = None
+    for key, default, metadata in all_knobs():
+        group = key.split(".")[0]
+        if group != section:
+            owner = getattr(RunConfig(), group)
+            title = (owner.__doc__ or "").splitlines()[0] if is_dataclass(owner) else "Go on."
+            lines.append(f"\n{group}: {title}")
+            section = group
+        shown = "null" if default is None else str(default).lower() if default in (True, False) else default
+        choices = f" ({' | '.join(metadata['choices'])})" if metadata["choices"] else ""
+        lines.append(f"  {f'{key}={shown}':<44} {metadata['doc']}{choices}")
+    return "\n".join(lines)

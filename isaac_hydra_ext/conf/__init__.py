@@ -1,0 +1,1 @@
+"""Hydra configs. A package, because Hydra 1.4 composes nothing from a plain directory."""

@@ -1,0 +1,462 @@
+"""The run's configuration: typed dataclasses, one documented knob a field, and every check.
+
+Runs in the learner's process, before any worker exists. `load_config` turns what Hydra composed
+into a `RunConfig` or raises `ConfigError` with one line that names the key. What depends on the
+task (how many envs, its recommended settings) is filled in by `complete` after the task has
+described itself.
+"""
+
+import dataclasses
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from isaac_hydra_ext.errors import ConfigError, did_you_mean
+
+SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one documented field; its bounds are checked by `load_config`."""
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ExperimentConfig:
+    """What the run is called, where it goes, when it ends."""
+
+    name: str | None = knob(None, "directory of related runs; null: the environment's id")
+    run_name: str = knob("", "suffix of this run's directory")
+    output_dir: str = knob("logs/appo", "root of all run directories")
+    seed: int = knob(1, "seeds everything: envs, policy noise, shuffles; -1 draws one", ge=-1)
+    device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
+    max_iterations: int = knob(300, "learning iterations in all, a resume included", ge=1)
+    max_env_steps: int | None = knob(None, "end after this many env steps (all envs)", ge=1)
+
+
+@dataclass
+class EnvConfig:
+    """Which environment; the rest of what it needs is its own."""
+
+    kind: str = knob("gym", "adapter", choices=("gym", "mjlab"))
+    id: str | None = knob(None, "Gymnasium id (kind=gym)")
+    task: str | None = knob(None, "task name (kind=mjlab)")
+    kwargs: dict[str, Any] = knob({}, "keyword arguments of gymnasium.make (kind=gym)")
+    imports: list[str] = knob([], "packages imported in each worker before the env is made")
+    appo: dict[str, Any] = knob({}, "settings this task recommends; anything you type wins")
+
+
+@dataclass
+class RolloutConfig:
+    """Who collects how much, and how far it may run ahead of the learner."""
+
+    num_workers: int | str = knob(
+        "auto", "W: worker processes; 0: in the learner's own process; auto: cores - 1", ge=0
+    )
+    envs_per_worker: int | None = knob(
+        None, "B: envs in each worker's vector env; null: the env's own number", ge=1
+    )
+    steps_per_env: int = knob(32, "T: steps in each env per rollout", ge=1)
+    max_policy_lag: int = knob(
+        1, "L: versions the acting policy may be behind; 0 is synchronous PPO", ge=0
+    )
+    deterministic: bool = knob(
+        False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
+    )
+    device: str = knob("cpu", "the simulation's device, where the env lets one choose")
+    init_at_random_ep_len: bool = knob(
+        True, "start envs at random episode times, so that episodes do not end in step"
+    )
+    on_worker_failure: str = knob(
+        "restart", "a worker that dies or raises in step", choices=("restart", "stop")
+    )
+    max_restarts: int = knob(10, "workers replaced per hour before the run stops", ge=0)
+    startup_timeout_s: float = knob(600.0, "[s] for building an env and its first reset", gt=0)
+    heartbeat_timeout_s: float = knob(120.0, "[s] without an env step before a kill", gt=0)
+
+
+@dataclass
+class PPOConfig:
+    """The update. Names and defaults follow rsl_rl where it has them."""
+
+    update_epochs: int = knob(5, "passes over the N_buffer samples per iteration", ge=1)
+    batch_size: int = knob(
+        8192, "M: samples per minibatch; ceil(N_buffer / M) minibatches per epoch", ge=1
+    )
+    num_mini_batches: int | None = knob(
+        None, "minibatches per epoch, instead of batch_size", ge=1
+    )
+    lr: float = knob(1e-3, "Adam's learning rate, at the start where a schedule moves it", gt=0)
+    lr_schedule: str = knob(
+        "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
+    )
+    desired_kl: float = knob(0.01, "[nats] what the adaptive schedule aims at", gt=0)
+    stop_kl: float | None = knob(None, "[nats] skip the rest of an update beyond it", gt=0)
+    gamma: float = knob(0.99, "discount per env step", ge=0, le=1)
+    lam: float = knob(0.95, "GAE's (or V-trace's) lambda", ge=0, le=1)
+    clip: float = knob(0.2, "ratio clip around the proximal policy", gt=0)
+    value_clip: float | None = knob(0.2, "clip of the value's move per iteration; null: off", gt=0)
+    entropy_coef: float = knob(0.005, "weight of the entropy bonus", ge=0)
+    value_coef: float = knob(1.0, "weight of the (not halved) squared value error", ge=0)
+    max_grad_norm: float = knob(1.0, "global gradient norm clip", gt=0)
+    normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
+    advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
+    rho_bar: float = knob(1.0, "V-trace: truncation of rho in delta", gt=0)
+    c_bar: float = knob(1.0, "V-trace: truncation of the trace coefficient", gt=0)
+    max_importance_weight: float = knob(
+        2.0, "truncation of proximal/behaviour in the decoupled loss", ge=1
+    )
+    precision: str = knob(
+        "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
+    )
+
+
+@dataclass
+class PolicyConfig:
+    """The actor and the critic."""
+
+    hidden_dims: list[int] = knob([256, 128, 64], "actor's hidden layers", ge=1)
+    critic_hidden_dims: list[int] | None = knob(None, "critic's; null: the actor's", ge=1)
+    activation: str = knob(
+        "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
+    )
+    init_std: float = knob(1.0, "initial std of the Gaussian", gt=0)
+    std_type: str = knob("scalar", "what is learned: std itself or its log",
+                         choices=("scalar", "log"))  # fmt: skip
+    squash: str = knob("none", "tanh scales actions to the env's bounds", choices=("none", "tanh"))
+    clip_actions: float | None = knob(None, "clip the env's copy of actions to +-this", gt=0)
+    normalize_obs: bool = knob(True, "running mean and std of the actor's observations")
+    normalize_critic_obs: bool = knob(True, "running mean and std of the critic's")
+    normalize_values: bool = knob(False, "the critic predicts normalised returns (PopArt)")
+    obs_groups: dict[str, list[str]] | None = knob(
+        None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
+    )
+
+
+@dataclass
+class LoggingConfig:
+    """What is shown and written while the run goes on."""
+
+    backends: list[str] = knob(["tensorboard"], "trackers", choices=("tensorboard",))
+    every: int = knob(1, "iterations between lines and tracker points", ge=1)
+    console: str = knob(
+        "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
+    )
+
+
+@dataclass
+class CheckpointConfig:
+    """When the run is saved and what is kept."""
+
+    every: int = knob(50, "iterations between checkpoints; the last one is always saved", ge=1)
+    keep_last: int = knob(5, "newest checkpoints kept; 0: all", ge=0)
+    keep_every: int | None = knob(None, "also keep each multiple of this iteration", ge=1)
+
+
+@dataclass
+class RunConfig:
+    """One whole run. The field names are the Hydra groups."""
+
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    resume: str | None = knob(None, "latest, a run directory, or a checkpoint file")
+
+    @property
+    def num_workers(self) -> int:
+        """W as a number; `load_config` has resolved `auto`."""
+        return int(self.rollout.num_workers)
+
+    @property
+    def num_collectors(self) -> int:
+        """Rollouts per iteration: one a worker, and one with W = 0."""
+        return max(1, self.num_workers)
+
+    @property
+    def n_buffer(self) -> int:
+        """N_buffer = W * B * T [transitions]: the samples of one iteration."""
+        assert self.rollout.envs_per_worker is not None, "complete() sets it"
+        return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
+
+    @property
+    def total_iterations(self) -> int:
+        """Iterations until the first of `max_iterations` and `max_env_steps`."""
+        steps = self.experiment.max_env_steps
+        limit = self.experiment.max_iterations
+        return limit if steps is None else min(limit, -(-steps // self.n_buffer))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain, JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def load_config(
+    cfg: DictConfig | Mapping[str, Any],
+    typed: Sequence[str] = (),
+    task_settings: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Turn a composed configuration into a checked `RunConfig`.
+
+    Precedence, highest first: what differs from the defaults or was typed; `env.appo` (a config
+    file's recommendation for its task); `task_settings` (the task's own); the defaults.
+
+    Args:
+        cfg: What Hydra composed. A top-level `hydra` node is ignored.
+        typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
+        task_settings: Nested settings that the task itself recommends.
+
+    Returns:
+        The configuration, with `auto` workers and seed -1 resolved.
+
+    Raises:
+        ConfigError: In one line: the key, what is wrong, what would be right.
+    """
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{e.full_key or 'config'}: {_first_line(e)}") from e
+    assert isinstance(raw, dict)
+    raw.pop("hydra", None)
+    user: dict[str, Any] = {str(k): v for k, v in raw.items()}
+    _refuse_targets(user, "")
+    _refuse_unknown(user, RunConfig, "")
+    recommended = (user.get("env") or {}).get("appo") or {}
+    _refuse_unknown(recommended, RunConfig, "env.appo.")
+
+    layers = [task_settings or {}, recommended, _keep_set_by_user(user, typed)]
+    config = _merge_typed(layers)
+    _check_bounds(config)
+    _check_rest(config, typed)
+    if config.rollout.num_workers == "auto":
+        config.rollout.num_workers = max(1, len(os.sched_getaffinity(0)) - 1)
+    if config.experiment.seed == -1:
+        config.experiment.seed = secrets.randbelow(2**31)
+    return config
+
+
+def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
+    """Fill in what only the described task knows; changes `config` in place.
+
+    Args:
+        config: From `load_config`.
+        default_num_envs: Envs of the task when nobody says how many, over all workers.
+        typed: The user's override tokens.
+
+    Returns:
+        One line for each thing that was changed, to be shown.
+
+    Raises:
+        ConfigError: A typed minibatch does not fit into N_buffer.
+    """
+    rollout, ppo, notes = config.rollout, config.ppo, []
+    if rollout.envs_per_worker is None:
+        rollout.envs_per_worker = max(1, default_num_envs // config.num_collectors)
+    if config.experiment.name is None:
+        name = (config.env.id or config.env.task or "run").lower()
+        config.experiment.name = "".join(c if c in SAFE_NAME else "-" for c in name)
+    sizes = (
+        f"N_buffer = W*B*T = {config.num_collectors}*{rollout.envs_per_worker}"
+        f"*{rollout.steps_per_env} = {config.n_buffer}"
+    )
+    if ppo.num_mini_batches is not None:
+        if ppo.num_mini_batches > config.n_buffer:
+            raise ConfigError(f"ppo.num_mini_batches={ppo.num_mini_batches}: larger than {sizes}")
+        ppo.batch_size = -(-config.n_buffer // ppo.num_mini_batches)
+    elif ppo.batch_size > config.n_buffer:
+        if _is_typed("ppo.batch_size", typed):
+            raise ConfigError(
+                f"ppo.batch_size={ppo.batch_size}: larger than {sizes}; lower it, or raise "
+                "rollout.envs_per_worker or rollout.steps_per_env"
+            )
+        notes.append(f"ppo.batch_size {ppo.batch_size} -> {config.n_buffer}: {sizes}")
+        ppo.batch_size = config.n_buffer
+    return notes
+
+
+def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
+    """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
+    return list(_walk(RunConfig()))
+
+
+def typed_paths(typed: Sequence[str]) -> list[str]:
+    """Return the config paths of override tokens: `+ppo.lr=1` -> `ppo.lr`."""
+    return [token.split("=", 1)[0].lstrip("+~").split("@")[0].replace("/", ".") for token in typed]
+
+
+def _is_typed(key: str, typed: Sequence[str]) -> bool:
+    return any(key == path or key.startswith(path + ".") for path in typed_paths(typed))
+
+
+def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Drop the leaves that nobody set: they equal the default and were not typed."""
+    kept: dict[str, Any] = {}
+    for section, declared in user.items():
+        default = getattr(RunConfig(), section)
+        if not is_dataclass(default):
+            kept[section] = declared
+            continue
+        kept[section] = {
+            key: value
+            for key, value in (declared or {}).items()
+            if value != getattr(default, key) or _is_typed(f"{section}.{key}", typed)
+        }
+    minibatch = ("ppo.batch_size", "ppo.num_mini_batches")
+    if _is_typed(minibatch[0], typed) and not _is_typed(minibatch[1], typed):
+        kept.setdefault("ppo", {})["num_mini_batches"] = None  # the typed one of the two wins
+    return kept
+
+
+def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
+    """Merge plain layers into the typed schema, lowest first; report types as `ConfigError`."""
+    merged = OmegaConf.structured(RunConfig)
+    for layer in layers:
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.create(dict(layer)))
+        except OmegaConfBaseException as e:
+            raise ConfigError(f"{e.full_key or 'config'}: {_first_line(e)}") from e
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _refuse_targets(node: Any, path: str) -> None:
+    """Refuse `_target_`: no config of this package names code to run."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_":
+                raise ConfigError(
+                    f"{path}_target_={value!r}: not accepted; configs of this package do not "
+                    "instantiate objects (register an environment and name it in env.id)"
+                )
+            _refuse_targets(value, f"{path}{key}.")
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            _refuse_targets(value, f"{path}{index}.")
+
+
+def _refuse_unknown(node: Mapping[str, Any], schema: type, path: str) -> None:
+    """Refuse keys that the schema does not have, naming the nearest one."""
+    known = {f.name: f for f in fields(schema)}
+    for key, value in node.items():
+        if key not in known:
+            raise ConfigError(f"{path}{key}: unknown key{did_you_mean(str(key), known)}")
+        section = known[str(key)].default_factory
+        if isinstance(section, type) and is_dataclass(section):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path}{key}={value!r}: a group of keys is expected here")
+            _refuse_unknown(value, section, f"{path}{key}.")
+
+
+def _walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield (key, value, metadata) for every leaf."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from _walk(value, f"{path}{f.name}.")
+        else:
+            yield f"{path}{f.name}", value, f.metadata
+
+
+def _check_bounds(config: RunConfig) -> None:
+    for key, value, limits in _walk(config):
+        for item in value if isinstance(value, list) else [value]:
+            if limits["choices"] and item not in limits["choices"]:
+                allowed = ", ".join(limits["choices"])
+                raise ConfigError(
+                    f"{key}={item}: must be one of {allowed}"
+                    + did_you_mean(str(item), limits["choices"])
+                )
+            if isinstance(item, bool) or not isinstance(item, (int, float)):
+                continue
+            # Written so that NaN fails every bound.
+            if limits["ge"] is not None and not item >= limits["ge"]:
+                raise ConfigError(f"{key}={item}: must be at least {limits['ge']:g}")
+            if limits["gt"] is not None and not item > limits["gt"]:
+                raise ConfigError(f"{key}={item}: must be greater than {limits['gt']:g}")
+            if limits["le"] is not None and not item <= limits["le"]:
+                raise ConfigError(f"{key}={item}: must be at most {limits['le']:g}")
+
+
+def _check_rest(config: RunConfig, typed: Sequence[str]) -> None:
+    """Check what a single bound cannot say."""
+    workers = config.rollout.num_workers
+    if isinstance(workers, str) and workers != "auto":
+        raise ConfigError(f"rollout.num_workers={workers}: must be a number or auto")
+    if _is_typed("ppo.batch_size", typed) and "ppo.num_mini_batches" in typed_paths(typed):
+        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
+    for key in ("name", "run_name"):
+        name = getattr(config.experiment, key) or ""
+        if name in (".", "..") or any(c not in SAFE_NAME for c in name):
+            raise ConfigError(
+                f"experiment.{key}={name!r}: must be one plain directory name "
+                "(letters, digits, . _ - + =); set experiment.output_dir for the place"
+            )
+    _check_device(config)
+    _check_writable(Path(config.experiment.output_dir).expanduser())
+    required, other = ("id", "task") if config.env.kind == "gym" else ("task", "id")
+    if not getattr(config.env, required):
+        raise ConfigError(
+            f"env.{required}: missing for env.kind={config.env.kind}"
+            + (f" (env.{other} is for the other kind)" if getattr(config.env, other) else "")
+        )
+
+
+def _check_device(config: RunConfig) -> None:
+    import torch
+
+    count = torch.cuda.device_count()  # through NVML: makes no CUDA context
+    for key, value in (
+        ("experiment.device", config.experiment.device),
+        ("rollout.device", config.rollout.device),
+    ):
+        if value == "auto" and key == "experiment.device":
+            continue
+        try:
+            device = torch.device(value)
+        except RuntimeError as e:
+            raise ConfigError(f"{key}={value}: not a device; use cpu or cuda:0") from e
+        if device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"{key}={value}: not supported; use cpu or cuda:0")
+        if device.type == "cuda" and (device.index or 0) >= count:
+            raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
+    learner = config.experiment.device
+    on_cpu = learner == "cpu" or (learner == "auto" and count == 0)
+    if config.ppo.precision != "fp32" and on_cpu:
+        raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse an output directory that cannot be made or written, without making it."""
+    nearest = path.absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as e:
+        raise ConfigError(f"experiment.output_dir={path}: cannot write there ({e})") from e

@@ -1,0 +1,1 @@
+"""Environments: the contract (`vec_env`) and one adapter a simulator."""

@@ -1,0 +1,235 @@
+"""Gymnasium environments behind the contract. Lives in the process that hosts the simulation.
+
+Gymnasium names the last observation of an ended episode `final_observation` (0.29) or `final_obs`
+(>= 1.1); both are read. Gymnasium 1.0 has no same-step autoreset and is refused.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
+
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.vec_env import (
+    ActionSpec,
+    EnvSpec,
+    StepResult,
+    TaskDescription,
+    TensorSpec,
+)
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, did_you_mean
+
+DEFAULT_NUM_ENVS = 32
+DEFAULT_GROUP = "policy"
+
+
+def check_registered(env_config: EnvConfig) -> None:
+    """Import `env.imports` and look the id up; works without building anything.
+
+    Raises:
+        EnvNotFoundError: Names near ids.
+    """
+    for module in env_config.imports:
+        try:
+            importlib.import_module(module)
+        except ImportError as e:
+            raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+    env_id = str(env_config.id)
+    try:
+        gym.spec(env_id)
+    except gym.error.Error as e:
+        near = did_you_mean(env_id, gym.registry)
+        hint = near or "; name the package that registers it in env.imports=[...]"
+        raise EnvNotFoundError(f"env.id={env_id}: not registered with Gymnasium{hint}") from e
+
+
+def describe(env_config: EnvConfig) -> TaskDescription:
+    """Resolve the id; see `TaskDescription`."""
+    check_registered(env_config)
+    return TaskDescription(DEFAULT_NUM_ENVS, {}, {"id": env_config.id, **env_config.kwargs})
+
+
+class GymVecEnv:
+    """B copies of a Gymnasium env, stepped one after the other in this process."""
+
+    def __init__(self, env_config: EnvConfig, num_envs: int) -> None:
+        """Build the envs.
+
+        Args:
+            env_config: `id`, `kwargs` and `imports` are read.
+            num_envs: B.
+
+        Raises:
+            EnvNotFoundError: The id is not registered.
+            EnvError: A space that is not supported, or Gymnasium 1.0.
+        """
+        check_registered(env_config)
+        make = [lambda: gym.make(str(env_config.id), **env_config.kwargs)] * num_envs
+        self._vec = SyncVectorEnv(make, **_same_step_autoreset())
+        self._discrete_low = 0
+        single_obs = self._vec.single_observation_space
+        if isinstance(single_obs, spaces.Dict):
+            groups = dict(single_obs.spaces)
+        else:
+            groups = {DEFAULT_GROUP: single_obs}
+        env = self._vec.envs[0]
+        limit = getattr(env.spec, "max_episode_steps", None)
+        dt = getattr(env.unwrapped, "dt", None) or getattr(env.unwrapped, "tau", None)
+        self.spec = EnvSpec(
+            num_envs=num_envs,
+            obs={name: _tensor_spec(name, space) for name, space in groups.items()},
+            action=self._action_spec(self._vec.single_action_space),
+            step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
+            max_episode_length=int(limit or 0),
+            has_final_obs=True,
+            has_state=all(_state_names(e) is not None for e in self._vec.envs),
+        )
+
+    def _action_spec(self, space: gym.Space) -> ActionSpec:
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+            low, high = space.low.tolist(), space.high.tolist()
+            return ActionSpec("continuous", space.shape[0], tuple(low), tuple(high))
+        if isinstance(space, spaces.Discrete):
+            self._discrete_low = int(space.start)
+            return ActionSpec("discrete", 1, nvec=(int(space.n),))
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            nvec = tuple(int(n) for n in space.nvec)
+            return ActionSpec("discrete", len(nvec), nvec=nvec)
+        raise EnvError(
+            f"action space {space}: not supported; Box of one dimension, Discrete and "
+            "one-dimensional MultiDiscrete are"
+        )
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        """See `VecEnv.reset`; env i gets seed + i."""
+        obs, _ = self._vec.reset(seed=seed)
+        return self._to_groups(obs)
+
+    def step(self, actions_BA: torch.Tensor) -> StepResult:
+        """See `VecEnv.step`."""
+        actions = actions_BA.numpy()
+        if self.spec.action.kind == "discrete":
+            actions = actions + self._discrete_low
+            if isinstance(self._vec.single_action_space, spaces.Discrete):
+                actions = actions[:, 0]
+        obs, reward, terminated, truncated, info = self._vec.step(actions)
+        return StepResult(
+            obs=self._to_groups(obs),
+            # Gymnasium's reward is float64 here: the conversion is the copy. Flags are copied.
+            reward_B=torch.from_numpy(reward.astype(np.float32)),
+            terminated_B=torch.from_numpy(np.array(terminated, dtype=bool)),
+            truncated_B=torch.from_numpy(np.array(truncated, dtype=bool)),
+            final_obs=self._final_obs(info) if np.any(truncated) else None,
+            log={},
+        )
+
+    def randomize_episode_time(self, generator: torch.Generator) -> bool:
+        """Advance each TimeLimit's clock by a random part of its limit; see `VecEnv`."""
+        limits = [_time_limit(env) for env in self._vec.envs]
+        if not self.spec.max_episode_length or None in limits:
+            return False
+        shape = (self.spec.num_envs,)
+        times = torch.randint(self.spec.max_episode_length, shape, generator=generator)
+        for limit, time in zip(limits, times.tolist(), strict=True):
+            limit._elapsed_steps = time  # the wrapper has no public setter
+        return True
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Physics, random generator and episode clock of envs we know; see `VecEnv`."""
+        if not self.spec.has_state:
+            return None
+        return {"envs": [_env_state(env) for env in self._vec.envs]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """See `VecEnv.load_state_dict`."""
+        self._vec.reset()  # the wrappers refuse to step before a first reset
+        rows = [_load_env_state(e, s) for e, s in zip(self._vec.envs, state["envs"], strict=True)]
+        return self._to_groups(np.stack(rows))
+
+    def close(self) -> None:
+        """Close all envs."""
+        self._vec.close()
+
+    def _to_groups(self, obs: Any) -> dict[str, torch.Tensor]:
+        # SyncVectorEnv(copy=True) has already made these arrays ours.
+        groups = obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs}
+        return {name: torch.from_numpy(np.ascontiguousarray(groups[name])) for name in groups}
+
+    def _final_obs(self, info: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Put the sparse final observations into dense rows; the other rows are zero."""
+        out = {
+            group: torch.zeros((self.spec.num_envs, *s.shape), dtype=getattr(torch, s.dtype))
+            for group, s in self.spec.obs.items()
+        }
+        final_obs = info["final_obs"] if "final_obs" in info else info["final_observation"]
+        for row, obs in enumerate(final_obs):
+            if obs is not None:
+                groups = obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs}
+                for group, rows in out.items():
+                    rows[row] = torch.as_tensor(groups[group])
+        return out
+
+
+def _same_step_autoreset() -> dict[str, Any]:
+    """Arguments that make SyncVectorEnv reset in the step that ends an episode."""
+    if "autoreset_mode" in inspect.signature(SyncVectorEnv.__init__).parameters:
+        from gymnasium.vector import AutoresetMode  # type: ignore[attr-defined]
+
+        return {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if gym.__version__.startswith("0."):
+        return {}  # the only behaviour it has
+    raise EnvError(f"Gymnasium {gym.__version__} cannot autoreset in the same step: install >= 1.1")
+
+
+def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:
+    if not isinstance(space, spaces.Box):
+        raise EnvError(f"obs group {name!r}: {space} is not supported; Box and Dict of Box are")
+    return TensorSpec(space.shape, space.dtype.name)
+
+
+def _time_limit(env: gym.Env) -> Any:
+    """Return the TimeLimit wrapper of `env`, or None."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            return env
+        env = env.env
+    return None
+
+
+# What one step of these envs reads besides its action: (attribute, whether it is an array).
+_STATE_ATTRIBUTES: dict[str, Sequence[str]] = {
+    "PendulumEnv": ("state",),
+    "CartPoleEnv": ("state", "steps_beyond_terminated"),
+}
+
+
+def _state_names(env: gym.Env) -> Sequence[str] | None:
+    if _time_limit(env) is None:
+        return None
+    return _STATE_ATTRIBUTES.get(type(env.unwrapped).__name__)
+
+
+def _env_state(env: gym.Env) -> dict[str, Any]:
+    values = {name: getattr(env.unwrapped, name) for name in _state_names(env) or ()}
+    return {
+        "physics": {k: np.asarray(v).tolist() if k == "state" else v for k, v in values.items()},
+        "rng": env.unwrapped.np_random.bit_generator.state,
+        "elapsed_steps": _time_limit(env)._elapsed_steps,
+    }
+
+
+def _load_env_state(env: gym.Env, state: Mapping[str, Any]) -> np.ndarray:
+    raw: Any = env.unwrapped
+    for name, value in state["physics"].items():
+        setattr(raw, name, np.array(value) if name == "state" else value)
+    raw.np_random.bit_generator.state = state["rng"]
+    _time_limit(env)._elapsed_steps = state["elapsed_steps"]
+    # Pendulum observes (cos, sin, speed); CartPole observes its state.
+    obs = raw._get_obs() if hasattr(raw, "_get_obs") else np.array(raw.state)
+    return obs.astype(np.float32)

@@ -1,0 +1,133 @@
+"""mjlab tasks (Isaac Lab's API on MuJoCo-Warp) behind the contract. The only file that imports it.
+
+Lives in the process that hosts the simulation. mjlab gives no final observations: truncations
+bootstrap from V(s_t).
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
+from isaac_hydra_ext.envs.vec_env import (
+    ActionSpec,
+    EnvSpec,
+    StepResult,
+    TaskDescription,
+    TensorSpec,
+)
+from isaac_hydra_ext.errors import EnvNotFoundError, MissingDependencyError, did_you_mean
+
+DEFAULT_NUM_ENVS = 64
+
+
+def _import_task(env_config: EnvConfig) -> Any:
+    """Import mjlab and `env.imports`, check the task's name, return mjlab's registry.
+
+    Raises:
+        MissingDependencyError: mjlab is not installed.
+        EnvNotFoundError: No such task; names near ones.
+    """
+    try:
+        registry = importlib.import_module("mjlab.tasks.registry")
+        importlib.import_module("mjlab.tasks")
+    except ImportError as e:
+        raise MissingDependencyError(
+            f"env.kind=mjlab: {e}; install it with: pip install 'isaac-hydra-ext[mjlab]'"
+        ) from e
+    for module in env_config.imports:
+        try:
+            importlib.import_module(module)
+        except ImportError as e:
+            raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+    tasks = registry.list_tasks()
+    if env_config.task not in tasks:
+        hint = did_you_mean(str(env_config.task), tasks) or f"; there are {', '.join(tasks)}"
+        raise EnvNotFoundError(f"env.task={env_config.task}: not registered with mjlab{hint}")
+    return registry
+
+
+def describe(env_config: EnvConfig) -> TaskDescription:
+    """Resolve the task and read its rsl_rl settings; see `TaskDescription`."""
+    registry = _import_task(env_config)
+    settings, notes = settings_from_rsl_rl(asdict(registry.load_rl_cfg(env_config.task)))
+    env_cfg = registry.load_env_cfg(env_config.task)
+    about = {"task": env_config.task, "decimation": env_cfg.decimation}
+    about["episode_length_s"] = env_cfg.episode_length_s
+    return TaskDescription(max(env_cfg.scene.num_envs, DEFAULT_NUM_ENVS), settings, about, notes)
+
+
+class MjlabVecEnv:
+    """One mjlab `ManagerBasedRlEnv`."""
+
+    def __init__(self, env_config: EnvConfig, num_envs: int, device: str, seed: int) -> None:
+        """Build the task.
+
+        Args:
+            env_config: `task` and `imports` are read.
+            num_envs: B.
+            device: Of the simulation: cpu or cuda:N.
+            seed: mjlab draws start-up randomisation while it builds.
+        """
+        registry = _import_task(env_config)
+        from mjlab.envs import ManagerBasedRlEnv
+
+        cfg = registry.load_env_cfg(env_config.task)
+        cfg.scene.num_envs = num_envs
+        cfg.seed = seed % 2**31  # mjlab passes it on to numpy's 32-bit seed
+        self._env = ManagerBasedRlEnv(cfg, device=device)
+        obs, _ = self._env.reset()
+        space = self._env.single_action_space
+        dim = int(space.shape[0])
+        bounds = [torch.as_tensor(b, dtype=torch.float64).expand(dim) for b in (space.low, space.high)]
+        self.spec = EnvSpec(
+            num_envs=num_envs,
+            obs={name: TensorSpec.of(value) for name, value in obs.items()},
+            action=ActionSpec("continuous", dim, *(tuple(b.tolist()) for b in bounds)),
+            step_dt=float(self._env.step_dt),
+            max_episode_length=int(self._env.max_episode_length),
+            has_final_obs=False,
+            finite_horizon=bool(cfg.is_finite_horizon),
+        )
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        """See `VecEnv.reset`."""
+        obs, _ = self._env.reset(seed=seed % 2**31)
+        return {name: value.clone() for name, value in obs.items()}
+
+    def step(self, actions_BA: torch.Tensor) -> StepResult:
+        """See `VecEnv.step`; mjlab rewrites its buffers in place, so everything is copied."""
+        obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
+        # mjlab fills extras["log"] only in steps with a reset and empties it in the others.
+        log = {key: float(value) for key, value in extras["log"].items()}
+        return StepResult(
+            obs={name: value.clone() for name, value in obs.items()},
+            reward_B=reward.to(torch.float32, copy=True),
+            terminated_B=terminated.to(torch.bool, copy=True),
+            truncated_B=truncated.to(torch.bool, copy=True),
+            final_obs=None,
+            log=log,
+        )
+
+    def randomize_episode_time(self, generator: torch.Generator) -> bool:
+        """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
+        clock = self._env.episode_length_buf
+        times = torch.randint(self.spec.max_episode_length, clock.shape, generator=generator)
+        clock.copy_(times)
+        return True
+
+    def state_dict(self) -> None:
+        """Return None: mjlab's managers offer no state."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Never called: `spec.has_state` is False."""
+        raise AssertionError("mjlab environments have no state to load")
+
+    def close(self) -> None:
+        """Close the simulation."""
+        self._env.close()

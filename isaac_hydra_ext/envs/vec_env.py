@@ -1,0 +1,167 @@
+"""The environment contract: what a worker asks of a vectorised environment, and nothing more.
+
+Adapters live in the process that hosts the simulation (a worker, or the learner's with W = 0).
+`EnvSpec` is plain data: it travels to the learner as JSON and decides the rollout buffer's layout.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from isaac_hydra_ext.errors import EnvError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one env's entry, without the batch dimension."""
+
+    shape: tuple[int, ...]
+    dtype: str  # a torch dtype's name: "float32", "uint8", ...
+
+    @classmethod
+    def of(cls, batched: torch.Tensor) -> "TensorSpec":
+        """Read the per-env spec off a [B, ...] tensor."""
+        return cls(tuple(batched.shape[1:]), str(batched.dtype).removeprefix("torch."))
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """One env's action.
+
+    `continuous`: `dim` numbers; `low` and `high` have `dim` entries, infinite where unbounded.
+    `discrete`: `dim` choices, the i-th among `nvec[i]` (Discrete is one choice).
+    """
+
+    kind: Literal["continuous", "discrete"]
+    dim: int
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    nvec: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What the learner must know of an environment.
+
+    Attributes:
+        num_envs: B, the envs in this vector env.
+        obs: Obs groups by name, per-env shapes.
+        action: The action of one env.
+        step_dt: Seconds of simulated time a step takes, 0 where unknown.
+        max_episode_length: Steps until truncation, 0 where unlimited or unknown.
+        has_final_obs: Whether `StepResult.final_obs` comes with every truncation.
+        finite_horizon: Truncation is part of the task: it does not bootstrap.
+        has_state: The adapter offers `state_dict` and `load_state_dict`.
+    """
+
+    num_envs: int
+    obs: dict[str, TensorSpec]
+    action: ActionSpec
+    step_dt: float
+    max_episode_length: int
+    has_final_obs: bool
+    finite_horizon: bool = False
+    has_state: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data for a pipe."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "EnvSpec":
+        """Rebuild what `to_json` made."""
+        obs = {k: TensorSpec(tuple(v["shape"]), v["dtype"]) for k, v in data["obs"].items()}
+        action = {k: tuple(v) if isinstance(v, list) else v for k, v in data["action"].items()}
+        return cls(**{**data, "obs": obs, "action": ActionSpec(**action)})
+
+
+@dataclass
+class StepResult:
+    """One step of all B envs. Every tensor is the caller's to keep.
+
+    Attributes:
+        obs: Group -> [B, ...]; where an episode ended, the next one's first observation.
+        reward_B: float32.
+        terminated_B: bool; the task ended the episode.
+        truncated_B: bool; something outside the task did, a time limit mostly.
+        final_obs: Group -> [B, ...], valid in rows that are truncated; None if none is or the
+            env gives none.
+        log: Scalars the env reports, only from steps with a reset.
+    """
+
+    obs: dict[str, torch.Tensor]
+    reward_B: torch.Tensor
+    terminated_B: torch.Tensor
+    truncated_B: torch.Tensor
+    final_obs: dict[str, torch.Tensor] | None
+    log: dict[str, float]
+
+
+class VecEnv(Protocol):
+    """A vector of B environments with same-step autoreset."""
+
+    spec: EnvSpec
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        """Start all episodes anew. Returns group -> [B, ...]."""
+        ...
+
+    def step(self, actions_BA: torch.Tensor) -> StepResult:
+        """Advance all envs by one step.
+
+        Args:
+            actions_BA: [B, A] float32, or int64 for discrete actions.
+        """
+        ...
+
+    def randomize_episode_time(self, generator: torch.Generator) -> bool:
+        """Put each env at a random time of its episode; returns whether the env can."""
+        ...
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the simulation's whole state as JSON-ready data, or None."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Restore `state_dict`'s data. Returns the observation of that state."""
+        ...
+
+    def close(self) -> None:
+        """Release the simulation."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """What a task says of itself before any env is built (the `describe` step).
+
+    Attributes:
+        default_num_envs: Envs over all workers when nobody says how many.
+        settings: Knobs the task recommends, nested as in the config.
+        env_config: The env's own configuration, for `params/env.yaml`.
+        notes: Lines for the user, e.g. settings that have no counterpart here.
+    """
+
+    default_num_envs: int
+    settings: dict[str, Any]
+    env_config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
+    """Refuse observations that do not have the shapes and dtypes of the first reset.
+
+    Raises:
+        EnvError: Names the group, what was expected and what came.
+    """
+    for group, expected in spec.obs.items():
+        if group not in obs:
+            raise EnvError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
+        found, rows = TensorSpec.of(obs[group]), obs[group].shape[0]
+        if found != expected or rows != spec.num_envs:
+            raise EnvError(
+                f"obs group {group!r}: expected [{spec.num_envs}, {expected.shape}] "
+                f"{expected.dtype}, got [{rows}, {found.shape}] {found.dtype}"
+            )

@@ -1,0 +1,68 @@
+"""Every error that a user can cause, and the exit code it ends the program with.
+
+A message is one line: what is wrong, where (config key, worker, env index), what to do about it.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class IsaacHydraExtError(Exception):
+    """Base class. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ConfigError(IsaacHydraExtError):
+    """A value or key in the configuration is wrong. Raised before any process starts."""
+
+    exit_code = 2
+
+
+class EnvNotFoundError(ConfigError):
+    """The environment id or task is not registered."""
+
+
+class EnvError(IsaacHydraExtError):
+    """The environment raised, or broke the contract in `envs/vec_env.py`."""
+
+
+class MissingDependencyError(IsaacHydraExtError):
+    """An optional package is needed and not installed."""
+
+    exit_code = 2
+
+
+class WorkerError(IsaacHydraExtError):
+    """A worker process raised, died, hung, or broke the protocol."""
+
+
+class HandshakeTimeoutError(WorkerError):
+    """A worker did not build its environment within `rollout.startup_timeout_s`."""
+
+
+class SharedMemoryError(IsaacHydraExtError):
+    """The shared rollout buffer could not be made."""
+
+
+class CheckpointError(IsaacHydraExtError):
+    """A checkpoint is missing, damaged, or belongs to something else."""
+
+
+class NonFiniteError(IsaacHydraExtError):
+    """The update produced NaN or Inf; the weights of the last good iteration are kept."""
+
+
+class RunInterrupted(IsaacHydraExtError):
+    """The run was ended by a signal, after its checkpoint was written."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        """Keep the signal; the exit code is 128 plus its number, as shells report it."""
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest known names, or an empty string."""
+    near = get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

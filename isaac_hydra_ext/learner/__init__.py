@@ -1,0 +1,1 @@
+"""Learning: advantages, the loss, and the update."""

@@ -1,0 +1,188 @@
+"""What a run reports: finished episodes, totals, TensorBoard points, `summary.json`.
+
+Runs in the learner's main thread, on host memory.
+"""
+
+import json
+import platform
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import hydra
+import numpy as np
+import torch
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from isaac_hydra_ext import __version__
+from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+
+WINDOW = 100  # finished episodes that mean_return is over
+
+
+class EpisodeTracker:
+    """Returns and lengths of finished episodes, of raw rewards, over all workers.
+
+    An env's first episode does not count where it began at a random time.
+    """
+
+    def __init__(self, num_collectors: int, num_envs: int, random_start: list[bool]) -> None:
+        """Start with fresh episodes everywhere.
+
+        Args:
+            num_collectors: W, or 1 with W = 0.
+            num_envs: B.
+            random_start: Per collector; its first episodes are partial.
+        """
+        shape = (num_collectors, num_envs)
+        self._return_WB = np.zeros(shape)
+        self._length_WB = np.zeros(shape, np.int64)
+        self._partial_WB = np.repeat(np.array(random_start, bool)[:, None], num_envs, axis=1)
+        self._random_start = random_start
+        self._generation = [0] * num_collectors
+        self._finished: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.total_finished = 0
+
+    def observe(self, slots: list[Slot]) -> None:
+        """Read one iteration's rewards and flags, in worker order, before the slots go back."""
+        for w, slot in enumerate(slots):
+            if (generation := int(slot.header["generation"][0])) != self._generation[w]:
+                self._generation[w] = generation  # a new process: its episodes are new ones
+                self._return_WB[w], self._length_WB[w] = 0.0, 0
+                self._partial_WB[w] = self._random_start[w]
+        reward_TWB = np.stack([s.reward_TB.cpu().numpy() for s in slots], axis=1)
+        done_TWB = np.stack(
+            [(s.terminated_TB | s.truncated_TB).cpu().numpy() for s in slots], axis=1
+        )
+        for reward_WB, done_WB in zip(reward_TWB, done_TWB, strict=True):
+            self._return_WB += reward_WB
+            self._length_WB += 1
+            if not done_WB.any():
+                continue
+            counted_WB = done_WB & ~self._partial_WB
+            ended = zip(self._return_WB[counted_WB], self._length_WB[counted_WB], strict=True)
+            self._finished.extend((float(r), int(n)) for r, n in ended)
+            self.total_finished += int(counted_WB.sum())
+            self._return_WB[done_WB], self._length_WB[done_WB] = 0.0, 0
+            self._partial_WB[done_WB] = False
+
+    @property
+    def mean_return(self) -> float | None:
+        """Over the last 100 finished episodes; None before the first."""
+        return float(np.mean([r for r, _ in self._finished])) if self._finished else None
+
+    @property
+    def mean_length(self) -> float | None:
+        """[steps], likewise."""
+        return float(np.mean([n for _, n in self._finished])) if self._finished else None
+
+    def state_dict(self, episodes_go_on: bool) -> dict[str, Any]:
+        """Return JSON-ready data; running episodes are kept if the envs' states are."""
+        state: dict[str, Any] = {"finished": list(self._finished), "total": self.total_finished}
+        if episodes_go_on:
+            state["running"] = {
+                "return": self._return_WB.tolist(),
+                "length": self._length_WB.tolist(),
+                "partial": self._partial_WB.tolist(),
+            }
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`'s data."""
+        self._finished.extend((float(r), int(n)) for r, n in state["finished"])
+        self.total_finished = state["total"]
+        if "running" in state:
+            running = state["running"]
+            self._return_WB[:] = running["return"]
+            self._length_WB[:] = running["length"]
+            self._partial_WB[:] = running["partial"]
+
+
+@dataclass
+class RunTotals:
+    """Sums over the whole run, earlier processes of a resumed run included."""
+
+    iterations: int = 0
+    env_steps: int = 0
+    wall_s: float = 0.0
+    best_return: float | None = None
+    policy_lag_sum: float = 0.0
+    learner_idle_s: float = 0.0
+    workers_wait_s: float = 0.0
+    worker_restarts: int = 0
+    samples_produced: int = 0
+    samples_consumed: int = 0
+    samples_abandoned: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def with_counts(self, counts: RolloutCounts) -> dict[str, int]:
+        """Return the sample counters with this process's share added."""
+        return {
+            "worker_restarts": self.worker_restarts + counts.restarts,
+            "samples_produced": self.samples_produced + counts.produced,
+            "samples_consumed": self.samples_consumed + counts.consumed,
+            "samples_abandoned": self.samples_abandoned + counts.abandoned,
+        }
+
+
+def write_summary(
+    path: Path,
+    status: str,
+    totals: RunTotals,
+    counts: RolloutCounts,
+    episodes: EpisodeTracker,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Write `summary.json`, whole or not at all; returns its content."""
+    summary = {
+        "status": status,
+        "iterations": totals.iterations,
+        "env_steps": totals.env_steps,
+        "wall_s": round(totals.wall_s, 3),
+        "fps": round(totals.env_steps / totals.wall_s, 1) if totals.wall_s else 0.0,
+        "mean_return": episodes.mean_return,
+        "best_return": totals.best_return,
+        "mean_episode_length": episodes.mean_length,
+        "policy_lag_mean": totals.policy_lag_sum / max(1, totals.iterations),
+        **totals.with_counts(counts),
+        "learner_idle_s": round(totals.learner_idle_s, 3),
+        "workers_wait_s": round(totals.workers_wait_s, 3),
+        "device": str(device),
+        "versions": library_versions(),
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.replace(path)
+    return summary
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    return {
+        "isaac_hydra_ext": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gymnasium": gymnasium.__version__,
+        "hydra": hydra.__version__,
+        "numpy": np.__version__,
+    }
+
+
+class TensorBoardLogger:
+    """Scalars by tag; the step is the learning iteration, as in rsl_rl."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Open an event file in the run's directory."""
+        self._writer = SummaryWriter(str(run_dir), flush_secs=10)
+
+    def log(self, metrics: dict[str, float], iteration: int) -> None:
+        """Write one point for each metric."""
+        for tag, value in metrics.items():
+            self._writer.add_scalar(tag, value, iteration)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()

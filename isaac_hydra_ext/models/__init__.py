@@ -1,0 +1,1 @@
+"""The actor, the critic, and what turns their outputs into actions."""

@@ -1,0 +1,212 @@
+"""The actor and the critic, and the one flat vector that is broadcast.
+
+Used by the learner and by every collector. Everything the policy needs (parameters and the
+normalisers' float32 statistics) lives in `flat`, one float32 vector that all tensors of the
+module are views of: publishing and loading a version are one copy each.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from isaac_hydra_ext.config import PolicyConfig
+from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.models.distributions import make_distribution
+from isaac_hydra_ext.models.normalizer import Normalizer
+from isaac_hydra_ext.seeding import Stream, stream_seed
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+MIN_STD = 1e-3
+
+
+def choose_obs_groups(
+    asked: Mapping[str, Sequence[str]] | None, available: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Choose the obs groups of actor and critic.
+
+    Unasked: the actor sees the group `actor` or `policy`, else all groups; the critic sees
+    `critic` if there is one, else what the actor sees.
+
+    Raises:
+        ConfigError: A group that the environment does not have.
+    """
+    asked = dict(asked or {})
+    for role, groups in asked.items():
+        if role not in ("actor", "critic"):
+            raise ConfigError(f"policy.obs_groups.{role}: must be actor or critic")
+        for group in groups:
+            if group not in available:
+                hint = did_you_mean(group, available) or f"; there are {', '.join(available)}"
+                raise ConfigError(f"policy.obs_groups.{role}: the env has no group {group!r}{hint}")
+    named = [[g] for g in ("actor", "policy") if g in available]
+    actor = list(asked.get("actor") or (named[0] if named else available))
+    critic = list(asked.get("critic") or (["critic"] if "critic" in available else actor))
+    return actor, critic
+
+
+def _mlp(sizes: Sequence[int], activation: type[nn.Module], out_gain: float) -> nn.Sequential:
+    """Return linear layers with orthogonal weights (Andrychowicz et al. 2021: small last one)."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layer = nn.Linear(fan_in, fan_out)
+        nn.init.orthogonal_(layer.weight, 2**0.5)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, activation()]
+    nn.init.orthogonal_(layers[-2].weight, out_gain)  # type: ignore[arg-type]
+    return nn.Sequential(*layers[:-1])
+
+
+class ActorCritic(nn.Module):
+    """Two MLPs with their own obs groups and normalisers.
+
+    Attributes:
+        flat: float32 [P + S]; P parameters first, then the normalisers' statistics.
+        num_params: P.
+        distribution: Turns the actor's outputs into actions.
+    """
+
+    def __init__(
+        self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
+    ) -> None:
+        """Build and initialise on the CPU from `seed`, then move to `device`.
+
+        Raises:
+            ConfigError: `policy.obs_groups` names a group that the env does not have.
+        """
+        super().__init__()
+        self.actor_groups, self.critic_groups = choose_obs_groups(
+            config.obs_groups, list(spec.obs)
+        )
+        self.distribution = make_distribution(spec.action, config.squash, config.clip_actions)
+        sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
+        activation = ACTIVATIONS[config.activation]
+        gaussian = spec.action.kind == "continuous"
+        actor_out = spec.action.dim if gaussian else self.distribution.num_params
+        actor_in = sum(sizes[g] for g in self.actor_groups)
+        critic_in = sum(sizes[g] for g in self.critic_groups)
+        critic_dims = (
+            config.hidden_dims if config.critic_hidden_dims is None else config.critic_hidden_dims
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, Stream.INIT))
+            self.actor = _mlp([actor_in, *config.hidden_dims, actor_out], activation, 0.01)
+            self.critic = _mlp([critic_in, *critic_dims, 1], activation, 1.0)
+        self.log_std_type = config.std_type == "log"
+        self.std: nn.Parameter | None = None
+        if gaussian:
+            std = torch.full((actor_out,), config.init_std)
+            self.std = nn.Parameter(std.log() if self.log_std_type else std)
+        self.actor_normalizers = _normalizers(self.actor_groups, sizes, config.normalize_obs)
+        self.critic_normalizers = _normalizers(
+            self.critic_groups, sizes, config.normalize_critic_obs
+        )
+        self.value_normalizer = Normalizer(1) if config.normalize_values else None
+        self.to(device)
+        self._flatten()
+
+    def _flatten(self) -> None:
+        """Move all parameters and float32 buffers into `flat` and make them views of it."""
+        parameters = list(self.parameters())
+        statistics = [b for b in self.buffers() if b.dtype == torch.float32]
+        tensors = [p.data for p in parameters] + statistics
+        self.flat = torch.cat([t.reshape(-1) for t in tensors])
+        self.num_params = sum(p.numel() for p in parameters)
+        offset = 0
+        for tensor, owner in zip(tensors, parameters + statistics, strict=True):
+            view = self.flat[offset : offset + tensor.numel()].view(tensor.shape)
+            owner.data = view
+            offset += tensor.numel()
+
+    def _gather(
+        self, obs: Mapping[str, torch.Tensor], groups: Sequence[str], normalizers: nn.ModuleDict
+    ) -> torch.Tensor:
+        """Flatten, normalise and concatenate groups: [N, ...] each -> [N, O]."""
+        parts = []
+        for group in groups:
+            x = obs[group].flatten(1) if obs[group].dim() > 1 else obs[group].unsqueeze(1)
+            x = x.to(torch.float32)
+            parts.append(normalizers[_key(group)](x) if len(normalizers) else x)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def action_params(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the distribution's parameters [N, P] for obs groups of [N, ...]."""
+        out = self.actor(self._gather(obs, self.actor_groups, self.actor_normalizers))
+        if self.std is None:
+            return out
+        std = self.std.exp() if self.log_std_type else self.std
+        return torch.cat([out, std.expand_as(out)], dim=-1)
+
+    @torch.no_grad()
+    def mean_std(self) -> torch.Tensor:
+        """Return the Gaussian's std averaged over actions; 0 for discrete actions."""
+        if self.std is None:
+            return torch.zeros((), device=self.flat.device)
+        return (self.std.exp() if self.log_std_type else self.std).mean()
+
+    @torch.no_grad()
+    def keep_std_positive(self) -> None:
+        """Project a directly learned std back after an optimizer step; `log` needs none."""
+        if self.std is not None and not self.log_std_type:
+            self.std.data.clamp_(min=MIN_STD)
+
+    def raw_value(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the critic's output [N]: normalised returns if `normalize_values`."""
+        return self.critic(
+            self._gather(obs, self.critic_groups, self.critic_normalizers)
+        ).squeeze(-1)
+
+    def denormalize_value(self, value: torch.Tensor) -> torch.Tensor:
+        """Turn the critic's output into returns."""
+        normalizer = self.value_normalizer
+        return value if normalizer is None else normalizer.inverse(value)
+
+    def normalize_value(self, value: torch.Tensor) -> torch.Tensor:
+        """Turn returns into what the critic is trained on."""
+        normalizer = self.value_normalizer
+        return value if normalizer is None else normalizer(value)
+
+    @torch.no_grad()
+    def update_statistics(
+        self, obs: Mapping[str, torch.Tensor], returns_N: torch.Tensor
+    ) -> None:
+        """Merge one iteration's raw observations and returns into the normalisers.
+
+        The critic's last layer is rescaled so that its denormalised outputs do not move when its
+        statistics do (PopArt: van Hasselt et al. 2016, eq. 9).
+        """
+        for normalizers in (self.actor_normalizers, self.critic_normalizers):
+            for key, normalizer in normalizers.items():
+                assert isinstance(normalizer, Normalizer)
+                x = obs[_group(key)]
+                normalizer.update(x.reshape(x.shape[0], -1))
+        if self.value_normalizer is not None:
+            normalizer, last = self.value_normalizer, self.critic[-1]
+            assert isinstance(last, nn.Linear)
+            old_mean, old_std = normalizer.mean.clone(), normalizer.std.clone()
+            normalizer.update(returns_N.unsqueeze(1))
+            last.weight.data.mul_(old_std / normalizer.std)
+            last.bias.data.copy_(
+                (old_std * last.bias.data + old_mean - normalizer.mean) / normalizer.std
+            )
+
+
+def _key(group: str) -> str:
+    return group.replace(".", "__dot__")  # module names may not hold dots
+
+
+def _group(key: str) -> str:
+    return key.replace("__dot__", ".")
+
+
+def _normalizers(groups: Sequence[str], sizes: Mapping[str, int], enabled: bool) -> nn.ModuleDict:
+    return nn.ModuleDict({_key(g): Normalizer(sizes[g]) for g in groups} if enabled else {})

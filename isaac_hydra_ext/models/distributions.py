@@ -1,0 +1,181 @@
+"""Action distributions as pure functions of a parameter tensor. Used by workers and learner alike.
+
+A distribution's parameters are one tensor `params_NP`, so that the learner can keep those of the
+proximal policy and compare analytically. Ratios use actions as sampled, before any squashing.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+from isaac_hydra_ext.envs.vec_env import ActionSpec
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class ActionDistribution(Protocol):
+    """What the collector and the loss need of a distribution."""
+
+    num_params: int
+    action_dtype: torch.dtype
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        """Draw the randomness of samples of batch shape `shape`; on the generator's device."""
+        ...
+
+    def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Turn noise into actions [..., A], before squashing."""
+        ...
+
+    def mode(self, params: torch.Tensor) -> torch.Tensor:
+        """Return the deterministic action [..., A], before squashing."""
+        ...
+
+    def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities [...] of actions as `sample` made them, in nats."""
+        ...
+
+    def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return entropies [...] in nats; sampled from `noise` where no closed form exists."""
+        ...
+
+    def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """Return KL(old || new) [...] in nats."""
+        ...
+
+    def to_env(self, action: torch.Tensor) -> torch.Tensor:
+        """Return the environment's copy of the action: squashed, clipped, scaled."""
+        ...
+
+
+class Gaussian:
+    """Diagonal Gaussian; params are [mean, std].
+
+    With `squash=tanh` the env's action is `center + scale * tanh(sample)`, where the bounds are
+    finite, and `tanh(sample)` elsewhere. log_prob then includes the change of variables (SAC,
+    Haarnoja et al. 2018, appendix C); the constant of `scale` is left out, as it has no gradient
+    and cancels in every ratio.
+    """
+
+    action_dtype = torch.float32
+
+    def __init__(self, spec: ActionSpec, squash: bool, clip: float | None) -> None:
+        """Read the bounds; `clip` limits the env's copy to +-clip (unsquashed only)."""
+        self.num_params = 2 * spec.dim
+        self.squash = squash
+        self.dim = spec.dim
+        low, high = torch.tensor(spec.low), torch.tensor(spec.high)
+        finite = torch.isfinite(low) & torch.isfinite(high)
+        if squash:
+            self.center = torch.where(finite, (low + high) / 2, 0.0)
+            self.scale = torch.where(finite, (high - low) / 2, 1.0)
+        else:
+            limit = math.inf if clip is None else clip
+            self.low, self.high = low.clamp(min=-limit), high.clamp(max=limit)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        return torch.randn((*shape, self.dim), generator=generator, device=generator.device)
+
+    def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        mean, std = params.chunk(2, dim=-1)
+        return mean + std * noise
+
+    def mode(self, params: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        return params.chunk(2, dim=-1)[0]
+
+    def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        mean, std = params.chunk(2, dim=-1)
+        z = (action - mean) / std
+        log_prob = -(0.5 * z.square() + std.log()).sum(-1) - 0.5 * LOG_2PI * self.dim
+        if self.squash:
+            log_prob = log_prob - _log_tanh_slope(action).sum(-1)
+        return log_prob
+
+    def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """See `ActionDistribution`; closed form unless squashed."""
+        std = params.chunk(2, dim=-1)[1]
+        entropy = std.log().sum(-1) + 0.5 * (1.0 + LOG_2PI) * self.dim
+        if self.squash:
+            assert noise is not None
+            entropy = entropy + _log_tanh_slope(self.sample(params, noise)).sum(-1)
+        return entropy
+
+    def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`; squashing both sides alike leaves it unchanged."""
+        (mean_0, std_0), (mean_1, std_1) = old.chunk(2, dim=-1), new.chunk(2, dim=-1)
+        spread = (std_0.square() + (mean_0 - mean_1).square()) / (2 * std_1.square())
+        return (torch.log(std_1 / std_0) + spread - 0.5).sum(-1)
+
+    def to_env(self, action: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        if self.squash:
+            return self.center.to(action) + self.scale.to(action) * torch.tanh(action)
+        return torch.clamp(action, self.low.to(action), self.high.to(action))
+
+
+def _log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - tanh(x)^2), stable for large |x|."""
+    return 2.0 * (math.log(2.0) - x - F.softplus(-2.0 * x))
+
+
+class Categorical:
+    """Independent categorical choices; params are their logits side by side.
+
+    Samples are argmax(logits + Gumbel noise) (Gumbel 1954), so that, as for the Gaussian, all
+    randomness is in the noise.
+    """
+
+    action_dtype = torch.int64
+
+    def __init__(self, spec: ActionSpec) -> None:
+        """Read the number of choices."""
+        self.nvec = list(spec.nvec)
+        self.num_params = sum(self.nvec)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        size = (*shape, self.num_params)
+        exponential = torch.empty(size, device=generator.device).exponential_(generator=generator)
+        return -exponential.log()
+
+    def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        return self.mode(params + noise)
+
+    def mode(self, params: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        return torch.stack([part.argmax(-1) for part in params.split(self.nvec, dim=-1)], dim=-1)
+
+    def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        choices = zip(params.split(self.nvec, dim=-1), action.unbind(-1), strict=True)
+        picked = [F.log_softmax(p, -1).gather(-1, a.unsqueeze(-1))[..., 0] for p, a in choices]
+        return torch.stack(picked, dim=-1).sum(-1)
+
+    def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """See `ActionDistribution`; `noise` is not needed."""
+        parts = [F.log_softmax(p, -1) for p in params.split(self.nvec, dim=-1)]
+        return torch.stack([-(p.exp() * p).sum(-1) for p in parts], dim=-1).sum(-1)
+
+    def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        pairs = zip(old.split(self.nvec, dim=-1), new.split(self.nvec, dim=-1), strict=True)
+        logs = [(F.log_softmax(p, -1), F.log_softmax(q, -1)) for p, q in pairs]
+        return torch.stack([(p.exp() * (p - q)).sum(-1) for p, q in logs], dim=-1).sum(-1)
+
+    def to_env(self, action: torch.Tensor) -> torch.Tensor:
+        """See `ActionDistribution`."""
+        return action
+
+
+def make_distribution(spec: ActionSpec, squash: str, clip: float | None) -> ActionDistribution:
+    """Choose by the action's kind; `squash` and `clip` as in `PolicyConfig`."""
+    if spec.kind == "continuous":
+        return Gaussian(spec, squash == "tanh", clip)
+    return Categorical(spec)

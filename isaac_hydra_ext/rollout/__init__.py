@@ -1,0 +1,1 @@
+"""Collecting: worker processes, the shared buffer they write, the weights they read."""

@@ -1,0 +1,112 @@
+"""W = 0: the same collector, in the learner's own process and main thread.
+
+It has the worker pool's methods, so that the run reads the same. Nothing is shared, spawned or
+sent; slots are ordinary tensors on the simulation's device. A granted rollout is collected when
+somebody asks for it (`gather`) or while the update runs in its background thread (`collect_ahead`).
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.checkpoint import load_env_state
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.envs.registry import describe_task
+from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
+from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+
+
+class InProcessCollector:
+    """One env and one collector behind the worker pool's methods."""
+
+    def __init__(self) -> None:
+        """Nothing is built yet."""
+        self.counts = RolloutCounts()
+        self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
+        self._ready: set[int] = set()
+
+    def describe(self, config: RunConfig) -> TaskDescription:
+        """See `WorkerPool.describe`."""
+        return describe_task(config.env)
+
+    def build(self, config: RunConfig, log_dir: Path, resume_from: Path | None) -> EnvSpec:
+        """See `WorkerPool.build`; the env's output stays on the terminal."""
+        self._config = config
+        state = load_env_state(resume_from, 0) if resume_from else None
+        self._collector = Collector(config, worker=0, generation=0, env_state=state)
+        return self._collector.env.spec
+
+    def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
+        """See `WorkerPool.attach`."""
+        rollout, spec = self._config.rollout, self._collector.env.spec
+        layout = SlotLayout(spec, rollout.steps_per_env, action_dtype)
+        lag, device = rollout.max_policy_lag, rollout.device
+        self._slots = [Slot.allocate(layout, device) for _ in range(lag + 1)]
+        memory = np.zeros(WeightStore.nbytes(weights_size, lag), np.uint8)
+        self._weights = WeightStore(memory, weights_size, lag)
+        return self._weights
+
+    @property
+    def random_start(self) -> list[bool]:
+        """See `WorkerPool.random_start`."""
+        return [self._collector.random_start]
+
+    def grant(self, version: int, iteration: int, save_env_state: bool) -> None:
+        """See `WorkerPool.grant`."""
+        self._granted[iteration] = (version, save_env_state)
+
+    def announce(self, version: int) -> None:
+        """See `WorkerPool.announce`."""
+        self._version = version
+
+    def collect_ahead(self, iteration: int) -> None:
+        """Collect `iteration` now, if it is granted and not collected yet."""
+        if iteration not in self._granted:
+            return
+        oldest, save_env_state = self._granted.pop(iteration)
+        deterministic = self._config.rollout.deterministic
+        version = oldest if deterministic else min(self._version, iteration)
+        self._weights.load(version, self._collector.policy.flat)
+        slot = self._slots[iteration % len(self._slots)]
+        with _one_thread():
+            self._collector.collect(
+                slot, iteration, version, _no_heartbeat, 0.0, save_env_state
+            )
+        self.counts.produced += slot.reward_TB.numel()
+        self._ready.add(iteration)
+
+    def gather(self, iteration: int) -> list[Slot]:
+        """See `WorkerPool.gather`."""
+        self.collect_ahead(iteration)
+        return [self._slots[iteration % len(self._slots)]]
+
+    def release(self, iteration: int) -> None:
+        """See `WorkerPool.release`."""
+        self._ready.remove(iteration)
+        self.counts.consumed += self._slots[0].reward_TB.numel()
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """See `WorkerPool.close`."""
+        self.counts.abandoned += self._slots[0].reward_TB.numel() * len(self._ready)
+        self._collector.env.close()
+
+
+def _no_heartbeat(steps: int) -> None:
+    """Nobody watches a collector in the learner's own process."""
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Act with one thread, as workers do: the results are then the same to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,126 @@
+"""One block of memory that the learner and all workers map. Used on both sides.
+
+On Linux it is a memfd: an anonymous file that no /dev/shm limit applies to and that is gone with
+its last process, however that ended. It is made empty, handed to the workers while they are
+spawned (the only time a descriptor can be), and sized once the environments have said their
+shapes. Elsewhere `multiprocessing.shared_memory` does the job.
+"""
+
+import ctypes
+import mmap
+import os
+import sys
+from multiprocessing import reduction, shared_memory
+from typing import Any
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.errors import SharedMemoryError
+
+
+class MemfdBlock:
+    """A memfd mapping. Pickles only into a process that is being spawned."""
+
+    def __init__(self) -> None:
+        """Make an empty one."""
+        self.fd = os.memfd_create("isaac_hydra_ext", os.MFD_CLOEXEC)
+        self.name = "memfd"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Duplicate the descriptor into the process being spawned."""
+        return {"fd": reduction.DupFd(self.fd), "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the descriptor over, in the spawned process."""
+        self.fd, self.name = state["fd"].detach(), state["name"]
+
+    def allocate(self, nbytes: int) -> np.ndarray:
+        """Set the size (learner) and map it. Returns uint8 [nbytes], zeros.
+
+        Raises:
+            SharedMemoryError: The kernel refuses the size.
+        """
+        try:
+            os.ftruncate(self.fd, nbytes)
+            return self.attach(self.name, nbytes)
+        except OSError as e:
+            raise _no_room(nbytes, e) from e
+
+    def attach(self, name: str, nbytes: int) -> np.ndarray:
+        """Map what the learner has allocated (workers)."""
+        # numpy holds the mapping for as long as any view of it lives; nobody closes it by hand.
+        return np.frombuffer(mmap.mmap(self.fd, nbytes), dtype=np.uint8)
+
+    def close(self) -> None:
+        """Drop the descriptor; the memory goes with its last mapping."""
+        os.close(self.fd)
+
+
+class NamedBlock:
+    """`multiprocessing.shared_memory`, for systems without memfd."""
+
+    def __init__(self) -> None:
+        """Make nothing yet: the size is part of creation here."""
+        self.name = ""
+        self._memory: shared_memory.SharedMemory | None = None
+        self._owner = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Send nothing but the emptiness: workers learn the name in `attach`."""
+        return {"name": "", "_memory": None, "_owner": False}
+
+    def allocate(self, nbytes: int) -> np.ndarray:
+        """Create the block (learner). Returns uint8 [nbytes], zeros.
+
+        Raises:
+            SharedMemoryError: There is no room for it.
+        """
+        try:
+            self._memory = shared_memory.SharedMemory(create=True, size=nbytes)
+        except OSError as e:
+            raise _no_room(nbytes, e) from e
+        self.name, self._owner = self._memory.name, True
+        return np.frombuffer(self._memory.buf, dtype=np.uint8)[:nbytes]
+
+    def attach(self, name: str, nbytes: int) -> np.ndarray:
+        """Map the learner's block by name (workers)."""
+        self._memory = shared_memory.SharedMemory(name=name)
+        return np.frombuffer(self._memory.buf, dtype=np.uint8)[:nbytes]
+
+    def close(self) -> None:
+        """Remove the name if this side created it; the memory goes with its last mapping."""
+        if self._memory is not None and self._owner:
+            self._memory.unlink()
+
+
+SharedBlock = MemfdBlock | NamedBlock
+
+
+def make_shared_block() -> SharedBlock:
+    """Return an empty block of this platform's kind."""
+    return MemfdBlock() if sys.platform == "linux" else NamedBlock()
+
+
+def register_with_cuda(block: np.ndarray) -> bool:
+    """Pin the mapping for this process's CUDA context, so that copies are asynchronous DMA.
+
+    Returns:
+        Whether it worked; copies are correct either way, only slower.
+    """
+    address = block.ctypes.data_as(ctypes.c_void_p).value
+    error = torch.cuda.cudart().cudaHostRegister(address, block.nbytes, 0)  # type: ignore[attr-defined]
+    return int(error) == 0
+
+
+def unregister_from_cuda(block: np.ndarray) -> None:
+    """Undo `register_with_cuda`."""
+    address = block.ctypes.data_as(ctypes.c_void_p).value
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[attr-defined]
+
+
+def _no_room(nbytes: int, error: OSError) -> SharedMemoryError:
+    return SharedMemoryError(
+        f"cannot allocate {nbytes / 2**20:.0f} MiB of shared memory for the rollout buffer "
+        f"({error}); lower rollout.envs_per_worker, rollout.steps_per_env or rollout.num_workers"
+    )

@@ -1,0 +1,56 @@
+"""The weights on their way from the learner to the collectors: L + 1 versions in a ring.
+
+The learner publishes from its process; workers load in theirs. Pacing keeps a reader and the
+writer on different rows; the version written before and after each row proves it.
+"""
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.errors import WorkerError
+
+
+class WeightStore:
+    """A ring of flat float32 vectors, each between two copies of its version."""
+
+    def __init__(self, memory: np.ndarray, size: int, max_policy_lag: int) -> None:
+        """Wrap memory of `nbytes(size, max_policy_lag)` bytes.
+
+        Args:
+            memory: uint8, shared or not.
+            size: Length of the flat vector.
+            max_policy_lag: L.
+        """
+        self._rows = max_policy_lag + 1
+        versions = 2 * self._rows * 8
+        self._versions = memory[:versions].view(np.int64).reshape(self._rows, 2)
+        weights = memory[versions : versions + 4 * size * self._rows].view(np.float32)
+        self._weights = torch.from_numpy(weights.reshape(self._rows, size))
+
+    @staticmethod
+    def nbytes(size: int, max_policy_lag: int) -> int:
+        """Return the bytes that a store needs."""
+        return (max_policy_lag + 1) * (16 + 4 * size)
+
+    def publish(self, version: int, flat: torch.Tensor) -> None:
+        """Write one version over the oldest. Returns when it is there to be read."""
+        row = version % self._rows
+        self._versions[row, 0] = version
+        self._weights[row].copy_(flat)  # from a CUDA tensor this waits for the copy
+        self._versions[row, 1] = version
+
+    def load(self, version: int, flat: torch.Tensor) -> None:
+        """Copy one version into `flat`.
+
+        Raises:
+            WorkerError: The version is not there, or changed while it was read.
+        """
+        row = version % self._rows
+        before = int(self._versions[row, 1])
+        flat.copy_(self._weights[row])
+        after = int(self._versions[row, 0])
+        if not before == after == version:
+            raise WorkerError(
+                f"weights of version {version} are gone: found {before} before and {after} after "
+                "reading; the pacing between learner and workers is broken"
+            )

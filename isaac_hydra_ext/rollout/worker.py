@@ -1,0 +1,194 @@
+"""A worker process: builds its env, then collects one rollout after another until told to close.
+
+Everything here runs in the worker. It obeys the learner's messages, writes only into slots it was
+given, and dies with its parent.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from isaac_hydra_ext.checkpoint import load_env_state
+from isaac_hydra_ext.config import EnvConfig, RunConfig
+from isaac_hydra_ext.envs.registry import describe_task
+from isaac_hydra_ext.errors import IsaacHydraExtError
+from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
+from isaac_hydra_ext.rollout.channel import Kind, Message
+from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.shared_memory import SharedBlock
+from isaac_hydra_ext.rollout.weight_store import WeightStore
+
+POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
+MAX_TRACEBACK = 3000  # characters; a message stays under 4 KiB
+PR_SET_PDEATHSIG = 1
+
+
+def worker_main(
+    pipe: Connection, block: SharedBlock, worker: int, generation: int, parent_pid: int
+) -> None:
+    """Entry point of the spawned process; returns when the run is over.
+
+    Args:
+        pipe: To the learner.
+        block: Still empty; ATTACH says its size.
+        worker: Index of this worker.
+        generation: How many processes have had this worker's place before.
+        parent_pid: The learner's process.
+    """
+    _die_with(parent_pid)
+    os.setpgid(0, 0)  # helpers that a simulator starts are killed with this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides what Ctrl-C means
+    torch.set_num_threads(1)
+    process = WorkerProcess(pipe, block, worker, generation)
+    try:
+        process.run()
+    except EOFError:
+        sys.exit(1)  # the learner is gone, and with it anybody to tell
+    except Exception as e:
+        process.report(e)
+        sys.exit(1)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
+        os._exit(1)
+
+
+class WorkerProcess:
+    """The worker's side of the protocol in `channel.py`."""
+
+    def __init__(
+        self, pipe: Connection, block: SharedBlock, worker: int, generation: int
+    ) -> None:
+        """Know where to report; nothing is built yet."""
+        self._pipe, self._block = pipe, block
+        self._worker, self._generation = worker, generation
+        self._phase = "start"
+        self._env_name = ""
+        self._status = None  # our record in the block, once attached
+        self._pending: deque[Message] = deque()  # rollouts we may collect, oldest first
+        self._version = 0  # the newest published
+        self._collector: Collector | None = None
+
+    def run(self) -> None:
+        """Serve the handshake, then collect until CLOSE."""
+        handlers = {
+            Kind.DESCRIBE: self._describe,
+            Kind.BUILD: self._build,
+            Kind.ATTACH: self._attach,
+            Kind.COLLECT: self._pending.append,
+            Kind.VERSION: lambda message: None,  # `_next` has read it
+        }
+        idle_since = time.monotonic()
+        while True:
+            # Hear everything before collecting: there may be newer weights, or it may be over.
+            if not self._pending or self._pipe.poll(0):
+                message = self._next()
+                if message.kind is Kind.CLOSE:
+                    self._close()
+                    return
+                handlers[message.kind](message)
+            else:
+                self._collect(self._pending.popleft(), time.monotonic() - idle_since)
+                idle_since = time.monotonic()
+
+    def report(self, error: Exception) -> None:
+        """Tell the learner what went wrong and where."""
+        text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+        name = type(error).__name__ if isinstance(error, IsaacHydraExtError) else ""
+        message = str(error) if name else f"{type(error).__name__}: {error}"
+        body = {"class": name, "message": message[:800], "traceback": text}
+        body.update(phase=self._phase, env=self._env_name)
+        self._send(Kind.ERROR, body=body)
+
+    def _send(self, kind: Kind, **fields: object) -> None:
+        Message(kind, self._generation, **fields).send(self._pipe)  # type: ignore[arg-type]
+
+    def _next(self) -> Message:
+        while not self._pipe.poll(POLL_S):
+            self._beat()
+        message = Message.receive(self._pipe)
+        self._version = max(self._version, message.version)
+        return message
+
+    def _beat(self, steps: int | None = None) -> None:
+        if self._status is not None:
+            self._status["heartbeat_ns"] = time.monotonic_ns()
+            if steps is not None:
+                self._status["steps"] = steps
+
+    def _describe(self, message: Message) -> None:
+        self._phase = "describe"
+        env_config = EnvConfig(**message.body["env"])
+        self._env_name = str(env_config.id or env_config.task)
+        self._send(Kind.DESCRIBED, body=asdict(describe_task(env_config)))
+
+    def _build(self, message: Message) -> None:
+        self._phase = "build"
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(RunConfig), message.body["config"])
+        )
+        assert isinstance(config, RunConfig)
+        self._config = config
+        self._env_name = str(config.env.id or config.env.task)
+        _redirect_output(Path(message.body["log_path"]))
+        checkpoint = message.body["resume_from"]
+        env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
+        self._collector = Collector(config, self._worker, self._generation, env_state)
+        spec = self._collector.env.spec.to_json()
+        body = {"spec": spec, "random_start": self._collector.random_start}
+        self._send(Kind.BUILT, body=body)
+
+    def _attach(self, message: Message) -> None:
+        assert self._collector is not None
+        rollout, policy = self._config.rollout, self._collector.policy
+        layout = SlotLayout(
+            self._collector.env.spec, rollout.steps_per_env, policy.distribution.action_dtype
+        )
+        size, lag = policy.flat.numel(), rollout.max_policy_lag
+        plan = BlockPlan(layout, self._config.num_workers, lag + 1, WeightStore.nbytes(size, lag))
+        memory = self._block.attach(message.body["name"], plan.nbytes)
+        self._status = plan.status(memory)[self._worker : self._worker + 1]
+        self._slots = plan.slots(memory, self._worker)
+        self._weights = WeightStore(plan.weights(memory), size, lag)
+
+    def _collect(self, order: Message, waited: float) -> None:
+        """Collect one rollout with the newest weights its order allows."""
+        assert self._collector is not None
+        self._phase = "step"
+        deterministic = self._config.rollout.deterministic
+        version = order.version if deterministic else min(self._version, order.iteration)
+        self._weights.load(version, self._collector.policy.flat)
+        slot = self._slots[order.slot]
+        save = bool(order.body.get("save_env_state"))
+        self._collector.collect(slot, order.iteration, version, self._beat, waited, save)
+        self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
+        self._beat(0)
+
+    def _close(self) -> None:
+        self._phase = "close"
+        if self._collector is not None:
+            self._collector.env.close()
+        self._send(Kind.CLOSED)
+
+
+def _redirect_output(path: Path) -> None:
+    """Send this process's stdout and stderr, native code's included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)

@@ -1,0 +1,97 @@
+"""The run's directory: made exclusively, after validation, with what is needed to repeat the run.
+
+Runs in the learner's main thread. Hydra's own run directory is off: it would exist before the
+configuration is checked, and two runs of one second would share it.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.errors import ConfigError
+
+GIT_TIMEOUT_S = 10.0
+SUBDIRECTORIES = ("checkpoints", "params", "git", "workers", ".hydra")
+
+
+def runs_root(config: RunConfig) -> Path:
+    """Return `<experiment.output_dir>/<experiment.name>`."""
+    return Path(config.experiment.output_dir).expanduser().absolute() / str(config.experiment.name)
+
+
+def make_run_dir(config: RunConfig) -> Path:
+    """Make `<output_dir>/<name>/<time>[_<run_name>]`, which did not exist before.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    suffix = f"_{config.experiment.run_name}" if config.experiment.run_name else ""
+    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + suffix
+    for attempt in range(100):  # runs that start within the same second
+        path = runs_root(config) / (stem if attempt == 0 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as e:
+            raise ConfigError(f"experiment.output_dir={path.parent.parent}: {e}") from e
+        for name in SUBDIRECTORIES:
+            (path / name).mkdir()
+        return path
+    raise ConfigError(f"experiment.output_dir: 100 runs named {stem} exist in {path.parent}")
+
+
+def write_inputs(
+    run_dir: Path,
+    cfg: DictConfig,
+    typed: Sequence[str],
+    config: RunConfig,
+    env_config: dict[str, Any],
+) -> None:
+    """Write what the run was started with.
+
+    Args:
+        run_dir: From `make_run_dir`.
+        cfg: What Hydra composed.
+        typed: The user's override tokens.
+        config: The configuration after every completion.
+        env_config: The env's own configuration, for `params/env.yaml`.
+    """
+    hydra_dir = run_dir / ".hydra"
+    OmegaConf.save(cfg, hydra_dir / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(typed)), hydra_dir / "overrides.yaml")
+    if HydraConfig.initialized():
+        # Unresolved: hydra.yaml would otherwise hold values of environment variables.
+        OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), hydra_dir / "hydra.yaml")
+    OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
+    OmegaConf.save(OmegaConf.create(env_config), run_dir / "params" / "env.yaml")
+    for name, where in (("isaac_hydra_ext", Path(__file__).parent), ("cwd", Path.cwd())):
+        if state := _git_state(where):
+            (run_dir / "git" / f"{name}.diff").write_text(state)
+
+
+def _git_state(where: Path) -> str | None:
+    """Return commit, status and diff of the repository around `where`, or None without one."""
+    parts = []
+    for command in (["rev-parse", "HEAD"], ["status", "--short"], ["diff", "HEAD"]):
+        try:
+            done = subprocess.run(
+                ["git", *command],
+                cwd=where,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=GIT_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode != 0:
+            return None
+        parts.append(f"--- git {' '.join(command)} ---\n{done.stdout}")
+    return "\n".join(parts)

@@ -1,0 +1,56 @@
+"""Ctrl-C and its kin: once, finish the iteration and save; twice, now.
+
+Handlers run in the learner's main thread.
+"""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from isaac_hydra_ext.errors import RunInterrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopSignals:
+    """While entered, SIGINT, SIGTERM and SIGHUP set `requested`; a second one raises.
+
+    Attributes:
+        signum: The first signal, 0 before it.
+        at_once: A second one has come: close without grace.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is installed yet."""
+        self.signum = 0
+        self.at_once = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should end after this iteration."""
+        return self.signum != 0
+
+    def __enter__(self) -> "StopSignals":
+        """Install the handlers (only a main thread can)."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put the former handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested:
+            self.at_once = True
+            raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
+        self.signum = signum
+        print("stopping after this iteration; once more to stop now", flush=True)
