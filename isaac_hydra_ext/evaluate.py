@@ -1,0 +1,142 @@
+"""Evaluation: N whole episodes of a checkpoint's policy, with deterministic actions.
+
+    appo eval RUN [--episodes 32] [--seed 0] [--json]
+
+Runs in one process of its own; a training is not disturbed by it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
+from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.envs.registry import make_env
+from isaac_hydra_ext.envs.vec_env import VecEnv
+from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+MAX_ENVS = 32
+
+
+def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]:
+    """Play whole episodes with the mean (or most likely) action.
+
+    Every env plays its fixed share of the episodes, so that short ones are not over-represented.
+
+    Args:
+        checkpoint: The policy and its environment.
+        episodes: N >= 1.
+        seed: Of the environments.
+
+    Returns:
+        episodes, mean_return, std_return, mean_length [steps], std_length, iteration, checkpoint.
+
+    Raises:
+        ConfigError: `episodes` is not positive.
+        CheckpointError: The weights do not fit the networks of their own configuration.
+    """
+    if episodes < 1:
+        raise ConfigError(f"--episodes={episodes}: must be at least 1")
+    config = config_of(checkpoint)
+    config.rollout.envs_per_worker = min(episodes, MAX_ENVS)
+    env = make_env(config, seed)
+    try:
+        policy = ActorCritic(config.policy, env.spec, config.experiment.seed, config.rollout.device)
+        load_policy(policy, checkpoint)
+        returns, lengths = _play(env, policy, episodes, seed)
+    finally:
+        env.close()
+    return {
+        "episodes": episodes,
+        "mean_return": float(np.mean(returns)),
+        "std_return": float(np.std(returns)),
+        "mean_length": float(np.mean(lengths)),
+        "std_length": float(np.std(lengths)),
+        "iteration": checkpoint.meta["iteration"],
+        "checkpoint": str(checkpoint.path),
+    }
+
+
+def config_of(checkpoint: Checkpoint) -> RunConfig:
+    """Return the configuration that a checkpoint was trained with."""
+    saved = checkpoint.meta["config"]
+    saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
+    saved["ppo"]["precision"] = "fp32"
+    return load_config(saved)
+
+
+def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights and normalisers into `policy`.
+
+    Raises:
+        CheckpointError: Names the first tensor that does not fit.
+    """
+    for name, tensor in policy.state_dict().items():
+        found = checkpoint.tensors.get(f"policy.{name}")
+        if found is None or found.shape != tensor.shape:
+            shape = None if found is None else tuple(found.shape)
+            raise CheckpointError(
+                f"{checkpoint.path}: policy.{name} is {shape}, expected {tuple(tensor.shape)}"
+            )
+        tensor.copy_(found)
+
+
+@torch.inference_mode()
+def _play(
+    env: VecEnv, policy: ActorCritic, episodes: int, seed: int
+) -> tuple[list[float], list[int]]:
+    B = env.spec.num_envs
+    quota_B = np.array([episodes // B + (b < episodes % B) for b in range(B)])
+    return_B, length_B = np.zeros(B), np.zeros(B, np.int64)
+    returns: list[float] = []
+    lengths: list[int] = []
+    obs = env.reset(seed)
+    while quota_B.any():
+        action = policy.distribution.mode(policy.action_params(obs))
+        result = env.step(policy.distribution.to_env(action))
+        obs = result.obs
+        return_B += result.reward_B.cpu().numpy()
+        length_B += 1
+        done_B = (result.terminated_B | result.truncated_B).cpu().numpy()
+        counted_B = done_B & (quota_B > 0)
+        returns += return_B[counted_B].tolist()
+        lengths += length_B[counted_B].tolist()
+        quota_B[counted_B] -= 1
+        return_B[done_B], length_B[done_B] = 0.0, 0
+    return returns, lengths
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", help="a run directory (its newest checkpoint) or a checkpoint file")
+    parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
+    parser.add_argument("--seed", type=int, default=0, help="of the environments (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    arguments = parser.parse_args()
+
+    def task() -> None:
+        checkpoint, notes = find_checkpoint(arguments.run, Path("logs/appo"))
+        for note in notes:
+            print(note, file=sys.stderr)
+        result = evaluate(checkpoint, arguments.episodes, arguments.seed)
+        if arguments.json:
+            print(json.dumps(result))
+        else:
+            print(
+                "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "
+                "{mean_length:.1f} +- {std_length:.1f} ({checkpoint})".format(**result)
+            )
+
+    sys.exit(run_reporting_errors(task))
+
+
+if __name__ == "__main__":
+    main()
