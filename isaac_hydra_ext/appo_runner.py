@@ -30,10 +30,10 @@ from isaac_hydra_ext.checkpoint import (
     find_checkpoint,
     save_checkpoint,
 )
-from isaac_hydra_ext.command_line import run_hydra_app
+from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
-from isaac_hydra_ext.envs.registry import check_before_spawn
+from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import ConfigError, RunInterrupted, WorkerError
 from isaac_hydra_ext.learner.learner import Learner
@@ -61,14 +61,18 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
     config = load_config(cfg, typed)
-    check_before_spawn(config.env)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
         stack.callback(console.close)
         stop = stack.enter_context(StopSignals())
+        task = None if needs_simulator(config.env) else describe_task(config.env)
+        if task is not None:  # what is wrong can then be said before any process starts
+            config = _complete(cfg, typed, config, task, console)
         source = WorkerPool(config.num_workers) if config.num_workers else InProcessCollector()
         stack.callback(lambda: source.close(0.0) if stop.at_once else source.close())
-        config, task = _describe(cfg, typed, config, source, console)
+        if task is None:
+            task = source.describe(config)
+            config = _complete(cfg, typed, config, task, console)
         resumed = _find_resume(config, console)
         run_dir = make_run_dir(config)
         write_inputs(run_dir, cfg, typed, config, task.env_config)
@@ -78,21 +82,20 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
         return run.iterate()
 
 
-def _describe(
+def _complete(
     cfg: DictConfig,
     typed: Sequence[str],
     config: RunConfig,
-    source: WorkerPool | InProcessCollector,
+    task: TaskDescription,
     console: RunConsole,
-) -> tuple[RunConfig, TaskDescription]:
-    """Ask the task what it recommends, and complete the configuration with it."""
-    task = source.describe(config)
+) -> RunConfig:
+    """Load the configuration again, above what the task recommends, and complete it."""
     seed = config.experiment.seed
     config = load_config(cfg, typed, task.settings)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
-    return config, task
+    return config
 
 
 def _find_resume(config: RunConfig, console: RunConsole) -> Checkpoint | None:
@@ -137,9 +140,7 @@ class Run:
         self.totals = RunTotals()
         self.first = 0
 
-    def build(
-        self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None
-    ) -> None:
+    def build(self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
         config, self.source = self.config, source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
@@ -318,10 +319,16 @@ class Run:
 
 @hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
 def _hydra_task(cfg: DictConfig) -> float | None:
-    summary = train(cfg, list(HydraConfig.get().overrides.task))
-    print(f"run: {summary['run_dir']}")
-    print(f"tensorboard --logdir {summary['run_dir']}")
-    newest = Path(summary["run_dir"]) / "checkpoints" / f"model_{summary['iterations']}.safetensors"
+    summary: dict[str, Any] = {}
+    code = run_reporting_errors(
+        lambda: summary.update(train(cfg, list(HydraConfig.get().overrides.task)))
+    )
+    if code:
+        sys.exit(code)
+    run_dir = Path(summary["run_dir"])
+    print(f"run: {run_dir}")
+    print(f"tensorboard --logdir {run_dir}")
+    newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}", flush=True)
     return summary["mean_return"]  # what a Hydra sweeper optimises
 

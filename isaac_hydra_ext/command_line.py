@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from isaac_hydra_ext.config import RunConfig, all_knobs
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
@@ -55,8 +55,8 @@ def main() -> None:
 def run_hydra_app(task: Callable[[], Any]) -> int:
     """Run a `hydra.main` function; returns the process's exit code.
 
-    Errors of this package and of Hydra's composition become one line on stderr. Anything else is
-    a defect and keeps its traceback.
+    Errors of Hydra's composition become one line on stderr. Anything else is a defect and keeps
+    its traceback.
     """
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
@@ -64,7 +64,11 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
-        return run_reporting_errors(task)
+        task()
+        return 0
+    except HydraException as e:
+        print(f"error: {_one_line(e)}", file=sys.stderr, flush=True)
+        return ConfigError.exit_code
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -73,15 +77,15 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
 
 
 def run_reporting_errors(task: Callable[[], Any]) -> int:
-    """Call `task`; returns 0, or the code of the error it prints as one line."""
+    """Call `task`; returns 0, or the code of the error it prints as one line.
+
+    Inside `hydra.main` the caller turns a code into SystemExit, which Hydra lets pass in silence.
+    """
     try:
         task()
     except IsaacHydraExtError as e:
         print(f"{'' if e.exit_code > 128 else 'error: '}{e}", file=sys.stderr, flush=True)
         return e.exit_code
-    except HydraException as e:
-        print(f"error: {_one_line(e)}", file=sys.stderr, flush=True)
-        return ConfigError.exit_code
     except KeyboardInterrupt:
         return 130
     return 0
@@ -94,6 +98,8 @@ def _one_line(error: HydraException) -> str:
         hint = did_you_mean(choice, error.options or ())
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override Hydra can read (KEY=VALUE, values quoted)"
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         keys = [key for key, _, _ in all_knobs()]
@@ -113,7 +119,13 @@ def help_text() -> str:
             title = (owner.__doc__ or "").splitlines()[0] if is_dataclass(owner) else "Go on."
             lines.append(f"\n{group}: {title}")
             section = group
-        shown = "null" if default is None else str(default).lower() if default in (True, False) else default
+        shown = (
+            "null"
+            if default is None
+            else str(default).lower()
+            if default in (True, False)
+            else default
+        )
         choices = f" ({' | '.join(metadata['choices'])})" if metadata["choices"] else ""
         lines.append(f"  {f'{key}={shown}':<44} {metadata['doc']}{choices}")
     return "\n".join(lines)

@@ -101,9 +101,7 @@ class PPOConfig:
     batch_size: int = knob(
         8192, "M: samples per minibatch; ceil(N_buffer / M) minibatches per epoch", ge=1
     )
-    num_mini_batches: int | None = knob(
-        None, "minibatches per epoch, instead of batch_size", ge=1
-    )
+    num_mini_batches: int | None = knob(None, "minibatches per epoch, instead of batch_size", ge=1)
     lr: float = knob(1e-3, "Adam's learning rate, at the start where a schedule moves it", gt=0)
     lr_schedule: str = knob(
         "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
@@ -419,6 +417,9 @@ def _check_rest(config: RunConfig, typed: Sequence[str]) -> None:
             )
     _check_device(config)
     _check_writable(Path(config.experiment.output_dir).expanduser())
+    resume = config.resume
+    if resume not in (None, "latest") and not Path(str(resume)).expanduser().exists():
+        raise ConfigError(f"resume={resume}: no such file or directory (or say resume=latest)")
     required, other = ("id", "task") if config.env.kind == "gym" else ("task", "id")
     if not getattr(config.env, required):
         raise ConfigError(

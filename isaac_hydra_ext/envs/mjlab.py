@@ -19,6 +19,7 @@ from isaac_hydra_ext.envs.vec_env import (
     StepResult,
     TaskDescription,
     TensorSpec,
+    copy_obs,
 )
 from isaac_hydra_ext.errors import EnvNotFoundError, MissingDependencyError, did_you_mean
 
@@ -83,10 +84,12 @@ class MjlabVecEnv:
         obs, _ = self._env.reset()
         space = self._env.single_action_space
         dim = int(space.shape[0])
-        bounds = [torch.as_tensor(b, dtype=torch.float64).expand(dim) for b in (space.low, space.high)]
+        bounds = [
+            torch.as_tensor(b, dtype=torch.float64).expand(dim) for b in (space.low, space.high)
+        ]
         self.spec = EnvSpec(
             num_envs=num_envs,
-            obs={name: TensorSpec.of(value) for name, value in obs.items()},
+            obs={name: TensorSpec.of(value) for name, value in copy_obs(obs).items()},
             action=ActionSpec("continuous", dim, *(tuple(b.tolist()) for b in bounds)),
             step_dt=float(self._env.step_dt),
             max_episode_length=int(self._env.max_episode_length),
@@ -97,7 +100,7 @@ class MjlabVecEnv:
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`."""
         obs, _ = self._env.reset(seed=seed % 2**31)
-        return {name: value.clone() for name, value in obs.items()}
+        return copy_obs(obs)
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`; mjlab rewrites its buffers in place, so everything is copied."""
@@ -105,7 +108,7 @@ class MjlabVecEnv:
         # mjlab fills extras["log"] only in steps with a reset and empties it in the others.
         log = {key: float(value) for key, value in extras["log"].items()}
         return StepResult(
-            obs={name: value.clone() for name, value in obs.items()},
+            obs=copy_obs(obs),
             reward_B=reward.to(torch.float32, copy=True),
             terminated_B=terminated.to(torch.bool, copy=True),
             truncated_B=truncated.to(torch.bool, copy=True),

@@ -4,22 +4,22 @@ from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
 
 
-def check_before_spawn(env_config: EnvConfig) -> None:
-    """Check in the learner's process what needs no simulator: a Gymnasium id.
+def needs_simulator(env_config: EnvConfig) -> bool:
+    """Return whether resolving the task imports a simulator, or code that might.
 
-    Packages in `env.imports` may start a simulator, so with them the check is left to worker 0.
-
-    Raises:
-        EnvNotFoundError: The id is not registered.
+    If not, the task can be described before any process starts.
     """
-    if env_config.kind == "gym" and not env_config.imports:
-        from isaac_hydra_ext.envs.gym_env import check_registered
-
-        check_registered(env_config)
+    return env_config.kind != "gym" or bool(env_config.imports)
 
 
 def describe_task(env_config: EnvConfig) -> TaskDescription:
-    """Resolve the task without building it. Runs where the simulation will."""
+    """Resolve the task without building it.
+
+    Runs where the simulation will, or, if it needs none, in the learner's process.
+
+    Raises:
+        EnvNotFoundError: No such task; names near ones.
+    """
     if env_config.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import describe
     else:

@@ -73,7 +73,9 @@ class EnvSpec:
     def from_json(cls, data: Mapping[str, Any]) -> "EnvSpec":
         """Rebuild what `to_json` made."""
         obs = {k: TensorSpec(tuple(v["shape"]), v["dtype"]) for k, v in data["obs"].items()}
-        action = {k: tuple(v) if isinstance(v, list) else v for k, v in data["action"].items()}
+        action: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data["action"].items()
+        }
         return cls(**{**data, "obs": obs, "action": ActionSpec(**action)})
 
 
@@ -148,6 +150,19 @@ class TaskDescription:
     settings: dict[str, Any]
     env_config: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+
+def copy_obs(
+    obs: Mapping[str, torch.Tensor | Mapping[str, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    """Copy manager-based observations; terms of an unconcatenated group become `group/term`."""
+    copies: dict[str, torch.Tensor] = {}
+    for group, value in obs.items():
+        if isinstance(value, torch.Tensor):
+            copies[group] = value.clone()
+        else:
+            copies.update({f"{group}/{term}": tensor.clone() for term, tensor in value.items()})
+    return copies
 
 
 def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:

@@ -198,9 +198,7 @@ class Learner:
         The last minibatch of an epoch may be smaller: its loss is the mean over its own rows.
         """
         ppo, policy = self._ppo, self.policy
-        minibatch = Minibatch(
-            **{name: None if x is None else x[rows] for name, x in vars(samples).items()}
-        )
+        minibatch = samples.take(rows)
         # Only the groups that the networks read.
         groups = {*policy.actor_groups, *policy.critic_groups}
         seen = {group: obs[group][rows] for group in groups}

@@ -1,6 +1,7 @@
 """The PPO loss of one minibatch. Pure functions; run on the learner's device."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,6 +32,11 @@ class Minibatch:
     proximal_value_M: torch.Tensor
     weight_M: torch.Tensor
     entropy_noise_MP: torch.Tensor | None
+
+    def take(self, rows: torch.Tensor) -> "Minibatch":
+        """Return the samples of these indices."""
+        taken: dict[str, Any] = {k: None if v is None else v[rows] for k, v in vars(self).items()}
+        return Minibatch(**taken)
 
 
 @dataclass

@@ -84,9 +84,7 @@ class ActorCritic(nn.Module):
             ConfigError: `policy.obs_groups` names a group that the env does not have.
         """
         super().__init__()
-        self.actor_groups, self.critic_groups = choose_obs_groups(
-            config.obs_groups, list(spec.obs)
-        )
+        self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
         self.distribution = make_distribution(spec.action, config.squash, config.clip_actions)
         sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
         activation = ACTIVATIONS[config.activation]
@@ -161,9 +159,9 @@ class ActorCritic(nn.Module):
 
     def raw_value(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the critic's output [N]: normalised returns if `normalize_values`."""
-        return self.critic(
-            self._gather(obs, self.critic_groups, self.critic_normalizers)
-        ).squeeze(-1)
+        return self.critic(self._gather(obs, self.critic_groups, self.critic_normalizers)).squeeze(
+            -1
+        )
 
     def denormalize_value(self, value: torch.Tensor) -> torch.Tensor:
         """Turn the critic's output into returns."""
@@ -176,9 +174,7 @@ class ActorCritic(nn.Module):
         return value if normalizer is None else normalizer(value)
 
     @torch.no_grad()
-    def update_statistics(
-        self, obs: Mapping[str, torch.Tensor], returns_N: torch.Tensor
-    ) -> None:
+    def update_statistics(self, obs: Mapping[str, torch.Tensor], returns_N: torch.Tensor) -> None:
         """Merge one iteration's raw observations and returns into the normalisers.
 
         The critic's last layer is rescaled so that its denormalised outputs do not move when its

@@ -75,9 +75,7 @@ class InProcessCollector:
         self._weights.load(version, self._collector.policy.flat)
         slot = self._slots[iteration % len(self._slots)]
         with _one_thread():
-            self._collector.collect(
-                slot, iteration, version, _no_heartbeat, 0.0, save_env_state
-            )
+            self._collector.collect(slot, iteration, version, _no_heartbeat, 0.0, save_env_state)
         self.counts.produced += slot.reward_TB.numel()
         self._ready.add(iteration)
 

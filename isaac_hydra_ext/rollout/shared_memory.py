@@ -81,11 +81,16 @@ class NamedBlock:
         except OSError as e:
             raise _no_room(nbytes, e) from e
         self.name, self._owner = self._memory.name, True
-        return np.frombuffer(self._memory.buf, dtype=np.uint8)[:nbytes]
+        return self._bytes(nbytes)
 
     def attach(self, name: str, nbytes: int) -> np.ndarray:
         """Map the learner's block by name (workers)."""
         self._memory = shared_memory.SharedMemory(name=name)
+        return self._bytes(nbytes)
+
+    def _bytes(self, nbytes: int) -> np.ndarray:
+        assert self._memory is not None
+        assert self._memory.buf is not None
         return np.frombuffer(self._memory.buf, dtype=np.uint8)[:nbytes]
 
     def close(self) -> None:

@@ -70,9 +70,7 @@ def _die_with(parent_pid: int) -> None:
 class WorkerProcess:
     """The worker's side of the protocol in `channel.py`."""
 
-    def __init__(
-        self, pipe: Connection, block: SharedBlock, worker: int, generation: int
-    ) -> None:
+    def __init__(self, pipe: Connection, block: SharedBlock, worker: int, generation: int) -> None:
         """Know where to report; nothing is built yet."""
         self._pipe, self._block = pipe, block
         self._worker, self._generation = worker, generation

@@ -267,7 +267,9 @@ class WorkerPool:
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
         if issubclass(cls, errors.ConfigError | errors.MissingDependencyError):
             raise cls(body["message"])  # the user's input, not the worker, is at fault
-        raise cls(f"{where}: {body['message']}\n{body['traceback']}")
+        # Our own errors say what to do; anything else is told whole.
+        detail = "" if body["class"] else f"\n{body['traceback']}"
+        raise cls(f"{where}: {body['message']}{detail}")
 
     def _may_restart(self) -> bool:
         rollout = self._config.rollout
@@ -319,7 +321,8 @@ class WorkerPool:
                 if beat and worker.granted and now - beat > rollout.heartbeat_timeout_s:
                     kill_group(worker.process)
                     self._on_death(
-                        worker, f"was silent for {now - beat:.0f} s (heartbeat_timeout_s) and killed"
+                        worker,
+                        f"was silent for {now - beat:.0f} s (heartbeat_timeout_s) and killed",
                     )
             elif not worker.built and now - worker.started > rollout.startup_timeout_s:
                 raise HandshakeTimeoutError(
