@@ -67,13 +67,12 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
         stop = stack.enter_context(StopSignals())
         task = None if needs_simulator(config.env) else describe_task(config.env)
         if task is not None:  # what is wrong can then be said before any process starts
-            config = _complete(cfg, typed, config, task, console)
+            config, resumed = _complete(cfg, typed, config, task, console)
         source = WorkerPool(config.num_workers) if config.num_workers else InProcessCollector()
         stack.callback(lambda: source.close(0.0) if stop.at_once else source.close())
         if task is None:
             task = source.describe(config)
-            config = _complete(cfg, typed, config, task, console)
-        resumed = _find_resume(config, console)
+            config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = make_run_dir(config)
         write_inputs(run_dir, cfg, typed, config, task.env_config)
         console.say(f"run directory: {run_dir}")
@@ -88,19 +87,15 @@ def _complete(
     config: RunConfig,
     task: TaskDescription,
     console: RunConsole,
-) -> RunConfig:
-    """Load the configuration again, above what the task recommends, and complete it."""
+) -> tuple[RunConfig, Checkpoint | None]:
+    """Load the configuration again, above what the task recommends; find what it resumes."""
     seed = config.experiment.seed
     config = load_config(cfg, typed, task.settings)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
-    return config
-
-
-def _find_resume(config: RunConfig, console: RunConsole) -> Checkpoint | None:
     if config.resume is None:
-        return None
+        return config, None
     checkpoint, notes = find_checkpoint(config.resume, runs_root(config))
     for note in notes:
         console.warn(note)
@@ -111,7 +106,7 @@ def _find_resume(config: RunConfig, console: RunConsole) -> Checkpoint | None:
             "experiment.max_iterations (the total) to go on"
         )
     console.say(f"resuming {checkpoint.path} at iteration {done}")
-    return checkpoint
+    return config, checkpoint
 
 
 def choose_device(config: RunConfig) -> torch.device:

@@ -103,6 +103,8 @@ def _one_line(error: HydraException) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         keys = [key for key, _, _ in all_knobs()]
+        if found[1] in keys:
+            return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
         return f"{found[1]}: unknown key{did_you_mean(found[1], keys)}"
     return " ".join(text.split())
 

@@ -369,9 +369,10 @@ class WorkerPool:
             self._say(worker, Kind.CLOSE)
         deadline = time.monotonic() + grace_s
         for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.built:  # the others have no env to close
+                worker.process.join(max(0.0, deadline - time.monotonic()))
         for worker in self._workers:
-            if worker.process.is_alive():
+            if worker.built and worker.process.is_alive():
                 os.kill(worker.process.pid or 0, signal.SIGTERM)
                 worker.process.join(grace_s)
             kill_group(worker.process)

@@ -1,0 +1,74 @@
+"""A resumed run goes on where the first one stopped."""
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Train
+from isaac_hydra_ext.config import load_config
+from isaac_hydra_ext.envs.gym_env import GymVecEnv
+from isaac_hydra_ext.learner.learner import Learner
+from test_determinism import assert_bit_identical
+
+
+@pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])
+def test_n_plus_n_equals_2n_to_the_last_bit(
+    train_run: Train, command: Callable[..., subprocess.CompletedProcess[str]], env: str
+) -> None:
+    # Episodes of 200 steps over 2 x 5 rollouts of 16: some run across the restart, some end.
+    common = [f"env={env}", "rollout.num_workers=1", "rollout.max_policy_lag=0"]
+    whole = train_run(*common, "experiment.max_iterations=10", "checkpoint.every=5")
+    first = whole.path.with_name("model_5.safetensors")
+    tiny = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16"]
+    done = command(*tiny, *common, "experiment.max_iterations=10", f"resume={first}")
+    assert done.returncode == 0, done.stderr
+    resumed = Path(done.stdout.split("checkpoint: ")[-1].strip())
+    from isaac_hydra_ext.checkpoint import load_checkpoint
+
+    second = load_checkpoint(resumed)
+    assert_bit_identical(whole, second)
+    assert second.meta["episodes"] == whole.meta["episodes"]
+    assert second.meta["env_states"] == whole.meta["env_states"]
+    assert second.meta["totals"]["env_steps"] == whole.meta["totals"]["env_steps"]
+
+
+def test_an_async_run_loads_all_learner_state(train_run: Train) -> None:
+    saved = train_run("experiment.max_iterations=3", "rollout.num_workers=1")
+    config = load_config(saved.meta["config"])
+    config = dataclasses.replace(config)
+    learner = Learner(config, GymVecEnv(config.env, 4).spec, torch.device("cpu"))
+    learner.load_state_dict(saved.tensors)
+    state = learner.state_dict()
+    assert {"optimizer.exp_avg", "optimizer.exp_avg_sq", "optimizer.step", "lr"} < state.keys()
+    for name, tensor in saved.tensors.items():
+        assert torch.equal(state[name].cpu(), tensor), name
+
+
+def test_envs_without_state_start_anew_and_the_log_says_so(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    line = ["env=gym_any", "env.id=Acrobot-v1", "rollout.num_workers=1", "rollout.steps_per_env=8"]
+    first = command(*line, "experiment.max_iterations=2")
+    assert first.returncode == 0, first.stderr
+    second = command(*line, "experiment.max_iterations=4", "resume=latest")
+    assert second.returncode == 0, second.stderr
+    assert "holds no env states: all episodes start anew" in second.stdout
+    runs = sorted((tmp_path / "logs" / "acrobot-v1").iterdir())
+    summary = json.loads((runs[-1] / "summary.json").read_text())
+    assert summary["iterations"] == 4
+    assert summary["env_steps"] == summary["samples_consumed"] == 4 * 8 * 32
+
+
+def test_nothing_left_to_do_is_said(
+    command: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    line = ["rollout.num_workers=0", "experiment.max_iterations=1"]
+    assert command(*line).returncode == 0
+    again = command(*line, "resume=latest")
+    assert again.returncode == 2
+    assert "raise experiment.max_iterations" in again.stderr
+    assert len(again.stderr.strip().splitlines()) == 1
