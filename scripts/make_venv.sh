@@ -49,7 +49,7 @@ make_venv() {
   else
     # A .venv that uv made has no pip.
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check \
       -c constraints.txt -e "$package"
   fi
   echo "$wanted" >.venv/.installed # whatever the extras, the core is in
