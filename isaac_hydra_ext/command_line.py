@@ -38,6 +38,9 @@ Groups: {groups}
 
 def main() -> None:
     """Run `appo COMMAND ...`."""
+    if any(flag in sys.argv[1:] for flag in ("-sc", "--shell-completion")):
+        _complete()
+        return
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if command in ("-h", "--help"):
         print("usage: appo COMMAND [ARGUMENTS]\n")
@@ -50,6 +53,24 @@ def main() -> None:
         sys.exit(2)
     sys.argv = [f"appo {command}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[command][0]).main()
+
+
+def _complete() -> None:
+    """Answer the shell about `appo ...`.
+
+    The scripts that Hydra installs ask the program's first word, `appo -sc query=SHELL` with the
+    line in COMP_LINE, and Hydra then reads all that follows that word as overrides.
+    """
+    sys.argv = ["appo", *(word for word in sys.argv[1:] if word not in COMMANDS)]
+    if (line := os.environ.get("COMP_LINE")) is not None:
+        command = re.match(r"\s*\S+\s+(\S+)\s", line)
+        if command is None:  # still being typed; the shell picks from these what fits
+            print(*COMMANDS)
+            return
+        if command[1] != "train":
+            return
+        os.environ["COMP_LINE"] = line[: command.start(1)] + line[command.end() :]
+    importlib.import_module(COMMANDS["train"][0]).main()
 
 
 def run_hydra_app(task: Callable[[], Any]) -> int:
