@@ -1,0 +1,167 @@
+"""One update: what it computes, what stops it, and what it leaves alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.seeding import Stream, make_generator
+
+from .builders import InProcessRun, env_spec, run_config
+
+CPU = torch.device("cpu")
+
+
+def pendulum(num_envs: int = 4, **sections: dict[str, Any]) -> InProcessRun:
+    return InProcessRun(run_config(num_envs, **sections))
+
+
+def collected(num_envs: int = 4, **sections: dict[str, Any]) -> InProcessRun:
+    run = pendulum(num_envs, **sections)
+    run.collect(0)
+    return run
+
+
+FIXED = {"lr_schedule": "fixed", "update_epochs": 1}
+
+
+# ------------------------------------------------------------------ the update
+
+
+def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -> None:
+    run = pendulum(16, rollout={"steps_per_env": 32}, ppo={"batch_size": 128})
+    assert run.config.policy.normalize_obs
+    for k in range(5):
+        run.collect(k)
+        metrics = run.update(k)
+        assert metrics["Loss/ratio_error"] <= 1e-4
+        assert metrics["Async/effective_sample_size"] == pytest.approx(1.0, abs=1e-5)
+        assert metrics["Async/truncated_weights"] == 0.0
+        assert metrics["Policy/kl"] > 0
+    normalizer = run.learner.policy.actor_normalizers["policy"]
+    assert normalizer.count == 5 * 16 * 32
+
+
+def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], torch.Tensor]:
+    """One epoch by plain autograd on a second network, with its own Adam on separate tensors."""
+    policy = ActorCritic(config.policy, learner._spec, config.experiment.seed)
+    policy.load_state_dict(learner.policy.state_dict())
+    batch, _, _ = learner._prepare(make_generator(0, Stream.SHUFFLE))
+    generator = make_generator(config.experiment.seed, Stream.SHUFFLE, 0)
+    order = torch.randperm(batch.target_M.numel(), generator=generator)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.lr)
+    sizes = []
+    for rows in order.split(config.ppo.batch_size):
+        sizes.append(rows.numel())
+        part = Minibatch(**{k: None if v is None else v[rows] for k, v in vars(batch).items()})
+        obs = {"policy": learner.batch.obs_N["policy"][rows]}
+        loss = ppo_loss(
+            config.ppo, policy.distribution, part, policy.action_params(obs), policy.raw_value(obs)
+        )
+        optimizer.zero_grad()
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), config.ppo.max_grad_norm)
+        optimizer.step()
+    return sizes, policy.flat[: policy.num_params]
+
+
+def test_a_ragged_last_minibatch_is_the_mean_over_its_own_rows() -> None:
+    # N_buffer = 4 * 8 = 32 in minibatches of 20: 20 and 12 rows.
+    run = collected(ppo={**FIXED, "batch_size": 20})
+    sizes, expected = reference_epoch(run.config, run.learner)
+    assert sizes == [20, 12]
+    metrics = run.learner.update(0)
+    policy = run.learner.policy
+    assert metrics["Loss/minibatch_steps"] == 2
+    torch.testing.assert_close(policy.flat[: policy.num_params], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_epoch_has_its_own_order_and_the_same_seed_the_same_weights() -> None:
+    flats = []
+    for seed in (1, 1, 2):
+        run = collected(experiment={"seed": seed}, ppo={"update_epochs": 2, "batch_size": 8})
+        assert run.update(0)["Loss/minibatch_steps"] == 8
+        flats.append(run.learner.policy.flat.clone())
+    assert torch.equal(flats[0], flats[1])
+    assert not torch.equal(flats[0], flats[2])
+
+
+def hand_filled(**knobs: Any) -> tuple[Learner, Slot]:
+    """A learner with one loaded slot of T = 3, B = 1, whose critic says 2 everywhere.
+
+    Rewards are 1, 2, 3; the episode is cut off after the second step.
+    """
+    settings = {"gamma": 0.5, "lam": 0.0, "value_clip": None, "batch_size": 3, **FIXED}
+    config = run_config(1, rollout={"steps_per_env": 3}, ppo=settings)
+    spec = env_spec(1, **knobs)
+    learner = Learner(config, spec, CPU)
+    with torch.no_grad():
+        learner.policy.critic[-1].weight.zero_()
+        learner.policy.critic[-1].bias.fill_(2.0)
+    layout = SlotLayout(spec, 3, torch.float32)
+    slot = Slot.map(layout, np.zeros(layout.nbytes, np.uint8))
+    slot.reward_TB[:, 0] = torch.tensor([1.0, 2.0, 3.0])
+    slot.truncated_TB[1, 0] = True
+    slot.behavior_log_prob_TB.copy_(
+        learner.policy.distribution.log_prob(
+            learner.policy.action_params({"policy": slot.obs["policy"][:3].flatten(0, 1)}),
+            slot.action_TBA.flatten(0, 1),
+        ).unsqueeze(1)
+    )
+    return learner, slot
+
+
+def test_a_truncation_without_final_observations_bootstraps_from_its_own_state() -> None:
+    # targets: 1 + .5*2 = 2;  2 + .5*V(s_1) = 3;  3 + .5*2 = 4. Errors 0, 1, 2: mean 5/3.
+    learner, slot = hand_filled(has_final_obs=False)
+    learner.load([slot])
+    assert learner.update(0)["Loss/value"] == pytest.approx(5 / 3, rel=1e-6)
+
+
+def test_a_truncation_of_a_finite_horizon_does_not_bootstrap() -> None:
+    # targets 2, 2, 4: errors 0, 0, 2: mean 4/3.
+    learner, slot = hand_filled(has_final_obs=False, finite_horizon=True)
+    learner.load([slot])
+    assert learner.update(0)["Loss/value"] == pytest.approx(4 / 3, rel=1e-6)
+
+
+def test_a_truncation_bootstraps_from_its_final_observation() -> None:
+    # A critic that is its first input: 0 everywhere but 10 at the final observation.
+    # targets 1, 2 + .5*10 = 7, 3: errors 1, 49, 9: mean 59/3.
+    learner, slot = hand_filled()
+    with torch.no_grad():
+        for layer in learner.policy.critic:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.zero_()
+                layer.bias.zero_()
+                layer.weight[0, 0] = 1.0  # ELU is the identity above 0
+    assert slot.final_index_C2 is not None
+    slot.header["final_count"] = 1
+    slot.final_index_C2[0] = torch.tensor([1, 0])
+    slot.final_obs["policy"][0, 0] = 10.0
+    slot.final_obs["policy"][1:] = float("nan")  # beyond the count nothing is read
+    learner.load([slot])
+    assert learner.update(0)["Loss/value"] == pytest.approx(59 / 3, rel=1e-6)
+
+
+def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> None:
+    # behaviour log-probs lower by log 1.5 and log 8: weights 1.5, 1 and min(8, 2) = 2.
+    learner, slot = hand_filled(has_final_obs=False)
+    slot.behavior_log_prob_TB[0] -= torch.tensor(1.5).log()
+    slot.behavior_log_prob_TB[2] -= torch.tensor(8.0).log()
+    learner.load([slot])
+    samples, _, _ = learner._prepare(make_generator(0, Stream.SHUFFLE))
+    assert samples.weight_M.tolist() == pytest.approx([1.5, 1.0, 2.0], rel=1e-5)
+    metrics = learner.update(0)
+    # (4.5)^2 / (2.25 + 1 + 4) / 3, and one of three was truncated
+    assert metrics["Async/effective_sample_size"] == pytest.approx(20.25 / 7.25 / 3, rel=1e-5)
+    assert metrics["Async/truncated_weights"] == pytest.approx(1 / 3)
+    assert metrics["Loss/ratio_error"] == pytest.approx(7.0, rel=1e-4)
+    # Advantages (0, 1, 2) become (-s, 0, s), s = sqrt(1.5): minus the mean of 1.5*-s and 2*s.
+    assert metrics["Loss/surrogate"] == pytest.approx(-0.5 * 1.5**0.5 / 3, rel=1e-4)
