@@ -69,7 +69,7 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
         if task is not None:  # what is wrong can then be said before any process starts
             config, resumed = _complete(cfg, typed, config, task, console)
         source = WorkerPool(config.num_workers) if config.num_workers else InProcessCollector()
-        stack.callback(lambda: source.close(0.0) if stop.at_once else source.close())
+        stack.callback(source.close)
         if task is None:
             task = source.describe(config)
             config, resumed = _complete(cfg, typed, config, task, console)
@@ -134,6 +134,8 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.totals = RunTotals()
         self.first = 0
+        self.status = "failed"  # until it is not
+        self.summary: dict[str, Any] = {}
 
     def build(self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
@@ -170,6 +172,8 @@ class Run:
         self.learner.load_state_dict(resumed.tensors)
         self.episodes.load_state_dict(resumed.meta["episodes"])
         self.totals = RunTotals(**resumed.meta["totals"])
+        # What was in flight when the checkpoint was written has gone with that process.
+        self.totals.samples_abandoned = self.totals.samples_produced - self.totals.samples_consumed
         self.first = resumed.meta["iteration"]
         if not resumed.meta["env_states"]:
             self.console.say("this checkpoint holds no env states: all episodes start anew")
@@ -179,12 +183,12 @@ class Run:
         config, source, total = self.config, self.source, self.config.total_iterations
         self.tracker = TensorBoardLogger(self.run_dir)
         self.console.start(f"APPO {config.experiment.name}")
-        clock, status = Clock(total), "failed"
+        clock = Clock(total)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
         with ExitStack() as stack:
             stack.callback(self.tracker.close)
+            stack.callback(self._finish)
             updater = stack.enter_context(ThreadPoolExecutor(1)) if background else None
-            stack.callback(lambda: self._summarize(status))
             for k in range(self.first, total):
                 started = time.monotonic()
                 slots = source.gather(k)
@@ -208,10 +212,10 @@ class Run:
                 if self._is_checkpoint(k + 1) or self.stop.requested:
                     self._save([extra.get("env_state") for extra in extras])
                 if self.stop.requested:
-                    status = "interrupted"
+                    self.status = "interrupted"
                     raise RunInterrupted(self.stop.signum, self._farewell())
-            status = "completed"
-        return {**self._summarize(status), "run_dir": str(self.run_dir)}
+            self.status = "completed"
+        return {**self.summary, "run_dir": str(self.run_dir)}
 
     def _grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
@@ -295,8 +299,13 @@ class Run:
         delete_old(directory, self.config.checkpoint)
         self._summarize("running")
 
-    def _summarize(self, status: str) -> dict[str, Any]:
-        return write_summary(
+    def _finish(self) -> None:
+        """Close the workers, which settles the counts, and write the last summary."""
+        self.source.close(0.0) if self.stop.at_once else self.source.close()
+        self._summarize(self.status)
+
+    def _summarize(self, status: str) -> None:
+        self.summary = write_summary(
             self.run_dir / "summary.json",
             status,
             self.totals,

@@ -29,7 +29,13 @@ class InProcessCollector:
         """Nothing is built yet."""
         self.counts = RolloutCounts()
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
-        self._ready: set[int] = set()
+        self._collector: Collector | None = None
+
+    @property
+    def collector(self) -> Collector:
+        """What collects, once `build` has made it."""
+        assert self._collector is not None
+        return self._collector
 
     def describe(self, config: RunConfig) -> TaskDescription:
         """See `WorkerPool.describe`."""
@@ -40,11 +46,11 @@ class InProcessCollector:
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
         self._collector = Collector(config, worker=0, generation=0, env_state=state)
-        return self._collector.env.spec
+        return self.collector.env.spec
 
     def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
         """See `WorkerPool.attach`."""
-        rollout, spec = self._config.rollout, self._collector.env.spec
+        rollout, spec = self._config.rollout, self.collector.env.spec
         layout = SlotLayout(spec, rollout.steps_per_env, action_dtype)
         lag, device = rollout.max_policy_lag, rollout.device
         self._slots = [Slot.allocate(layout, device) for _ in range(lag + 1)]
@@ -55,7 +61,7 @@ class InProcessCollector:
     @property
     def random_start(self) -> list[bool]:
         """See `WorkerPool.random_start`."""
-        return [self._collector.random_start]
+        return [self.collector.random_start]
 
     def grant(self, version: int, iteration: int, save_env_state: bool) -> None:
         """See `WorkerPool.grant`."""
@@ -72,12 +78,11 @@ class InProcessCollector:
         oldest, save_env_state = self._granted.pop(iteration)
         deterministic = self._config.rollout.deterministic
         version = oldest if deterministic else min(self._version, iteration)
-        self._weights.load(version, self._collector.policy.flat)
+        self._weights.load(version, self.collector.policy.flat)
         slot = self._slots[iteration % len(self._slots)]
         with _one_thread():
-            self._collector.collect(slot, iteration, version, _no_heartbeat, 0.0, save_env_state)
+            self.collector.collect(slot, iteration, version, _no_heartbeat, 0.0, save_env_state)
         self.counts.produced += slot.reward_TB.numel()
-        self._ready.add(iteration)
 
     def gather(self, iteration: int) -> list[Slot]:
         """See `WorkerPool.gather`."""
@@ -86,13 +91,14 @@ class InProcessCollector:
 
     def release(self, iteration: int) -> None:
         """See `WorkerPool.release`."""
-        self._ready.remove(iteration)
         self.counts.consumed += self._slots[0].reward_TB.numel()
 
     def close(self, grace_s: float = 0.0) -> None:
         """See `WorkerPool.close`."""
-        self.counts.abandoned += self._slots[0].reward_TB.numel() * len(self._ready)
-        self._collector.env.close()
+        if self._collector is not None:
+            self.counts.abandoned = self.counts.produced - self.counts.consumed
+            self._collector.env.close()
+            self._collector = None
 
 
 def _no_heartbeat(steps: int) -> None:

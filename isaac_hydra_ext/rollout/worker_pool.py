@@ -78,6 +78,7 @@ class WorkerPool:
         self.counts = RolloutCounts()
         self._block = make_shared_block()
         self._restart_times: list[float] = []
+        self._closed = False
         self._workers = [self._spawn(w, 0) for w in range(num_workers)]
         self._description: TaskDescription | None = None
         self._spec: EnvSpec | None = None
@@ -360,6 +361,9 @@ class WorkerPool:
         Args:
             grace_s: Seconds between one step and the next; 0 kills at once.
         """
+        if self._closed:
+            return
+        self._closed = True
         for worker in self._workers:
             self.counts.abandoned += self._rollout_size * len(worker.ready) if self._spec else 0
             if worker.granted and self._memory is not None and self._spec is not None:

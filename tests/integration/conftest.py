@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
 
 TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "logging.console=quiet"]
-Train = Callable[..., Checkpoint]
 
 
 @pytest.fixture
-def train_run(tmp_path: Path) -> Train:
+def train_run(tmp_path: Path) -> Callable[..., Checkpoint]:
     """Train with overrides (tiny sizes first) and return the newest checkpoint."""
 
     def run(*overrides: str) -> Checkpoint:

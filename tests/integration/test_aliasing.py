@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, StepResult, TensorSpec
 from isaac_hydra_ext.learner.batch import RolloutBatch
@@ -74,8 +75,8 @@ def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(collector, "make_env", lambda config, seed: RewritingEnv())
     config, source = _config(), InProcessCollector()
     spec = source.build(config, tmp_path, None)
-    weights = source.attach(torch.float32, source._collector.policy.flat.numel())
-    weights.publish(0, source._collector.policy.flat)
+    weights = source.attach(torch.float32, source.collector.policy.flat.numel())
+    weights.publish(0, source.collector.policy.flat)
     source.announce(0)
     batch = RolloutBatch(spec, 1, T, torch.float32, torch.device("cpu"))
     for k in range(ROLLOUTS):

@@ -1,10 +1,13 @@
 """The same seed gives the same weights, to the last bit, on the CPU."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from conftest import Train
+
 from isaac_hydra_ext.checkpoint import Checkpoint
 
+Train = Callable[..., Checkpoint]
 SHORT = ("experiment.max_iterations=4", "experiment.seed=7")
 
 

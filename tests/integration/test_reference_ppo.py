@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference_ppo import ReferencePPO, Rollout, Settings
+from torch import nn
+
 from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.seeding import Stream, make_generator
-from reference_ppo import ReferencePPO, Rollout, Settings
-from torch import nn
 
 ITERATIONS = 3
 

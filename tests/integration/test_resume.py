@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Train
+from test_determinism import Train, assert_bit_identical
+
 from isaac_hydra_ext.config import load_config
 from isaac_hydra_ext.envs.gym_env import GymVecEnv
 from isaac_hydra_ext.learner.learner import Learner
-from test_determinism import assert_bit_identical
 
 
 @pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])

@@ -1,0 +1,73 @@
+"""Runs as subprocesses that the tests hurt, and what must be true after them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LONG = ("rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16")
+
+
+class LiveRun:
+    """A training in a subprocess of its own."""
+
+    def __init__(self, directory: Path, *overrides: str) -> None:
+        self.logs = directory / "logs"
+        line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
+        line += [f"experiment.output_dir={self.logs}", *LONG, *overrides]
+        self.out = (directory / "stdout").open("w+")
+        self.err = (directory / "stderr").open("w+")
+        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(
+            line, cwd=directory, stdout=self.out, stderr=self.err, env=env, start_new_session=True
+        )
+        self.ps = psutil.Process(self.process.pid)
+        self.seen: set[psutil.Process] = set()
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes in the order they were started (the resource tracker is none)."""
+        found = [p for p in self.ps.children() if "spawn_main" in " ".join(p.cmdline())]
+        self.seen.update(found)
+        return sorted(found, key=lambda p: p.create_time())
+
+    def text(self) -> tuple[str, str]:
+        for f in (self.out, self.err):
+            f.flush()
+        return Path(self.out.name).read_text(), Path(self.err.name).read_text()
+
+    def wait_for_iteration(self, n: int, timeout: float = 60) -> None:
+        """Wait until iteration n is done."""
+        deadline = time.monotonic() + timeout
+        while f"iteration {n}/" not in self.text()[0]:
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.05)
+        self.workers()
+
+    def finish(self, timeout: float = 60) -> int:
+        """Wait for the end; nothing may be left of it."""
+        code = self.process.wait(timeout)
+        gone, alive = psutil.wait_procs(self.seen, timeout=5)
+        assert not alive, f"left running: {alive}"
+        return code
+
+    def summary(self) -> dict[str, Any]:
+        (path,) = self.logs.glob("*/*/summary.json")
+        return json.loads(path.read_text())
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.logs.glob("*/*/checkpoints/*"))
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        for process in self.seen:
+            if process.is_running():
+                process.kill()

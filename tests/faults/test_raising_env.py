@@ -1,0 +1,76 @@
+"""Environments that raise, in a worker and through `env.imports`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from live_run import LiveRun
+
+Live = Callable[..., LiveRun]
+MODULE = """
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class Fragile(PendulumEnv):
+    def __init__(self, phase="", after=100, **kwargs):
+        super().__init__(**kwargs)
+        self.phase, self.after, self.count = phase, after, 0
+        if phase == "constructor":
+            raise RuntimeError("no such robot")
+
+    def reset(self, **kwargs):
+        if self.phase == "reset":
+            raise RuntimeError("cannot stand up")
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.count += 1
+        if self.phase == "step" and self.count == self.after:
+            raise RuntimeError("fell through the floor")
+        return super().step(action)
+
+gymnasium.register("Fragile-v0", Fragile, max_episode_steps=50)
+"""
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "fragile_env.py").write_text(MODULE)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
+    return ["env=gym_any", "env.id=Fragile-v0", "env.imports=[fragile_env]"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [("constructor", "no such robot"), ("reset", "cannot stand up")],
+)
+def test_an_env_that_cannot_start_stops_the_run(
+    live: Live, fragile: list[str], phase: str, message: str
+) -> None:
+    run = live(*fragile, f"+env.kwargs.phase={phase}")
+    assert run.finish(timeout=30) == 1
+    error = run.text()[1]
+    assert "worker 0, build, env Fragile-v0: RuntimeError: " + message in error
+    assert "fragile_env.py" in error, "the original traceback is there"
+
+
+def test_an_env_that_raises_in_step_is_named_when_failure_means_stop(
+    live: Live, fragile: list[str]
+) -> None:
+    run = live(*fragile, "+env.kwargs.phase=step", "rollout.on_worker_failure=stop")
+    assert run.finish(timeout=30) == 1
+    error = run.text()[1]
+    assert "step, env Fragile-v0: RuntimeError: fell through the floor" in error
+    assert "fragile_env.py" in error
+
+
+def test_an_env_that_raises_in_step_is_replaced_by_default(live: Live, fragile: list[str]) -> None:
+    fragile += ["+env.kwargs.phase=step", "+env.kwargs.after=200"]
+    run = live(*fragile, "experiment.max_iterations=20")  # 320 steps in each env
+    assert run.finish(timeout=60) == 0, run.text()
+    summary = run.summary()
+    assert summary["worker_restarts"] >= 2
+    assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]

@@ -1,0 +1,60 @@
+"""Signals to the run: once, finish the iteration and save; twice, now."""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from live_run import LiveRun
+
+from isaac_hydra_ext.checkpoint import load_checkpoint
+
+Live = Callable[..., LiveRun]
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_one_signal_saves_and_says_how_to_go_on(live: Live, signum: int, code: int) -> None:
+    run = live("experiment.max_iterations=100000")
+    run.wait_for_iteration(5)
+    run.process.send_signal(signum)
+    assert run.finish(timeout=20) == code, run.text()
+    assert "go on with resume=" in run.text()[1]
+    (path,) = run.checkpoints()
+    summary = run.summary()
+    assert summary["status"] == "interrupted"
+    assert load_checkpoint(path).meta["iteration"] == summary["iterations"]
+    assert summary["samples_produced"] == (
+        summary["samples_consumed"] + summary["samples_abandoned"]
+    )
+
+
+def test_the_run_goes_on_from_an_interrupt(live: Live) -> None:
+    run = live("experiment.max_iterations=100000")
+    run.wait_for_iteration(5)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish(timeout=20) == 130
+    done, where = run.summary()["iterations"], run.checkpoints()[0].parent.parent
+    again = live(f"resume={where}", f"experiment.max_iterations={done + 10}")
+    assert again.finish() == 0, again.text()
+    assert again.summary()["iterations"] == done + 10
+
+
+def test_a_second_signal_ends_it_at_once(live: Live) -> None:
+    # Iterations of many seconds, so that the first signal alone would not end the run soon.
+    run = live(
+        "rollout.steps_per_env=4000", "rollout.envs_per_worker=32", "rollout.max_policy_lag=0"
+    )
+    deadline = time.monotonic() + 60
+    while "N_buffer" not in run.text()[0]:
+        assert time.monotonic() < deadline, run.text()
+        time.sleep(0.1)
+    run.workers()
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    started = time.monotonic()
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish(timeout=4) == 130
+    assert time.monotonic() - started < 4
+    assert not run.checkpoints()
