@@ -1,0 +1,177 @@
+"""What every benchmark shares: one training as a user would start it, records, tables.
+
+A training runs in a process of its own, through the same command line that a user types. Its curve
+is read back from the TensorBoard events that it wrote.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from isaac_hydra_ext.checkpoint import find_checkpoint
+from isaac_hydra_ext.evaluate import evaluate
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("isaac-hydra-ext", "torch", "numpy", "gymnasium", "hydra-core", "mjlab", "rsl-rl-lib")
+TRAINING_TIMEOUT_S = 1800.0
+EVALUATION_SEED = 1000  # training seeds are small numbers
+
+
+@dataclass(frozen=True)
+class Point:
+    """One learning iteration of a training curve.
+
+    Attributes:
+        env_steps: Samples learned from so far.
+        seconds: Training time so far, without start-up [s].
+        mean_return: Over the last 100 finished episodes; None before the first.
+    """
+
+    env_steps: int
+    seconds: float
+    mean_return: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished run: its directory, `summary.json`, and its curve."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+    curve: list[Point]
+
+    def first_at_least(self, threshold: float) -> Point | None:
+        """Return the first point whose mean return reaches `threshold`, or None."""
+        reached = (p for p in self.curve if p.mean_return is not None)
+        return next((p for p in reached if (p.mean_return or 0.0) >= threshold), None)
+
+    def evaluate(self, episodes: int = 32) -> float:
+        """Return the mean return of the newest checkpoint, played deterministically."""
+        checkpoint, _ = find_checkpoint(str(self.run_dir), self.run_dir.parent)
+        return float(evaluate(checkpoint, episodes, EVALUATION_SEED)["mean_return"])
+
+
+def train(overrides: Sequence[str], output_dir: str) -> Training:
+    """Train to the end in a new process.
+
+    Args:
+        overrides: Hydra overrides, as typed after `python -m isaac_hydra_ext.appo_runner`.
+        output_dir: Where the run's directory goes.
+
+    Raises:
+        RuntimeError: The run failed; the message holds the end of its output.
+    """
+    fixed = [f"experiment.output_dir={output_dir}", "logging.console=quiet"]
+    output = run_module("isaac_hydra_ext.appo_runner", [*overrides, *fixed])
+    found = re.search(r"^run: (.+)$", output, re.MULTILINE)
+    assert found, output
+    run_dir = Path(found[1])
+    summary = json.loads((run_dir / "summary.json").read_text())
+    return Training(run_dir, summary, read_curve(run_dir, summary))
+
+
+def run_module(module: str, arguments: Sequence[str]) -> str:
+    """Run `python -m module` in a new process and return its stdout.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of its output.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=TRAINING_TIMEOUT_S
+    )
+    if done.returncode != 0:
+        tail = (done.stdout + done.stderr)[-2000:]
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{tail}")
+    return done.stdout
+
+
+def read_curve(run_dir: Path, summary: dict[str, Any]) -> list[Point]:
+    """Read a run's curve from its events. Their step is the learning iteration."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")}
+    n_buffer = summary["env_steps"] // summary["iterations"]
+    seconds, curve = 0.0, []
+    for event in events.Scalars("Perf/iteration_time"):
+        seconds += event.value
+        curve.append(Point(event.step * n_buffer, seconds, returns.get(event.step)))
+    return curve
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def run_benchmark(
+    doc: str, measure: Callable[[bool], dict[str, Any]], render: Callable[[dict[str, Any]], str]
+) -> None:
+    """Run one benchmark's command line.
+
+    Args:
+        doc: The module's docstring; its first line is the help text.
+        measure: Takes whether to be quick, returns JSON-ready results.
+        render: Turns results into Markdown.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--quick", action="store_true", help="see that it works; measures nothing")
+    arguments = parser.parse_args()
+    started, load_before = time.monotonic(), os.getloadavg()[1]
+    results = measure(arguments.quick)
+    main = sys.modules["__main__"].__spec__
+    record = {
+        "command": " ".join(["python -m", main.name if main else "?", *sys.argv[1:]]),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "quick": arguments.quick,
+        "took_s": round(time.monotonic() - started, 1),
+        "machine": describe_machine() | {"load_5_min_before": round(load_before, 2)},
+        "git": _git_version(),
+        "versions": {name: _version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "results": results,
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    print(render(results), flush=True)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what wall times depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "cpu": found[1] if found else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def _git_version() -> str:
+    """Return the commit, with `-dirty` where the package or the benchmarks differ from it."""
+    git = ["git", "-C", str(REPOSITORY)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    paths = ["isaac_hydra_ext", "benchmarks/*.py"]
+    diff = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths])
+    return commit.stdout.strip() + ("-dirty" if diff.returncode else "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

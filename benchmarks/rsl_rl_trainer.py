@@ -1,0 +1,115 @@
+"""mjlab's own trainer, rsl_rl, on one task: a process of its own for `mjlab_cartpole`.
+
+python -m benchmarks.rsl_rl_trainer --task Mjlab-Cartpole-Balance --num-envs 64 --iterations 10
+    --seed 1 --log-dir /tmp/rsl_rl
+
+Does what `mjlab.scripts.train` does on the CPU, and prints one line of JSON at the end.
+"""
+
+import argparse
+import json
+import time
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+
+import mjlab.tasks  # noqa: F401  (fills the registry)
+import numpy as np
+import torch
+from mjlab.envs import ManagerBasedRlEnv
+from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
+from mjlab.tasks.registry import load_env_cfg, load_rl_cfg, load_runner_cls
+from tensordict import TensorDict
+
+from benchmarks.common import EVALUATION_SEED
+
+WINDOW = 100  # finished episodes a mean return is over, as in isaac_hydra_ext.metrics
+
+
+class EpisodeRecorder(RslRlVecEnvWrapper):
+    """Keeps the mean return after every step, defined as isaac_hydra_ext defines it.
+
+    rsl_rl's own figure also counts the first episodes, which begin at a random time.
+    """
+
+    def __init__(self, env: ManagerBasedRlEnv, clip_actions: float | None) -> None:
+        """Wrap `env` for rsl_rl."""
+        super().__init__(env, clip_actions)
+        self._return_B = torch.zeros(self.num_envs)
+        self._partial_B = torch.ones(self.num_envs, dtype=torch.bool)
+        self._finished: deque[float] = deque(maxlen=WINDOW)
+        self.mean_returns: list[float | None] = []
+
+    def step(
+        self, actions: torch.Tensor
+    ) -> tuple[TensorDict, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Step, and count."""
+        obs, reward_B, dones_B, extras = super().step(actions)
+        self._return_B += reward_B
+        done_B = dones_B.bool()
+        self._finished.extend(self._return_B[done_B & ~self._partial_B].tolist())
+        self._return_B[done_B] = 0.0
+        self._partial_B &= ~done_B
+        self.mean_returns.append(float(np.mean(self._finished)) if self._finished else None)
+        return obs, reward_B, dones_B, extras
+
+
+def make_env(task: str, num_envs: int, seed: int) -> ManagerBasedRlEnv:
+    """Build the task as registered, but for the number of envs and the seed."""
+    cfg = load_env_cfg(task)
+    cfg.scene.num_envs, cfg.seed = num_envs, seed
+    return ManagerBasedRlEnv(cfg, device="cpu")
+
+
+def train(task: str, num_envs: int, iterations: int, seed: int, log_dir: str) -> dict[str, Any]:
+    """Train as mjlab does, then play 32 episodes with deterministic actions."""
+    agent_cfg = load_rl_cfg(task)
+    agent_cfg.seed, agent_cfg.logger = seed, "tensorboard"
+    agent_cfg.upload_model = False
+    env = EpisodeRecorder(make_env(task, num_envs, seed), agent_cfg.clip_actions)
+    runner_cls = load_runner_cls(task) or MjlabOnPolicyRunner
+    runner = runner_cls(env, asdict(agent_cfg), log_dir, "cpu")
+    started = time.monotonic()
+    runner.learn(iterations, init_at_random_ep_len=True)
+    training_s = time.monotonic() - started
+    steps = agent_cfg.num_steps_per_env
+    result = {
+        "training_s": training_s,
+        "env_steps": iterations * steps * num_envs,
+        "n_buffer": steps * num_envs,
+        "curve": env.mean_returns[steps - 1 :: steps],
+        "evaluation_return": play(task, runner.get_inference_policy(device="cpu")),
+    }
+    env.close()
+    return result
+
+
+@torch.inference_mode()
+def play(task: str, policy: Any, episodes: int = 32) -> float:
+    """Return the mean return of one episode in each of `episodes` envs."""
+    env = RslRlVecEnvWrapper(make_env(task, episodes, EVALUATION_SEED))
+    obs, _ = env.unwrapped.reset(seed=EVALUATION_SEED)
+    return_B, running_B = torch.zeros(episodes), torch.ones(episodes, dtype=torch.bool)
+    while running_B.any():
+        actions = policy(TensorDict(obs, batch_size=[episodes]))  # type: ignore[arg-type]
+        obs, reward_B, dones_B, _ = env.step(actions)
+        return_B += reward_B * running_B
+        running_B &= ~dones_B.bool()
+    env.close()
+    return float(return_B.mean())
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--num-envs", type=int, required=True)
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--log-dir", required=True)
+    arguments = parser.parse_args()
+    print("\n" + json.dumps(train(**vars(arguments))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
