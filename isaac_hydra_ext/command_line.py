@@ -62,7 +62,8 @@ def _complete() -> None:
     line in COMP_LINE, and Hydra then reads all that follows that word as overrides.
     """
     sys.argv = ["appo", *(word for word in sys.argv[1:] if word not in COMMANDS)]
-    if (line := os.environ.get("COMP_LINE")) is not None:
+    if any(word.startswith("query=") for word in sys.argv):
+        line = os.environ.get("COMP_LINE", "")
         command = re.match(r"\s*\S+\s+(\S+)\s", line)
         if command is None:  # still being typed; the shell picks from these what fits
             print(*COMMANDS)
