@@ -40,6 +40,7 @@ from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import make_run_dir, runs_root, write_inputs
 from isaac_hydra_ext.stop_signals import StopSignals
@@ -134,6 +135,7 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.totals = RunTotals()
         self.first = 0
+        self.pinned = False
         self.status = "failed"  # until it is not
         self.summary: dict[str, Any] = {}
 
@@ -154,6 +156,10 @@ class Run:
             self._load(resumed)
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
+        if self.device.type == "cuda" and isinstance(source, WorkerPool):
+            self.pinned = register_with_cuda(source.memory)
+            if not self.pinned:
+                self.console.say("the buffer cannot be pinned for CUDA: copies are slower")
         self.weights.publish(self.first, policy.flat)
         source.announce(self.first)
         for iteration in range(self.first, self.first + lag + 1):
@@ -301,6 +307,8 @@ class Run:
 
     def _finish(self) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
+        if self.pinned and isinstance(self.source, WorkerPool):
+            unregister_from_cuda(self.source.memory)
         self.source.close(0.0) if self.stop.at_once else self.source.close()
         self._summarize(self.status)
 

@@ -304,11 +304,15 @@ def typed_paths(typed: Sequence[str]) -> list[str]:
 
 
 def _is_typed(key: str, typed: Sequence[str]) -> bool:
-    return any(key == path or key.startswith(path + ".") for path in typed_paths(typed))
+    return key in typed_paths(typed)
 
 
 def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Drop the leaves that nobody set: they equal the default and were not typed."""
+    """Drop the leaves that nobody set: they equal the default and were not typed.
+
+    A group choice (`ppo=vtrace`) sets what its file has other than the default; the rest of the
+    file is there to be complete, and leaves what the task recommends alone.
+    """
     kept: dict[str, Any] = {}
     for section, declared in user.items():
         default = getattr(RunConfig(), section)

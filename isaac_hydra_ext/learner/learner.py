@@ -140,7 +140,8 @@ class Learner:
         else:
             advantage_TN, target_TN = gae(*series, ppo.gamma, ppo.lam)
         advantage, target = advantage_TN.flatten(), target_TN.flatten()
-        explained = 1.0 - (target - value_T1N[:-1].flatten()).var() / (target.var() + 1e-8)
+        unexplained = (target - value_T1N[:-1].flatten()).var(correction=0)
+        explained = 1.0 - unexplained / (target.var(correction=0) + 1e-8)
         if ppo.normalize_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         noise = None

@@ -1,0 +1,54 @@
+"""Real robot environments: mjlab's tasks through the same run."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from isaac_hydra_ext.checkpoint import load_checkpoint
+
+pytest.importorskip("mjlab", reason="pip install -e '.[mjlab]'")
+pytestmark = [pytest.mark.mjlab, pytest.mark.timeout(600)]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_go1_trains_with_two_workers(command: Command, tmp_path: Path) -> None:
+    line = ["env=mjlab_go1_flat", "rollout.num_workers=2", "rollout.envs_per_worker=16"]
+    done = command(*line, "experiment.max_iterations=3", timeout=500)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "logs").glob("*/*/checkpoints/model_3.safetensors")
+    meta = load_checkpoint(path).meta
+    # What the task's rsl_rl configuration says is the default here.
+    assert meta["config"]["policy"]["hidden_dims"] == [512, 256, 128]
+    assert meta["config"]["rollout"]["steps_per_env"] == 24
+    assert meta["config"]["ppo"]["num_mini_batches"] == 4
+    assert meta["config"]["policy"]["obs_groups"] == {"actor": ["actor"], "critic": ["critic"]}
+    assert meta["env_steps"] == 3 * 2 * 16 * 24
+    summary = json.loads((path.parent.parent / "summary.json").read_text())
+    assert summary["samples_abandoned"] == 0
+
+
+def test_cartpole_repeats_with_a_typed_override_above_the_task(
+    command: Command, tmp_path: Path
+) -> None:
+    line = ["env=mjlab_cartpole_balance", "rollout.num_workers=1", "rollout.deterministic=true"]
+    line += ["rollout.envs_per_worker=8", "ppo.gamma=0.9", "experiment.max_iterations=2"]
+    for _ in range(2):
+        done = command(*line, timeout=500)
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        load_checkpoint(p) for p in (tmp_path / "logs").glob("*/*/checkpoints/model_2.safetensors")
+    )
+    assert first.meta["config"]["ppo"]["gamma"] == 0.9
+    assert first.meta["config"]["ppo"]["entropy_coef"] == 0.01  # the task's
+    for name, tensor in first.tensors.items():
+        assert tensor.equal(second.tensors[name]), name
+
+
+def test_a_misspelt_task_names_the_near_one(command: Command) -> None:
+    done = command("env=mjlab_any", "env.task=Mjlab-Cartpole-Balanse", timeout=120)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "did you mean 'Mjlab-Cartpole-Balance'" in line

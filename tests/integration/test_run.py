@@ -1,0 +1,120 @@
+"""What a run writes and shows, and what it leaves behind: nothing."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from isaac_hydra_ext.checkpoint import Checkpoint
+
+Train = Callable[..., Checkpoint]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+TINY = ("rollout.envs_per_worker=4", "rollout.steps_per_env=16")
+
+
+def test_the_run_directory(command: Command, tmp_path: Path) -> None:
+    done = command(*TINY, "experiment.max_iterations=14", "experiment.run_name=first")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "logs" / "pendulum-v1").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_first", run.name)
+    assert f"tensorboard --logdir {run}" in done.stdout
+    found = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert {
+        "summary.json", "checkpoints/model_14.safetensors", "params/agent.yaml",
+        "params/env.yaml", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml",
+        "workers/worker_0.log", "workers/worker_1.log",
+    } <= found  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["logs"], "no outputs/ of Hydra's"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert summary["env_steps"] == summary["samples_produced"] == 14 * 2 * 4 * 16
+
+
+def test_tensorboard_has_the_tags_users_know(train_run: Train) -> None:
+    # 14 * 16 steps: every 200-step episode that began at a random time has ended once, and
+    # some that began after it.
+    run = train_run("experiment.max_iterations=30").path.parent.parent
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {
+        "Train/mean_reward", "Train/mean_episode_length", "Perf/total_fps",
+        "Perf/collection_time", "Perf/learning_time", "Loss/surrogate", "Loss/value",
+        "Loss/entropy", "Loss/learning_rate", "Policy/mean_std", "Policy/kl",
+        "Policy/clip_fraction", "Async/policy_lag", "Async/learner_idle_s",
+        "Async/workers_wait_s", "Async/effective_sample_size", "Async/truncated_weights",
+        "Async/samples_produced", "Async/samples_consumed", "Async/samples_abandoned",
+    } <= tags  # fmt: skip
+    assert [e.step for e in events.Scalars("Loss/value")] == list(range(1, 31))
+    assert {e.value for e in events.Scalars("Train/mean_episode_length")} == {200.0}
+
+
+def test_a_terminal_shows_a_live_table(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner", *TINY]
+    line += ["experiment.max_iterations=3", f"experiment.output_dir={tmp_path}"]
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "40"}
+    process = subprocess.Popen(line, stdout=theirs, stderr=theirs, env=env, cwd=tmp_path)
+    os.close(theirs)
+    screen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux's way to say that the other side has closed
+            break
+        if not part:
+            break
+        screen += part
+    assert process.wait(60) == 0, screen.decode()
+    text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screen).decode()
+    rows = [row for row in text.splitlines() if row.strip()]
+    assert any("iteration" in row and "3/3 (100%)" in row for row in rows)
+    for label in ("time left", "steps/s", "mean return", "KL", "policy lag", "learner waits"):
+        assert any(label in row for row in rows), label
+    tables = [row for row in rows if row.startswith("│")]
+    assert tables
+    assert max(map(len, tables)) <= 80
+
+
+def test_nothing_is_left_after_twenty_runs(train_run: Train) -> None:
+    """The first run is not counted: libraries open what they keep."""
+
+    def left() -> tuple[int, set[str], list[psutil.Process]]:
+        me = psutil.Process()
+        children = [p for p in me.children() if "resource_tracker" not in " ".join(p.cmdline())]
+        return me.num_fds(), set(os.listdir("/dev/shm")), children
+
+    def run() -> None:
+        train_run("experiment.max_iterations=2", "rollout.num_workers=1", "env=gym_cartpole")
+
+    run()
+    fds, shm, _ = left()
+    for _ in range(20):
+        run()
+    assert left() == (fds, shm, [])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["ppo=vtrace", "rollout.max_policy_lag=2"],
+        ["policy.squash=tanh", "ppo.entropy_coef=0.01"],
+        ["policy.clip_actions=0.5", "policy.std_type=log", "ppo.lr_schedule=adaptive"],
+        ["ppo.stop_kl=0.0001"],
+        ["env=gym_any", "env.id=Acrobot-v1", "ppo.value_clip=null", "policy.normalize_obs=false"],
+        ["rollout.steps_per_env=1", "rollout.envs_per_worker=1", "ppo.num_mini_batches=1"],
+        ["policy.hidden_dims=[]", "policy.critic_hidden_dims=[8]"],
+    ],
+)
+def test_variants_train(train_run: Train, overrides: list[str]) -> None:
+    checkpoint = train_run("experiment.max_iterations=4", "rollout.num_workers=1", *overrides)
+    assert checkpoint.meta["iteration"] == 4
+    assert all(t.isfinite().all() for t in checkpoint.tensors.values())
