@@ -1,0 +1,232 @@
+"""Precedence, minibatch sizes, and what is filled in."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from isaac_hydra_ext.config import (
+    RunConfig,
+    all_knobs,
+    complete,
+    load_config,
+    typed_paths,
+)
+from isaac_hydra_ext.errors import ConfigError
+
+from .test_config_refusals import composed, loaded, refusal
+
+# What gym_pendulum recommends in its env.appo: W = 2, B = 16, T = 64, gamma 0.95, 4 minibatches.
+PENDULUM = "env=gym_pendulum"
+TASK = {
+    "ppo": {"gamma": 0.9, "lam": 0.8, "num_mini_batches": 7, "clip": 0.3},
+    "policy": {"obs_groups": {"actor": ["a"], "critic": ["a", "b"]}},
+}
+
+
+# ------------------------------------------------------------------ precedence
+
+
+def test_defaults_are_those_of_the_dataclasses() -> None:
+    # The YAML files repeat them; a difference would make a default look like a choice.
+    cfg = composed("env=gym_any", "env.id=Pendulum-v1")
+    for key, default, _ in all_knobs():
+        if key != "env.id":
+            node: Any = cfg
+            for part in key.split("."):
+                node = node[part]
+            assert node == default, key
+
+
+def test_task_settings_beat_defaults_and_env_appo_beats_task_settings() -> None:
+    ppo = loaded(PENDULUM, task_settings=TASK).ppo
+    assert (ppo.lam, ppo.clip) == (0.8, 0.3)
+    assert ppo.gamma == 0.95
+    assert ppo.num_mini_batches == 4
+    assert ppo.desired_kl == 0.01
+
+
+def test_what_is_typed_beats_everything_even_where_it_is_the_default() -> None:
+    ppo = loaded(PENDULUM, "ppo.gamma=0.99", "ppo.lam=0.95", task_settings=TASK).ppo
+    assert (ppo.gamma, ppo.lam) == (0.99, 0.95)
+
+
+def test_a_typed_group_beats_what_the_task_recommends_for_it_and_nothing_else() -> None:
+    config = loaded(PENDULUM, "ppo=default", task_settings=TASK)
+    assert (config.ppo.gamma, config.ppo.lam, config.ppo.update_epochs) == (0.99, 0.95, 5)
+    assert config.ppo.num_mini_batches is None
+    assert config.rollout.envs_per_worker == 16
+    assert config.policy.normalize_values
+
+
+def test_a_value_that_differs_from_the_default_beats_recommendations_untyped() -> None:
+    cfg = composed(PENDULUM)
+    cfg.ppo.gamma = 0.5  # as in a user's own config file
+    assert load_config(cfg, (), TASK).ppo.gamma == 0.5
+
+
+def test_a_typed_null_takes_a_recommendation_back() -> None:
+    config = loaded(PENDULUM, "policy.obs_groups=null", task_settings=TASK)
+    assert config.policy.obs_groups is None
+    assert loaded(PENDULUM, task_settings=TASK).policy.obs_groups == TASK["policy"]["obs_groups"]
+
+
+@pytest.mark.parametrize(
+    ("token", "path"),
+    [
+        ("ppo.lr=1e-4", "ppo.lr"),
+        ("+ppo=default", "ppo"),
+        ("++env.kwargs.g=9.8", "env.kwargs.g"),
+        ("~env.appo", "env.appo"),
+        ("env/sub=x", "env.sub"),
+        ("ppo@somewhere=default", "ppo"),
+        ("experiment.run_name='a=b'", "experiment.run_name"),
+    ],
+)
+def test_paths_of_override_tokens(token: str, path: str) -> None:
+    assert typed_paths([token]) == [path]
+
+
+# ------------------------------------------------------------------ minibatches
+
+
+def sized(*overrides: str) -> tuple[RunConfig, list[str]]:
+    config = load_config(composed(*overrides), overrides)
+    return config, complete(config, 32, overrides)
+
+
+SMALL = ("env=gym_any", "env.id=Pendulum-v1", "rollout.num_workers=2", "rollout.envs_per_worker=4")
+
+
+def test_a_default_minibatch_larger_than_n_buffer_is_lowered_with_one_line() -> None:
+    config, notes = sized(*SMALL)  # 2 * 4 * 32 = 256 < 8192
+    assert config.n_buffer == config.ppo.batch_size == 256
+    assert notes == ["ppo.batch_size 8192 -> 256: N_buffer = W*B*T = 2*4*32 = 256"]
+
+
+def test_a_typed_minibatch_larger_than_n_buffer_is_refused() -> None:
+    message = refusal(*SMALL, "ppo.batch_size=257")
+    assert message.startswith("ppo.batch_size=257: larger than N_buffer = W*B*T = 2*4*32 = 256")
+
+
+def test_a_typed_minibatch_of_the_default_size_is_refused_too() -> None:
+    assert refusal(*SMALL, "ppo.batch_size=8192").startswith("ppo.batch_size=8192: larger than")
+
+
+def test_a_typed_minibatch_that_fits_is_kept() -> None:
+    config, notes = sized(*SMALL, "ppo.batch_size=256")
+    assert (config.ppo.batch_size, notes) == (256, [])
+
+
+@pytest.mark.parametrize("group", ["default", "vtrace"])
+@pytest.mark.parametrize("env", [SMALL, (PENDULUM,)])
+def test_choosing_a_ppo_group_does_not_count_as_typing_its_batch_size(
+    group: str, env: tuple[str, ...]
+) -> None:
+    config, notes = sized(*env, f"ppo={group}")
+    assert config.ppo.batch_size == config.n_buffer
+    assert len(notes) == 1 and notes[0].startswith("ppo.batch_size 8192 -> ")
+
+
+def test_a_ppo_group_and_a_typed_number_of_minibatches_are_one_choice() -> None:
+    config, _ = sized(*SMALL, "ppo=vtrace", "ppo.num_mini_batches=4")
+    assert config.ppo.batch_size == 64
+
+
+def test_a_number_of_minibatches_sets_their_size_rounded_up() -> None:
+    config, notes = sized(*SMALL, "ppo.num_mini_batches=3")
+    assert (config.ppo.batch_size, notes) == (86, [])  # 86, 86, 84
+
+
+def test_more_minibatches_than_samples_are_refused() -> None:
+    message = refusal(*SMALL, "ppo.num_mini_batches=257")
+    assert message.startswith("ppo.num_mini_batches=257: larger than N_buffer")
+
+
+@pytest.mark.parametrize("env", [SMALL, (PENDULUM,)])
+def test_both_typed_are_refused(env: tuple[str, ...]) -> None:
+    message = refusal(*env, "ppo.batch_size=64", "ppo.num_mini_batches=4")
+    assert message == "ppo.batch_size and ppo.num_mini_batches: give one of the two, not both"
+
+
+def test_a_typed_batch_size_beats_a_recommended_number_of_minibatches() -> None:
+    config = loaded(PENDULUM, "ppo.batch_size=100", task_settings=TASK)
+    assert (config.ppo.batch_size, config.ppo.num_mini_batches) == (100, None)
+
+
+def test_a_batch_size_from_a_config_file_beats_a_recommended_number_of_minibatches() -> None:
+    cfg = composed(PENDULUM)
+    cfg.ppo.batch_size = 100
+    config = load_config(cfg)
+    complete(config, 32, ())
+    assert config.ppo.batch_size == 100
+
+
+# ------------------------------------------------------------------ what is filled in
+
+
+def test_envs_are_the_tasks_number_shared_by_the_workers_and_at_least_one() -> None:
+    for workers, envs in ((0, 32), (1, 32), (3, 10), (40, 1)):
+        overrides = ("env=gym_any", "env.id=X-v0", f"rollout.num_workers={workers}")
+        assert sized(*overrides)[0].rollout.envs_per_worker == envs
+
+
+def test_the_name_is_the_environments_made_safe() -> None:
+    config, _ = sized("env=gym_any", "env.id='ALE/Pong-v5'")
+    assert config.experiment.name == "ale-pong-v5"
+
+
+def test_auto_workers_are_a_number_and_seed_minus_one_draws() -> None:
+    seeds = {loaded(PENDULUM, "experiment.seed=-1").experiment.seed for _ in range(3)}
+    assert len(seeds) == 3 and min(seeds) >= 0
+    assert loaded("env=gym_any", "env.id=Pendulum-v1").num_workers >= 1
+
+
+def test_the_first_of_the_two_limits_ends_the_run() -> None:
+    limits = ("experiment.max_iterations=5",)
+    assert sized(*SMALL, *limits)[0].total_iterations == 5
+    # 256 steps an iteration: 257 steps need two
+    for steps, iterations in ((257, 2), (256, 1), (1, 1), (10_000, 5)):
+        config, _ = sized(*SMALL, *limits, f"experiment.max_env_steps={steps}")
+        assert config.total_iterations == iterations
+
+
+def test_without_workers_one_collector_counts() -> None:
+    config, _ = sized(*SMALL[:2], "rollout.num_workers=0", "rollout.envs_per_worker=4")
+    assert (config.num_collectors, config.n_buffer) == (1, 128)
+
+
+# ------------------------------------------------------------------ documentation
+
+
+def test_every_knob_says_what_it_is() -> None:
+    knobs = all_knobs()
+    assert len(knobs) > 60
+    for key, _, metadata in knobs:
+        assert len(metadata["doc"]) > 3, key
+    assert len({key for key, _, _ in knobs}) == len(knobs)
+
+
+def test_every_float_has_a_bound_that_nan_fails() -> None:
+    sections = [f.type for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.type)]
+    floats = [
+        f
+        for section in sections
+        for f in dataclasses.fields(section)
+        if f.type in (float, float | None)
+    ]
+    assert len(floats) > 15
+    for f in floats:
+        assert any(f.metadata[limit] is not None for limit in ("ge", "gt", "le")), f.name
+
+
+def test_the_configuration_as_data_is_json_ready_and_complete() -> None:
+    data = loaded(PENDULUM).to_dict()
+    assert load_config(json.loads(json.dumps(data))).to_dict() == data
+    assert data["ppo"]["gamma"] == 0.95
+
+
+def test_a_configuration_without_an_environment_is_refused_by_key() -> None:
+    with pytest.raises(ConfigError, match=r"^env\.id: missing for env\.kind=gym"):
+        load_config({})

@@ -1,0 +1,200 @@
+"""Finished episodes counted by hand, and what summary.json holds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
+from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+
+from .builders import env_spec
+
+# The list in the design, word for word and in its order.
+SUMMARY_KEYS = [
+    "status", "iterations", "env_steps", "wall_s", "fps", "mean_return", "best_return",
+    "mean_episode_length", "policy_lag_mean", "worker_restarts", "samples_produced",
+    "samples_consumed", "samples_abandoned", "learner_idle_s", "workers_wait_s", "device",
+    "versions",
+]  # fmt: skip
+
+
+def slot_of(
+    rewards_TB: list[list[float]],
+    terminated: tuple[tuple[int, int], ...] = (),
+    truncated: tuple[tuple[int, int], ...] = (),
+    generation: int = 0,
+) -> Slot:
+    """A slot with these rewards; ends are (t, b)."""
+    T, B = len(rewards_TB), len(rewards_TB[0])
+    layout = SlotLayout(env_spec(B), T, torch.float32)
+    slot = Slot.map(layout, np.zeros(layout.nbytes, np.uint8))
+    slot.reward_TB.copy_(torch.tensor(rewards_TB))
+    slot.header["generation"] = generation
+    for flags, ends in ((slot.terminated_TB, terminated), (slot.truncated_TB, truncated)):
+        for t, b in ends:
+            flags[t, b] = True
+    return slot
+
+
+def finished(tracker: EpisodeTracker) -> list[tuple[float, int]]:
+    return [tuple(e) for e in tracker.state_dict(episodes_go_on=False)["finished"]]
+
+
+def test_before_the_first_episode_there_is_no_mean() -> None:
+    tracker = EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[1.0], [1.0]])])
+    assert tracker.mean_return is None and tracker.mean_length is None
+    assert tracker.total_finished == 0
+
+
+def test_returns_and_lengths_across_two_rollouts() -> None:
+    # env 0: 1 + 2 | 4 + 8 ... + 16;  env 1: 10 + 20 + 40 + 80
+    tracker = EpisodeTracker(1, 2, [False])
+    tracker.observe([slot_of([[1, 10], [2, 20], [4, 40]], terminated=((1, 0),))])
+    assert finished(tracker) == [(3.0, 2)]
+    ends = {"terminated": ((0, 1),), "truncated": ((1, 0),)}
+    tracker.observe([slot_of([[8, 80], [16, 160], [32, 320]], **ends)])
+    assert finished(tracker) == [(3.0, 2), (150.0, 4), (28.0, 3)]
+    assert tracker.mean_return == (3 + 150 + 28) / 3
+    assert tracker.mean_length == 3.0
+    assert tracker.total_finished == 3
+
+
+def test_an_episode_that_terminates_and_truncates_at_once_is_one() -> None:
+    tracker = EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[1.0]], terminated=((0, 0),), truncated=((0, 0),))])
+    assert finished(tracker) == [(1.0, 1)]
+
+
+def test_episodes_are_in_order_of_time_then_worker_then_env() -> None:
+    tracker = EpisodeTracker(2, 2, [False, False])
+    first = slot_of([[1, 2], [3, 4]], terminated=((1, 0), (0, 1)))
+    second = slot_of([[5, 6], [7, 8]], terminated=((0, 0), (0, 1)))
+    tracker.observe([first, second])
+    assert finished(tracker) == [(2.0, 1), (5.0, 1), (6.0, 1), (4.0, 2)]
+
+
+def test_first_episodes_of_random_length_do_not_count_and_the_next_ones_do() -> None:
+    tracker = EpisodeTracker(2, 1, [True, False])
+    for _ in range(2):
+        slots = [slot_of([[1.0], [2.0]], truncated=((1, 0),)) for _ in range(2)]
+        tracker.observe(slots)
+    # worker 0: only the second episode; worker 1: both
+    assert finished(tracker) == [(3.0, 2)] * 3
+    assert tracker.total_finished == 3
+
+
+def test_a_new_process_begins_new_partial_episodes_and_the_others_go_on() -> None:
+    tracker = EpisodeTracker(2, 1, [True, False])
+    for _ in range(2):  # both are past their first episode
+        tracker.observe([slot_of([[1.0]], ((0, 0),)), slot_of([[1.0]], ((0, 0),))])
+    tracker.observe([slot_of([[100.0]]), slot_of([[100.0]])])
+    kept = len(finished(tracker))
+    # worker 0 died: its 100 belongs to nobody, and its first episode is partial again
+    tracker.observe(
+        [
+            slot_of([[2.0], [3.0]], ((0, 0), (1, 0)), generation=1),
+            slot_of([[2.0], [3.0]], ((0, 0),)),
+        ]
+    )
+    assert finished(tracker)[kept:] == [(102.0, 2), (3.0, 1)]
+
+
+def test_the_mean_is_over_the_last_hundred() -> None:
+    tracker = EpisodeTracker(1, 1, [False])
+    for value in range(130):
+        tracker.observe([slot_of([[float(value)]], ((0, 0),))])
+    assert tracker.mean_return == (30 + 129) / 2
+    assert tracker.total_finished == 130
+
+
+def test_state_round_trip_goes_on_with_running_episodes() -> None:
+    whole = EpisodeTracker(1, 2, [True])
+    whole.observe([slot_of([[1, 2], [3, 4]], ((0, 0),))])
+    state = json.loads(json.dumps(whole.state_dict(episodes_go_on=True)))
+    other = EpisodeTracker(1, 2, [False])  # resumed envs do not start at random times again
+    other.load_state_dict(state)
+    for tracker in (whole, other):
+        tracker.observe([slot_of([[5, 6], [7, 8]], ((1, 0), (0, 1), (1, 1)))])
+    # env 0: 3 + 5 + 7; env 1's first episode is partial still, then 8
+    assert finished(whole) == finished(other) == [(15.0, 3), (8.0, 1)]
+    assert other.total_finished == 2
+
+
+def test_state_without_running_episodes_starts_them_anew() -> None:
+    tracker, other = EpisodeTracker(1, 1, [False]), EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[1.0], [100.0]], ((0, 0),))])
+    other.load_state_dict(tracker.state_dict(episodes_go_on=False))
+    other.observe([slot_of([[7.0]], ((0, 0),))])
+    assert finished(other) == [(1.0, 1), (7.0, 1)]
+
+
+# ------------------------------------------------------------------ summary.json
+
+
+def summary(tmp_path: Path) -> dict[str, object]:
+    totals = RunTotals(
+        iterations=4, env_steps=1000, wall_s=8.0, best_return=7.5, policy_lag_sum=3.0,
+        learner_idle_s=0.25, workers_wait_s=0.5, worker_restarts=1, samples_produced=10,
+        samples_consumed=20, samples_abandoned=30,
+    )  # fmt: skip
+    counts = RolloutCounts(produced=100, consumed=200, abandoned=300, restarts=2)
+    tracker = EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[2.0], [4.0]], ((1, 0),))])
+    path = tmp_path / "summary.json"
+    returned = write_summary(path, "completed", totals, counts, tracker, torch.device("cpu"))
+    assert json.loads(path.read_text()) == returned
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+    return returned
+
+
+def test_summary_keys_are_the_designs(tmp_path: Path) -> None:
+    assert list(summary(tmp_path)) == SUMMARY_KEYS
+
+
+def test_summary_values_are_the_totals_with_this_process_share(tmp_path: Path) -> None:
+    found = summary(tmp_path)
+    versions = found.pop("versions")
+    assert list(found.values()) == [
+        "completed", 4, 1000, 8.0, 125.0, 6.0, 7.5, 2.0, 0.75, 3, 110, 220, 330, 0.25, 0.5, "cpu",
+    ]  # fmt: skip
+    assert isinstance(versions, dict) and versions["torch"] == torch.__version__
+
+
+def test_a_run_that_did_nothing_has_a_summary_too(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    tracker = EpisodeTracker(1, 1, [False])
+    found = write_summary(
+        path, "failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu")
+    )
+    assert (found["fps"], found["mean_return"], found["policy_lag_mean"]) == (0.0, None, 0.0)
+    assert list(json.loads(path.read_text())) == SUMMARY_KEYS
+
+
+def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
+    tmp_path: Path,
+) -> None:
+    tracker = EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[float("nan")]], ((0, 0),))])
+    path = tmp_path / "summary.json"
+    write_summary(path, "failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu"))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    logger.log({"Train/mean_reward": 1.5}, 3)
+    logger.log({"Train/mean_reward": 2.5, "Loss/value": 4.0}, 4)
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("Train/mean_reward")] == [(3, 1.5), (4, 2.5)]
+    assert [(e.step, e.value) for e in events.Scalars("Loss/value")] == [(4, 4.0)]
