@@ -12,18 +12,20 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from isaac_hydra_ext.checkpoint import find_checkpoint
 from isaac_hydra_ext.evaluate import evaluate
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("isaac-hydra-ext", "torch", "numpy", "gymnasium", "hydra-core", "mjlab", "rsl-rl-lib")
 TRAINING_TIMEOUT_S = 1800.0
@@ -47,9 +49,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Training:
-    """A finished run: its directory, `summary.json`, and its curve."""
+    """A finished run: its directory, whole configuration, `summary.json`, and curve."""
 
     run_dir: Path
+    config: dict[str, Any]
     summary: dict[str, Any]
     curve: list[Point]
 
@@ -80,7 +83,10 @@ def train(overrides: Sequence[str], output_dir: str) -> Training:
     assert found, output
     run_dir = Path(found[1])
     summary = json.loads((run_dir / "summary.json").read_text())
-    return Training(run_dir, summary, read_curve(run_dir, summary))
+    config = OmegaConf.to_container(OmegaConf.load(run_dir / "params" / "agent.yaml"))
+    assert isinstance(config, dict)
+    plain = {str(key): value for key, value in config.items()}
+    return Training(run_dir, plain, summary, read_curve(run_dir, summary))
 
 
 def run_module(module: str, arguments: Sequence[str]) -> str:
@@ -119,21 +125,27 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def run_benchmark(
-    doc: str, measure: Callable[[bool], dict[str, Any]], render: Callable[[dict[str, Any]], str]
+    doc: str,
+    tasks: Mapping[str, T],
+    measure: Callable[[dict[str, T], bool], dict[str, Any]],
+    render: Callable[[dict[str, Any]], str],
 ) -> None:
     """Run one benchmark's command line.
 
     Args:
         doc: The module's docstring; its first line is the help text.
-        measure: Takes whether to be quick, returns JSON-ready results.
+        tasks: What can be measured, by name; `--only NAME` chooses one.
+        measure: Takes the chosen tasks and whether to be quick, returns JSON-ready results.
         render: Turns results into Markdown.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--quick", action="store_true", help="see that it works; measures nothing")
+    parser.add_argument("--only", choices=list(tasks), help="measure this one (default: all)")
     arguments = parser.parse_args()
+    chosen = {k: v for k, v in tasks.items() if arguments.only in (None, k)}
     started, load_before = time.monotonic(), os.getloadavg()[1]
-    results = measure(arguments.quick)
+    results = measure(chosen, arguments.quick)
     main = sys.modules["__main__"].__spec__
     record = {
         "command": " ".join(["python -m", main.name if main else "?", *sys.argv[1:]]),

@@ -16,11 +16,11 @@ EPISODES = 32
 TASKS = {"gym_pendulum": -200.0, "gym_cartpole": 490.0}
 
 
-def measure(quick: bool) -> dict[str, Any]:
+def measure(tasks: dict[str, float], quick: bool) -> dict[str, Any]:
     """Train and evaluate every seed."""
     seeds, short = (SEEDS[:1], ["experiment.max_iterations=20"]) if quick else (SEEDS, [])
     rows = []
-    for env, threshold in TASKS.items():
+    for env, threshold in tasks.items():
         for seed in seeds:
             rows.append(_measure_run(env, threshold, seed, short))
             print(rows[-1], flush=True)
@@ -64,4 +64,4 @@ def render(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_benchmark(__doc__ or "", measure, render)
+    run_benchmark(__doc__ or "", TASKS, measure, render)
