@@ -80,7 +80,6 @@ def test_nan_is_outside_every_bound(key: str) -> None:
         ("policy.obs_groups=[policy]", "policy.obs_groups"),
         ("env.kwargs=3", "env.kwargs"),
         ("env.appo=3", "env.appo"),
-        ("env.appo=[ppo]", "env.appo"),
         ("env.imports=gymnasium", "env.imports"),
     ],
 )
@@ -209,6 +208,11 @@ def test_a_module_in_an_id_that_cannot_be_imported() -> None:
 def test_an_unregistered_id_is_the_errors_own_class() -> None:
     with pytest.raises(EnvNotFoundError):
         loaded("env=gym_any", "env.id=Nothing-v0")
+
+
+def test_a_resume_from_nowhere(tmp_path: Path) -> None:
+    message = refusal(f"resume={tmp_path}/missing")
+    assert message.startswith(f"resume={tmp_path}/missing: no such file or directory")
 
 
 def test_an_interpolation_to_nowhere_names_its_key() -> None:
