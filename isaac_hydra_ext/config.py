@@ -9,18 +9,23 @@ described itself.
 import dataclasses
 import os
 import secrets
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from isaac_hydra_ext.errors import ConfigError, did_you_mean
-
-SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
+from isaac_hydra_ext.config_checks import (
+    SAFE_NAME,
+    check_bounds,
+    check_rest,
+    is_typed,
+    refuse_targets,
+    refuse_unknown,
+    walk,
+)
+from isaac_hydra_ext.errors import ConfigError
 
 
 def knob(
@@ -238,15 +243,15 @@ def load_config(
     assert isinstance(raw, dict)
     raw.pop("hydra", None)
     user: dict[str, Any] = {str(k): v for k, v in raw.items()}
-    _refuse_targets(user, "")
-    _refuse_unknown(user, RunConfig, "")
+    refuse_targets(user, "")
+    refuse_unknown(user, RunConfig, "")
     recommended = (user.get("env") or {}).get("appo") or {}
-    _refuse_unknown(recommended, RunConfig, "env.appo.")
+    refuse_unknown(recommended, RunConfig, "env.appo.")
 
     layers = [task_settings or {}, recommended, _keep_set_by_user(user, typed)]
     config = _merge_typed(layers)
-    _check_bounds(config)
-    _check_rest(config, typed)
+    check_bounds(config)
+    check_rest(config, typed)
     if config.rollout.num_workers == "auto":
         config.rollout.num_workers = max(1, len(os.sched_getaffinity(0)) - 1)
     if config.experiment.seed == -1:
@@ -283,7 +288,7 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
             raise ConfigError(f"ppo.num_mini_batches={ppo.num_mini_batches}: larger than {sizes}")
         ppo.batch_size = -(-config.n_buffer // ppo.num_mini_batches)
     elif ppo.batch_size > config.n_buffer:
-        if _is_typed("ppo.batch_size", typed):
+        if is_typed("ppo.batch_size", typed):
             raise ConfigError(
                 f"ppo.batch_size={ppo.batch_size}: larger than {sizes}; lower it, or raise "
                 "rollout.envs_per_worker or rollout.steps_per_env"
@@ -295,16 +300,7 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
 
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
-    return list(_walk(RunConfig()))
-
-
-def typed_paths(typed: Sequence[str]) -> list[str]:
-    """Return the config paths of override tokens: `+ppo.lr=1` -> `ppo.lr`."""
-    return [token.split("=", 1)[0].lstrip("+~").split("@")[0].replace("/", ".") for token in typed]
-
-
-def _is_typed(key: str, typed: Sequence[str]) -> bool:
-    return key in typed_paths(typed)
+    return list(walk(RunConfig()))
 
 
 def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
@@ -322,10 +318,10 @@ def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, A
         kept[section] = {
             key: value
             for key, value in (declared or {}).items()
-            if value != getattr(default, key) or _is_typed(f"{section}.{key}", typed)
+            if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
         }
     minibatch = ("ppo.batch_size", "ppo.num_mini_batches")
-    if _is_typed(minibatch[0], typed) and not _is_typed(minibatch[1], typed):
+    if is_typed(minibatch[0], typed) and not is_typed(minibatch[1], typed):
         kept.setdefault("ppo", {})["num_mini_batches"] = None  # the typed one of the two wins
     return kept
 
@@ -345,123 +341,3 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
-
-
-def _refuse_targets(node: Any, path: str) -> None:
-    """Refuse `_target_`: no config of this package names code to run."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == "_target_":
-                raise ConfigError(
-                    f"{path}_target_={value!r}: not accepted; configs of this package do not "
-                    "instantiate objects (register an environment and name it in env.id)"
-                )
-            _refuse_targets(value, f"{path}{key}.")
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            _refuse_targets(value, f"{path}{index}.")
-
-
-def _refuse_unknown(node: Mapping[str, Any], schema: type, path: str) -> None:
-    """Refuse keys that the schema does not have, naming the nearest one."""
-    known = {f.name: f for f in fields(schema)}
-    for key, value in node.items():
-        if key not in known:
-            raise ConfigError(f"{path}{key}: unknown key{did_you_mean(str(key), known)}")
-        section = known[str(key)].default_factory
-        if isinstance(section, type) and is_dataclass(section):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{path}{key}={value!r}: a group of keys is expected here")
-            _refuse_unknown(value, section, f"{path}{key}.")
-
-
-def _walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Yield (key, value, metadata) for every leaf."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            yield from _walk(value, f"{path}{f.name}.")
-        else:
-            yield f"{path}{f.name}", value, f.metadata
-
-
-def _check_bounds(config: RunConfig) -> None:
-    for key, value, limits in _walk(config):
-        for item in value if isinstance(value, list) else [value]:
-            if limits["choices"] and item not in limits["choices"]:
-                allowed = ", ".join(limits["choices"])
-                raise ConfigError(
-                    f"{key}={item}: must be one of {allowed}"
-                    + did_you_mean(str(item), limits["choices"])
-                )
-            if isinstance(item, bool) or not isinstance(item, (int, float)):
-                continue
-            # Written so that NaN fails every bound.
-            if limits["ge"] is not None and not item >= limits["ge"]:
-                raise ConfigError(f"{key}={item}: must be at least {limits['ge']:g}")
-            if limits["gt"] is not None and not item > limits["gt"]:
-                raise ConfigError(f"{key}={item}: must be greater than {limits['gt']:g}")
-            if limits["le"] is not None and not item <= limits["le"]:
-                raise ConfigError(f"{key}={item}: must be at most {limits['le']:g}")
-
-
-def _check_rest(config: RunConfig, typed: Sequence[str]) -> None:
-    """Check what a single bound cannot say."""
-    workers = config.rollout.num_workers
-    if isinstance(workers, str) and workers != "auto":
-        raise ConfigError(f"rollout.num_workers={workers}: must be a number or auto")
-    if _is_typed("ppo.batch_size", typed) and "ppo.num_mini_batches" in typed_paths(typed):
-        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
-    for key in ("name", "run_name"):
-        name = getattr(config.experiment, key) or ""
-        if name in (".", "..") or any(c not in SAFE_NAME for c in name):
-            raise ConfigError(
-                f"experiment.{key}={name!r}: must be one plain directory name "
-                "(letters, digits, . _ - + =); set experiment.output_dir for the place"
-            )
-    _check_device(config)
-    _check_writable(Path(config.experiment.output_dir).expanduser())
-    resume = config.resume
-    if resume not in (None, "latest") and not Path(str(resume)).expanduser().exists():
-        raise ConfigError(f"resume={resume}: no such file or directory (or say resume=latest)")
-    required, other = ("id", "task") if config.env.kind == "gym" else ("task", "id")
-    if not getattr(config.env, required):
-        raise ConfigError(
-            f"env.{required}: missing for env.kind={config.env.kind}"
-            + (f" (env.{other} is for the other kind)" if getattr(config.env, other) else "")
-        )
-
-
-def _check_device(config: RunConfig) -> None:
-    import torch
-
-    count = torch.cuda.device_count()  # through NVML: makes no CUDA context
-    for key, value in (
-        ("experiment.device", config.experiment.device),
-        ("rollout.device", config.rollout.device),
-    ):
-        if value == "auto" and key == "experiment.device":
-            continue
-        try:
-            device = torch.device(value)
-        except RuntimeError as e:
-            raise ConfigError(f"{key}={value}: not a device; use cpu or cuda:0") from e
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"{key}={value}: not supported; use cpu or cuda:0")
-        if device.type == "cuda" and (device.index or 0) >= count:
-            raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
-    learner = config.experiment.device
-    on_cpu = learner == "cpu" or (learner == "auto" and count == 0)
-    if config.ppo.precision != "fp32" and on_cpu:
-        raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse an output directory that cannot be made or written, without making it."""
-    nearest = path.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    try:
-        tempfile.TemporaryFile(dir=nearest).close()
-    except OSError as e:
-        raise ConfigError(f"experiment.output_dir={path}: cannot write there ({e})") from e
