@@ -6,6 +6,7 @@ in the file's metadata. Written by the learner; workers read their env's state f
 Random generators have no state to save: every stream is seeded by what it is for (`seeding.py`).
 """
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from isaac_hydra_ext.errors import CheckpointError
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "isaac_hydra_ext"
+DIGEST_KEY = "sha256"
 FILE_NAME = re.compile(r"model_(\d+)\.safetensors")
 
 
@@ -57,7 +59,8 @@ def save_checkpoint(
     """
     meta = {"schema": SCHEMA_VERSION, "iteration": iteration, **meta}
     on_cpu = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    data = save(on_cpu, metadata={METADATA_KEY: json.dumps(meta)})
+    text = json.dumps(meta)
+    data = save(on_cpu, metadata={METADATA_KEY: text, DIGEST_KEY: _digest(on_cpu, text)})
     path = directory / f"model_{iteration}.safetensors"
     temporary = directory / f".{path.name}.{os.getpid()}.tmp"  # sorts and matches as nothing
     try:
@@ -68,9 +71,20 @@ def save_checkpoint(
         temporary.replace(path)
         _fsync_directory(directory)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write {path}: {e}; earlier checkpoints are intact") from e
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if the rename has not happened
     return path
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """Hash everything a checkpoint holds; safetensors itself would load flipped bits."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fsync_directory(directory: Path) -> None:
@@ -82,22 +96,29 @@ def _fsync_directory(directory: Path) -> None:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read the metadata alone.
+    """Read the metadata alone, of a file that `load_checkpoint` has found sound.
 
     Raises:
         CheckpointError: Not a checkpoint of this package, damaged, or of a newer schema.
     """
     try:
         with safe_open(path, framework="pt") as f:
-            text = (f.metadata() or {}).get(METADATA_KEY)
+            return _parse(path, f.metadata() or {})
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path}: not a readable checkpoint ({e})") from e
-    if text is None:
+
+
+def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if METADATA_KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not written by isaac_hydra_ext")
-    meta = json.loads(text)
-    if meta["schema"] > SCHEMA_VERSION:
+    try:
+        meta = json.loads(metadata[METADATA_KEY])
+        schema = int(meta["schema"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise CheckpointError(f"{path}: damaged metadata ({e})") from e
+    if schema > SCHEMA_VERSION:
         raise CheckpointError(
-            f"{path}: schema {meta['schema']} is newer than this version's {SCHEMA_VERSION}; "
+            f"{path}: schema {schema} is newer than this version's {SCHEMA_VERSION}; "
             "update isaac_hydra_ext"
         )
     return meta
@@ -109,9 +130,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: As `read_meta`.
     """
-    meta = read_meta(path)
-    with safe_open(path, framework="pt") as f:
-        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+            meta = _parse(path, metadata)
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({e})") from e
+    if metadata.get(DIGEST_KEY) != _digest(tensors, metadata[METADATA_KEY]):
+        raise CheckpointError(f"{path}: damaged: its content does not match its checksum")
     return Checkpoint(path, tensors, meta)
 
 
@@ -179,6 +206,9 @@ def check_fits(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor], spec: An
             raise CheckpointError(
                 f"{path}: of another environment: {key} is {saved_spec[key]}, here {expected}"
             )
+    for name in checkpoint.tensors:
+        if name not in own and not name.startswith("optimizer."):
+            raise CheckpointError(f"{path}: has {name!r}, which the run's policy.* does not")
     for name, tensor in own.items():
         found = checkpoint.tensors.get(name)
         if name.startswith("optimizer."):

@@ -249,7 +249,7 @@ def load_config(
     refuse_unknown(recommended, RunConfig, "env.appo.")
 
     layers = [task_settings or {}, recommended, _keep_set_by_user(user, typed)]
-    config = _merge_typed(layers)
+    config = _merge_typed([_with_one_minibatch_knob(layer) for layer in layers])
     check_bounds(config)
     check_rest(config, typed)
     if config.rollout.num_workers == "auto":
@@ -320,20 +320,29 @@ def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, A
             for key, value in (declared or {}).items()
             if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
         }
-    minibatch = ("ppo.batch_size", "ppo.num_mini_batches")
-    if is_typed(minibatch[0], typed) and not is_typed(minibatch[1], typed):
-        kept.setdefault("ppo", {})["num_mini_batches"] = None  # the typed one of the two wins
     return kept
+
+
+def _with_one_minibatch_knob(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Have a layer's `batch_size` overrule the `num_mini_batches` of the layers below it."""
+    ppo = layer.get("ppo") or {}
+    if "batch_size" not in ppo or "num_mini_batches" in ppo:
+        return dict(layer)
+    return {**layer, "ppo": {**ppo, "num_mini_batches": None}}
 
 
 def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     """Merge plain layers into the typed schema, lowest first; report types as `ConfigError`."""
     merged = OmegaConf.structured(RunConfig)
     for layer in layers:
-        try:
-            merged = OmegaConf.merge(merged, OmegaConf.create(dict(layer)))
-        except OmegaConfBaseException as e:
-            raise ConfigError(f"{e.full_key or 'config'}: {_first_line(e)}") from e
+        for section, value in layer.items():
+            leaves = value.items() if isinstance(value, Mapping) else [(None, value)]
+            for name, leaf in leaves:
+                key = f"{section}.{name}" if name else section
+                try:
+                    OmegaConf.update(merged, key, leaf, merge=True)
+                except OmegaConfBaseException as e:
+                    raise ConfigError(f"{e.full_key or key}: {_first_line(e)}") from e
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     return config

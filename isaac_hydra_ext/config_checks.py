@@ -43,16 +43,16 @@ def refuse_targets(node: Any, path: str) -> None:
             refuse_targets(value, f"{path}{index}.")
 
 
-def refuse_unknown(node: Mapping[str, Any], schema: type, path: str) -> None:
+def refuse_unknown(node: Any, schema: type, path: str) -> None:
     """Refuse keys that the schema does not have, naming the nearest one."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{path.rstrip('.')}={node!r}: a group of keys is expected here")
     known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
             raise ConfigError(f"{path}{key}: unknown key{did_you_mean(str(key), known)}")
         section = known[str(key)].default_factory
         if isinstance(section, type) and is_dataclass(section):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{path}{key}={value!r}: a group of keys is expected here")
             refuse_unknown(value, section, f"{path}{key}.")
 
 
@@ -92,7 +92,7 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     workers = config.rollout.num_workers
     if isinstance(workers, str) and workers != "auto":
         raise ConfigError(f"rollout.num_workers={workers}: must be a number or auto")
-    if is_typed("ppo.batch_size", typed) and "ppo.num_mini_batches" in typed_paths(typed):
+    if is_typed("ppo.batch_size", typed) and is_typed("ppo.num_mini_batches", typed):
         raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
     for key in ("name", "run_name"):
         name = getattr(config.experiment, key) or ""

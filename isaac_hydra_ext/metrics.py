@@ -7,6 +7,7 @@ import json
 import platform
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def write_summary(
         "versions": library_versions(),
     }
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    finite = {k: None if v in (inf, -inf) or v != v else v for k, v in summary.items()}
+    temporary.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
     temporary.replace(path)
     return summary
 

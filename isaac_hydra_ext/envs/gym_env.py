@@ -7,6 +7,7 @@ Gymnasium names the last observation of an ended episode `final_observation` (0.
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -70,9 +71,9 @@ class GymVecEnv:
             EnvError: A space that is not supported, or Gymnasium 1.0.
         """
         check_registered(env_config)
-        make = [lambda: gym.make(str(env_config.id), **env_config.kwargs)] * num_envs
-        self._vec = SyncVectorEnv(make, **_same_step_autoreset())
-        self._discrete_low = 0
+        make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **env_config.kwargs))]
+        self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
+        self._first_choice = np.zeros((), np.int64)
         single_obs = self._vec.single_observation_space
         if isinstance(single_obs, spaces.Dict):
             groups = dict(single_obs.spaces)
@@ -92,18 +93,20 @@ class GymVecEnv:
         )
 
     def _action_spec(self, space: gym.Space) -> ActionSpec:
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        floats = space.dtype is not None and np.issubdtype(space.dtype, np.floating)
+        if isinstance(space, spaces.Box) and len(space.shape) == 1 and floats:
             low, high = space.low.tolist(), space.high.tolist()
             return ActionSpec("continuous", space.shape[0], tuple(low), tuple(high))
         if isinstance(space, spaces.Discrete):
-            self._discrete_low = int(space.start)
+            self._first_choice = np.asarray(space.start)
             return ActionSpec("discrete", 1, nvec=(int(space.n),))
         if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
             nvec = tuple(int(n) for n in space.nvec)
+            self._first_choice = np.asarray(getattr(space, "start", 0))  # Gymnasium >= 1.0
             return ActionSpec("discrete", len(nvec), nvec=nvec)
         raise EnvError(
-            f"action space {space}: not supported; Box of one dimension, Discrete and "
-            "one-dimensional MultiDiscrete are"
+            f"action space {' '.join(str(space).split())}: not supported; Box of floats in one "
+            "dimension, Discrete and one-dimensional MultiDiscrete are"
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
@@ -115,7 +118,7 @@ class GymVecEnv:
         """See `VecEnv.step`."""
         actions = actions_BA.numpy()
         if self.spec.action.kind == "discrete":
-            actions = actions + self._discrete_low
+            actions = actions + self._first_choice
             if isinstance(self._vec.single_action_space, spaces.Discrete):
                 actions = actions[:, 0]
         obs, reward, terminated, truncated, info = self._vec.step(actions)
@@ -176,6 +179,16 @@ class GymVecEnv:
         return out
 
 
+class _KeepFinalObs(gym.Wrapper):
+    """Copies an episode's last observation: the env may rewrite it in the reset that follows."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            obs = deepcopy(obs)
+        return obs, reward, terminated, truncated, info
+
+
 def _same_step_autoreset() -> dict[str, Any]:
     """Arguments that make SyncVectorEnv reset in the step that ends an episode."""
     if "autoreset_mode" in inspect.signature(SyncVectorEnv.__init__).parameters:
@@ -207,11 +220,24 @@ _STATE_ATTRIBUTES: dict[str, Sequence[str]] = {
     "PendulumEnv": ("state",),
     "CartPoleEnv": ("state", "steps_beyond_terminated"),
 }
+# What gym.make wraps around every env; only TimeLimit has a state, its clock.
+_STATELESS_WRAPPERS = (
+    _KeepFinalObs,
+    gym.wrappers.TimeLimit,
+    gym.wrappers.OrderEnforcing,
+    gym.wrappers.PassiveEnvChecker,
+)
 
 
 def _state_names(env: gym.Env) -> Sequence[str] | None:
+    """Return the attributes that are `env`'s state, or None where there may be more to it."""
     if _time_limit(env) is None:
         return None
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if type(layer) not in _STATELESS_WRAPPERS:
+            return None
+        layer = layer.env
     return _STATE_ATTRIBUTES.get(type(env.unwrapped).__name__)
 
 

@@ -47,6 +47,9 @@ def settings_from_rsl_rl(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[
                     "choose a task whose observations are plain vectors"
                 )
     distribution = actor.get("distribution_cfg") or {}
+    kind = distribution.get("class_name", "GaussianDistribution")
+    if kind != "GaussianDistribution":
+        raise ConfigError(f"env.task: its rsl_rl cfg asks for a {kind}, which is not supported")
     ppo = {ours: algorithm[theirs] for theirs, ours in _ALGORITHM.items() if theirs in algorithm}
     clipped = algorithm.get("use_clipped_value_loss", True)
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
@@ -55,6 +58,11 @@ def settings_from_rsl_rl(cfg: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[
         notes.append("rsl_rl's normalize_advantage_per_mini_batch: normalised per iteration here")
     if algorithm.get("optimizer", "adam") != "adam":
         notes.append(f"rsl_rl's optimizer={algorithm['optimizer']}: Adam is used here")
+    for key in ("rnd_cfg", "symmetry_cfg"):
+        if algorithm.get(key) is not None:
+            notes.append(f"rsl_rl's {key}: not supported, left out")
+    if critic["activation"] != actor["activation"]:
+        notes.append(f"rsl_rl's critic activation {critic['activation']}: the actor's is used")
     settings = {
         "experiment": {"name": cfg["experiment_name"], "max_iterations": cfg["max_iterations"]},
         "rollout": {"steps_per_env": cfg["num_steps_per_env"]},

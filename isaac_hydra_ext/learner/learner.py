@@ -99,7 +99,6 @@ class Learner:
                 taken = 1.0 - stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
-        self.policy.keep_std_positive()
         return self._finish(iteration, totals, steps, stop, bad, diagnostics, target_N)
 
     @torch.no_grad()
@@ -219,6 +218,7 @@ class Learner:
         if ppo.lr_schedule == "adaptive":
             self._adapt_lr(loss.kl, stop)
         self._optimizer.step()
+        policy.keep_std_positive()
         return torch.stack(
             [loss.surrogate, loss.value, loss.entropy, loss.kl, loss.clip_fraction, grad_norm]
         )

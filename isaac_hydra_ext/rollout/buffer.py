@@ -127,11 +127,12 @@ class Slot:
 
     def write_extra(self, extra: dict[str, Any]) -> None:
         """Store JSON-ready data beside the rollout. What does not fit is left out and named."""
-        room = self._extra.numel()
         data = json.dumps(extra).encode()
-        if len(data) > room:
-            data = json.dumps({"too_large": {k: len(json.dumps(v)) for k, v in extra.items()}})
-            data = data.encode()
+        if len(data) > self._extra.numel():
+            share = self._extra.numel() // (2 * len(extra))
+            fits = {key: value for key, value in extra.items() if len(json.dumps(value)) < share}
+            sizes = {k: len(json.dumps(v)) for k, v in extra.items() if k not in fits}
+            data = json.dumps({**fits, "too_large": sizes}).encode()
         self._extra[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         self.header["extra_bytes"] = len(data)
 

@@ -11,7 +11,10 @@ from isaac_hydra_ext.errors import WorkerError
 
 
 class WeightStore:
-    """A ring of flat float32 vectors, each between two copies of its version."""
+    """A ring of flat float32 vectors, each between two copies of its version.
+
+    Versions are stored plus one: fresh memory, all zeros, then holds none.
+    """
 
     def __init__(self, memory: np.ndarray, size: int, max_policy_lag: int) -> None:
         """Wrap memory of `nbytes(size, max_policy_lag)` bytes.
@@ -35,9 +38,9 @@ class WeightStore:
     def publish(self, version: int, flat: torch.Tensor) -> None:
         """Write one version over the oldest. Returns when it is there to be read."""
         row = version % self._rows
-        self._versions[row, 0] = version
+        self._versions[row, 0] = version + 1
         self._weights[row].copy_(flat)  # from a CUDA tensor this waits for the copy
-        self._versions[row, 1] = version
+        self._versions[row, 1] = version + 1
 
     def load(self, version: int, flat: torch.Tensor) -> None:
         """Copy one version into `flat`.
@@ -46,9 +49,9 @@ class WeightStore:
             WorkerError: The version is not there, or changed while it was read.
         """
         row = version % self._rows
-        before = int(self._versions[row, 1])
+        before = int(self._versions[row, 1]) - 1
         flat.copy_(self._weights[row])
-        after = int(self._versions[row, 0])
+        after = int(self._versions[row, 0]) - 1
         if not before == after == version:
             raise WorkerError(
                 f"weights of version {version} are gone: found {before} before and {after} after "

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.gym_env import GymVecEnv, check_registered, describe
+from isaac_hydra_ext.envs.gym_env import GymVecEnv, _time_limit, check_registered, describe
 from isaac_hydra_ext.envs.vec_env import EnvSpec, StepResult, check_obs
 from isaac_hydra_ext.errors import EnvError, EnvNotFoundError
 
@@ -130,7 +130,7 @@ def test_only_rows_that_were_cut_off_hold_a_final_observation() -> None:
     env = env_of("Counter")
     # env 1 is two steps behind: only env 0 is cut off in the fourth step.
     env._vec.envs[1].reset()
-    env._vec.envs[1]._elapsed_steps = -2
+    _time_limit(env._vec.envs[1])._elapsed_steps = -2
     result = until_end(env)
     assert result.truncated_B.tolist() == [True, False]
     assert result.final_obs is not None

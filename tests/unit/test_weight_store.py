@@ -63,7 +63,7 @@ def test_a_resumed_run_begins_at_any_version() -> None:
 def test_a_row_that_is_being_overwritten_is_refused() -> None:
     learner, worker = both_sides(0)
     learner.publish(4, weights(4))
-    learner._versions[0, 0] = 5  # what `publish(5)` writes before the weights
+    learner._versions[0, 0] = 6  # what `publish(5)` writes before the weights: versions plus one
     for version in (4, 5):
         with pytest.raises(WorkerError):
             loaded(worker, version)
