@@ -337,11 +337,12 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
     for layer in layers:
         for section, value in layer.items():
             leaves = value.items() if isinstance(value, Mapping) else [(None, value)]
-            for name, leaf in leaves:
-                key = f"{section}.{name}" if name else section
+            for name, leaf in leaves:  # one by one, as not every error names its key
+                nested = {section: {name: leaf} if name else leaf}
                 try:
-                    OmegaConf.update(merged, key, leaf, merge=True)
+                    merged = OmegaConf.merge(merged, nested)
                 except OmegaConfBaseException as e:
+                    key = f"{section}.{name}" if name else section
                     raise ConfigError(f"{e.full_key or key}: {_first_line(e)}") from e
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
