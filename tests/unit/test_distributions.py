@@ -144,6 +144,13 @@ def test_tanh_entropy_sampled_is_the_integrated_one(mean: float, std: float) -> 
     assert sampled.mean().item() == pytest.approx(expected, abs=5 * error)
 
 
+def test_tanh_onto_the_widest_finite_bounds_gives_numbers() -> None:
+    # Some envs say "unbounded" with float32's largest number; high - low then overflows.
+    widest = float(np.finfo(np.float32).max)
+    action = torch.tensor([[-3.0], [0.0], [3.0]])
+    assert torch.isfinite(squashed((-widest, widest)).to_env(action)).all()
+
+
 def test_tanh_leaves_kl_as_it_is() -> None:
     params, other = gaussian_params(), gaussian_params().flip(0)
     plain = Gaussian(UNBOUNDED, False, None)
