@@ -37,7 +37,13 @@ from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import ConfigError, RunInterrupted, WorkerError
 from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
+from isaac_hydra_ext.metrics import (
+    EpisodeTracker,
+    RunTotals,
+    TensorBoardLogger,
+    collection_metrics,
+    write_summary,
+)
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
@@ -167,10 +173,12 @@ class Run:
         self.console.say(
             f"N_buffer = {config.num_collectors} x {self.spec.num_envs} x "
             f"{config.rollout.steps_per_env} = {config.n_buffer} samples; "
-            f"{policy.num_params:,} parameters; learner on {self.device}; "
-            + ("final observations" if self.spec.has_final_obs else "V(s_t)")
-            + " bootstrap truncated episodes"
+            f"{policy.num_params:,} parameters; learner on {self.device}"
         )
+        bootstrap = "the env's final observation" if self.spec.has_final_obs else "V(s_t)"
+        if self.spec.finite_horizon:
+            bootstrap = "nothing: a finite horizon"
+        self.console.say(f"truncated episodes bootstrap from {bootstrap}")
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
@@ -197,12 +205,12 @@ class Run:
             updater = stack.enter_context(ThreadPoolExecutor(1)) if background else None
             for k in range(self.first, total):
                 started = time.monotonic()
-                slots = source.gather(k)
+                slots = self._gather(k)
                 idle_s = time.monotonic() - started
                 self.episodes.observe(slots)
                 self.learner.load(slots)
                 extras = [slot.read_extra() for slot in slots]
-                metrics = self._collection_metrics(k, slots, extras, idle_s)
+                metrics = collection_metrics(k, slots, extras, idle_s)
                 source.release(k)
 
                 learn_started = time.monotonic()
@@ -213,7 +221,9 @@ class Run:
                 self._grant(k + 1 + config.rollout.max_policy_lag)
 
                 iteration_s = time.monotonic() - started
-                self._account(k, metrics, iteration_s)
+                metrics["Perf/iteration_time"] = iteration_s
+                metrics |= self.totals.add(metrics, self.episodes, config.n_buffer)
+                metrics |= self.totals.sample_metrics(source.counts)
                 self._show(metrics, clock.tick(iteration_s, k + 1), total)
                 if self._is_checkpoint(k + 1) or self.stop.requested:
                     self._save([extra.get("env_state") for extra in extras])
@@ -229,6 +239,15 @@ class Run:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
+    def _gather(self, iteration: int) -> list[Slot]:
+        """Wait for the iteration's rollouts; if they cannot come, save what has been learned."""
+        try:
+            return self.source.gather(iteration)
+        except WorkerError:
+            if iteration > self.first:
+                self._save([None])
+            raise
+
     def _update(self, iteration: int, updater: ThreadPoolExecutor | None) -> dict[str, float]:
         """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
         if updater is None:
@@ -240,44 +259,6 @@ class Run:
         if not update.done():
             raise WorkerError(f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s")
         return update.result(timeout=0)
-
-    def _collection_metrics(
-        self, k: int, slots: list[Slot], extras: list[dict[str, Any]], idle_s: float
-    ) -> dict[str, float]:
-        """Read what the slots' headers and the envs' logs say, before the slots go back."""
-        headers = [slot.header[0] for slot in slots]
-        lag = sum(k - int(h["policy_version"]) for h in headers) / len(headers)
-        wait_s = sum(float(h["wait_s"]) for h in headers) / len(headers)
-        self.totals.policy_lag_sum += lag
-        self.totals.learner_idle_s += idle_s
-        self.totals.workers_wait_s += wait_s
-        env_log: dict[str, list[float]] = {}
-        for extra in extras:
-            for tag, value in extra.get("log", {}).items():
-                env_log.setdefault(tag, []).append(value)
-        return {
-            **{tag: sum(values) / len(values) for tag, values in env_log.items()},
-            "Perf/collection_time": sum(float(h["collect_s"]) for h in headers) / len(headers),
-            "Async/policy_lag": lag,
-            "Async/learner_idle_s": idle_s,
-            "Async/workers_wait_s": wait_s,
-        }
-
-    def _account(self, k: int, metrics: dict[str, float], iteration_s: float) -> None:
-        """Add the iteration to the totals, and the totals to the metrics."""
-        totals, mean_return = self.totals, self.episodes.mean_return
-        totals.iterations = k + 1
-        totals.env_steps += self.config.n_buffer
-        totals.wall_s += iteration_s
-        if mean_return is not None and self.episodes.mean_length is not None:
-            best = totals.best_return
-            totals.best_return = mean_return if best is None else max(best, mean_return)
-            metrics["Train/mean_reward"] = mean_return
-            metrics["Train/mean_episode_length"] = self.episodes.mean_length
-        metrics["Perf/iteration_time"] = iteration_s
-        metrics["Perf/total_fps"] = self.config.n_buffer / iteration_s
-        counts = totals.with_counts(self.source.counts)
-        metrics |= {f"Async/{name}": float(value) for name, value in counts.items()}
 
     def _show(self, metrics: dict[str, float], eta_s: float, total: int) -> None:
         done = self.totals.iterations

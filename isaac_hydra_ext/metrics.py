@@ -6,7 +6,7 @@ Runs in the learner's main thread, on host memory.
 import json
 import platform
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,31 @@ class EpisodeTracker:
             self._partial_WB[:] = running["partial"]
 
 
+def collection_metrics(
+    iteration: int, slots: list[Slot], extras: list[dict[str, Any]], idle_s: float
+) -> dict[str, float]:
+    """Read what the slots' headers and the envs' logs say, before the slots go back.
+
+    Args:
+        iteration: k, the version that learns.
+        slots: Of rollout k, one a worker.
+        extras: What `Slot.read_extra` gave for each.
+        idle_s: How long the learner waited for them.
+    """
+    headers = [slot.header[0] for slot in slots]
+    env_log: dict[str, list[float]] = {}
+    for extra in extras:
+        for tag, value in extra.get("log", {}).items():
+            env_log.setdefault(tag, []).append(value)
+    return {
+        **{tag: sum(values) / len(values) for tag, values in env_log.items()},
+        "Perf/collection_time": float(np.mean([h["collect_s"] for h in headers])),
+        "Async/policy_lag": float(np.mean([iteration - h["policy_version"] for h in headers])),
+        "Async/learner_idle_s": idle_s,
+        "Async/workers_wait_s": float(np.mean([h["wait_s"] for h in headers])),
+    }
+
+
 @dataclass
 class RunTotals:
     """Sums over the whole run, earlier processes of a resumed run included."""
@@ -117,7 +142,29 @@ class RunTotals:
     samples_produced: int = 0
     samples_consumed: int = 0
     samples_abandoned: int = 0
-    notes: list[str] = field(default_factory=list)
+
+    def add(
+        self, metrics: dict[str, float], episodes: EpisodeTracker, samples: int
+    ) -> dict[str, float]:
+        """Add one iteration; returns the metrics that follow from it."""
+        self.iterations += 1
+        self.env_steps += samples
+        self.wall_s += metrics["Perf/iteration_time"]
+        self.policy_lag_sum += metrics["Async/policy_lag"]
+        self.learner_idle_s += metrics["Async/learner_idle_s"]
+        self.workers_wait_s += metrics["Async/workers_wait_s"]
+        more = {"Perf/total_fps": samples / metrics["Perf/iteration_time"]}
+        mean_return, mean_length = episodes.mean_return, episodes.mean_length
+        if mean_return is not None and mean_length is not None:
+            best = self.best_return
+            self.best_return = mean_return if best is None else max(best, mean_return)
+            more["Train/mean_reward"] = mean_return
+            more["Train/mean_episode_length"] = mean_length
+        return more
+
+    def sample_metrics(self, counts: RolloutCounts) -> dict[str, float]:
+        """Return the sample counters by tag."""
+        return {f"Async/{name}": float(n) for name, n in self.with_counts(counts).items()}
 
     def with_counts(self, counts: RolloutCounts) -> dict[str, int]:
         """Return the sample counters with this process's share added."""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from live_run import LiveRun
 
+from isaac_hydra_ext.checkpoint import load_checkpoint
+
 Live = Callable[..., LiveRun]
 
 
@@ -35,6 +37,8 @@ def test_stop_names_the_signal(live: Live) -> None:
     assert run.finish() == 1
     assert "worker 1 (generation 0) was killed by SIGKILL" in run.text()[1]
     assert run.summary()["status"] == "failed"
+    (path,) = run.checkpoints()
+    assert load_checkpoint(path).meta["iteration"] == run.summary()["iterations"]
 
 
 def test_deterministic_implies_stop(live: Live) -> None:
