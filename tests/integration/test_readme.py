@@ -1,0 +1,33 @@
+"""The README's own examples, run as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
+    text = README.read_text()
+    for language, name in (("python", "my_app.py"), ("yaml", "my_app.yaml")):
+        (block,) = (b for b in re.findall(rf"```{language}\n(.*?)```", text, re.S) if name in b)
+        (tmp_path / name).write_text(block)
+    line = [sys.executable, "my_app.py", "appo.rollout.steps_per_env=8", "appo.ppo.gamma=0.8"]
+    line += ["appo.experiment.max_iterations=2", "hydra.run.dir=."]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "my_logs" / "pendulum-v1").iterdir()
+    agent = (run / "params" / "agent.yaml").read_text()
+    assert "gamma: 0.8" in agent
+    assert "num_mini_batches: 4" in agent, "what env=gym_pendulum recommends"
+
+
+def test_every_command_and_link_names_something_that_exists() -> None:
+    text = README.read_text()
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (README.parent / path).exists(), path
+    for script in re.findall(r"scripts/\w+\.sh", text):
+        assert (README.parent / script).exists(), script
+    envs = {p.stem for p in (README.parent / "isaac_hydra_ext/conf/env").glob("*.yaml")}
+    assert set(re.findall(r"`((?:gym|mjlab)_\w+)", text)) == envs
