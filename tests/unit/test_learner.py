@@ -92,20 +92,24 @@ def test_every_epoch_has_its_own_order_and_the_same_seed_the_same_weights() -> N
     assert not torch.equal(flats[0], flats[2])
 
 
-def hand_filled(**knobs: Any) -> tuple[Learner, Slot]:
-    """A learner with one loaded slot of T = 3, B = 1, whose critic says 2 everywhere.
+def hand_filled(values: tuple[float, ...] = (2, 4, 6, 8), **knobs: Any) -> tuple[Learner, Slot]:
+    """A learner and a slot of T = 3, B = 1, whose critic says `values`, then the one after.
 
-    Rewards are 1, 2, 3; the episode is cut off after the second step.
+    The critic is its first input. Rewards are 1, 2, 3; the episode is cut off after the second.
     """
     settings = {"gamma": 0.5, "lam": 0.0, "value_clip": None, "batch_size": 3, **FIXED}
     config = run_config(1, rollout={"steps_per_env": 3}, ppo=settings)
     spec = env_spec(1, **knobs)
     learner = Learner(config, spec, CPU)
     with torch.no_grad():
-        learner.policy.critic[-1].weight.zero_()
-        learner.policy.critic[-1].bias.fill_(2.0)
+        for layer in learner.policy.critic:
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.zero_()
+                layer.bias.zero_()
+                layer.weight[0, 0] = 1.0  # ELU is the identity above 0
     layout = SlotLayout(spec, 3, torch.float32)
     slot = Slot.map(layout, np.zeros(layout.nbytes, np.uint8))
+    slot.obs["policy"][:, 0, 0] = torch.tensor(values)
     slot.reward_TB[:, 0] = torch.tensor([1.0, 2.0, 3.0])
     slot.truncated_TB[1, 0] = True
     slot.behavior_log_prob_TB.copy_(
@@ -117,42 +121,47 @@ def hand_filled(**knobs: Any) -> tuple[Learner, Slot]:
     return learner, slot
 
 
-def test_a_truncation_without_final_observations_bootstraps_from_its_own_state() -> None:
-    # targets: 1 + .5*2 = 2;  2 + .5*V(s_1) = 3;  3 + .5*2 = 4. Errors 0, 1, 2: mean 5/3.
-    learner, slot = hand_filled(has_final_obs=False)
+def value_loss(learner: Learner, slot: Slot) -> float:
     learner.load([slot])
-    assert learner.update(0)["Loss/value"] == pytest.approx(5 / 3, rel=1e-6)
+    return learner.update(0)["Loss/value"]
+
+
+# V is 2, 4, 6 and 8 after. Without the end: targets 1 + .5*4 = 3 (error 1) and 3 + .5*8 = 7
+# (error 1) for the first and the last step; the second step's is the tests' subject.
+
+
+def test_a_truncation_without_final_observations_bootstraps_from_its_own_state() -> None:
+    # 2 + .5*V(s_1) = 4: error 0; V of the next episode's first observation would give 5.
+    learner, slot = hand_filled(has_final_obs=False)
+    assert value_loss(learner, slot) == pytest.approx(2 / 3, rel=1e-6)
 
 
 def test_a_truncation_of_a_finite_horizon_does_not_bootstrap() -> None:
-    # targets 2, 2, 4: errors 0, 0, 2: mean 4/3.
+    # 2: error 2, squared 4.
     learner, slot = hand_filled(has_final_obs=False, finite_horizon=True)
-    learner.load([slot])
-    assert learner.update(0)["Loss/value"] == pytest.approx(4 / 3, rel=1e-6)
+    assert value_loss(learner, slot) == pytest.approx(6 / 3, rel=1e-6)
 
 
 def test_a_truncation_bootstraps_from_its_final_observation() -> None:
-    # A critic that is its first input: 0 everywhere but 10 at the final observation.
-    # targets 1, 2 + .5*10 = 7, 3: errors 1, 49, 9: mean 59/3.
+    # V(final) = 10: 2 + .5*10 = 7: error 3, squared 9.
     learner, slot = hand_filled()
-    with torch.no_grad():
-        for layer in learner.policy.critic:
-            if isinstance(layer, torch.nn.Linear):
-                layer.weight.zero_()
-                layer.bias.zero_()
-                layer.weight[0, 0] = 1.0  # ELU is the identity above 0
     assert slot.final_index_C2 is not None
     slot.header["final_count"] = 1
     slot.final_index_C2[0] = torch.tensor([1, 0])
     slot.final_obs["policy"][0, 0] = 10.0
     slot.final_obs["policy"][1:] = float("nan")  # beyond the count nothing is read
-    learner.load([slot])
-    assert learner.update(0)["Loss/value"] == pytest.approx(59 / 3, rel=1e-6)
+    assert value_loss(learner, slot) == pytest.approx(11 / 3, rel=1e-6)
+
+
+def test_an_end_for_both_reasons_does_not_bootstrap() -> None:
+    learner, slot = hand_filled()
+    slot.terminated_TB[1, 0] = True
+    assert value_loss(learner, slot) == pytest.approx(6 / 3, rel=1e-6)
 
 
 def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> None:
     # behaviour log-probs lower by log 1.5 and log 8: weights 1.5, 1 and min(8, 2) = 2.
-    learner, slot = hand_filled(has_final_obs=False)
+    learner, slot = hand_filled((2, 2, 2, 2), has_final_obs=False)
     slot.behavior_log_prob_TB[0] -= torch.tensor(1.5).log()
     slot.behavior_log_prob_TB[2] -= torch.tensor(8.0).log()
     learner.load([slot])
@@ -163,5 +172,6 @@ def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> Non
     assert metrics["Async/effective_sample_size"] == pytest.approx(20.25 / 7.25 / 3, rel=1e-5)
     assert metrics["Async/truncated_weights"] == pytest.approx(1 / 3)
     assert metrics["Loss/ratio_error"] == pytest.approx(7.0, rel=1e-4)
-    # Advantages (0, 1, 2) become (-s, 0, s), s = sqrt(1.5): minus the mean of 1.5*-s and 2*s.
+    # V is 2: advantages 1+1-2, 2+1-2, 3+1-2 = (0, 1, 2) become (-s, 0, s), s = sqrt(1.5):
+    # minus the mean of 1.5 * -s and 2 * s.
     assert metrics["Loss/surrogate"] == pytest.approx(-0.5 * 1.5**0.5 / 3, rel=1e-4)

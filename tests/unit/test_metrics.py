@@ -103,6 +103,13 @@ def test_a_new_process_begins_new_partial_episodes_and_the_others_go_on() -> Non
     assert finished(tracker)[kept:] == [(102.0, 2), (3.0, 1)]
 
 
+def test_what_a_dead_process_had_collected_belongs_to_no_episode() -> None:
+    tracker = EpisodeTracker(1, 1, [False])
+    tracker.observe([slot_of([[100.0]])])
+    tracker.observe([slot_of([[2.0], [3.0]], ((1, 0),), generation=1)])
+    assert finished(tracker) == [(5.0, 2)]
+
+
 def test_the_mean_is_over_the_last_hundred() -> None:
     tracker = EpisodeTracker(1, 1, [False])
     for value in range(130):

@@ -1,0 +1,79 @@
+"""Evaluation: the checkpoint's own configuration, and whole episodes counted fairly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.evaluate import config_of, evaluate
+from isaac_hydra_ext.learner.learner import Learner
+
+from .builders import discrete, env_spec, run_config
+from .gym_samples import PREFIX, register
+from .test_config_refusals import loaded
+
+register()
+
+
+def checkpoint_of(config: RunConfig, tensors: dict[str, torch.Tensor] | None = None) -> Checkpoint:
+    meta = json.loads(json.dumps({"config": config.to_dict(), "iteration": 9}))
+    return Checkpoint(Path("some/model_9.safetensors"), tensors or {}, meta)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        (),
+        ("policy.hidden_dims=[256,128,64]",),  # a default, typed against env.appo's [64, 64]
+        ("policy.normalize_values=false",),
+        ("ppo.gamma=0.99", "ppo.batch_size=100"),
+    ],
+)
+def test_the_configuration_is_the_one_that_was_trained_with(typed: tuple[str, ...]) -> None:
+    trained = loaded("env=gym_pendulum", *typed)
+    found = config_of(checkpoint_of(trained))
+    assert found.policy == trained.policy
+    assert found.ppo == trained.ppo
+    assert found.rollout == trained.rollout
+
+
+def test_it_runs_on_this_machine_whatever_the_training_ran_on() -> None:
+    trained = loaded("env=gym_pendulum")
+    trained.experiment.device, trained.ppo.precision = "cuda:7", "bf16"
+    trained.experiment.output_dir = "/nowhere/at/all"
+    found = config_of(checkpoint_of(trained))
+    assert (found.experiment.device, found.ppo.precision) == ("cpu", "fp32")
+
+
+def counting(end: int) -> Checkpoint:
+    """A policy for an env whose step t is rewarded with t, and which lasts `end` <= 4 steps."""
+    env = {"id": f"{PREFIX}Counter-v0", "kwargs": {"end": end}}
+    config = run_config(env=env)
+    spec = env_spec(2, {"policy": ((2,), "float32")}, discrete(2))
+    learner = Learner(config, spec, torch.device("cpu"))
+    return checkpoint_of(config, dict(learner.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("end", "total", "length"), [(3, 6.0, 3.0), (4, 10.0, 4.0), (9, 10.0, 4.0)]
+)
+@pytest.mark.parametrize("episodes", [1, 5, 40])
+def test_whole_episodes_are_counted(end: int, total: int, length: int, episodes: int) -> None:
+    result = evaluate(counting(end), episodes, seed=0)
+    assert result["episodes"] == episodes
+    assert (result["mean_return"], result["std_return"]) == (total, 0.0)
+    assert (result["mean_length"], result["std_length"]) == (length, 0.0)
+    assert (result["iteration"], result["checkpoint"]) == (9, "some/model_9.safetensors")
+
+
+def test_no_episodes_and_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--episodes=0: must be at least 1"):
+        evaluate(counting(3), 0, seed=0)
+    checkpoint = counting(3)
+    checkpoint.tensors["policy.actor.0.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match=r"policy\.actor\.0\.bias is \(3,\), expected \(16,"):
+        evaluate(checkpoint, 1, seed=0)
