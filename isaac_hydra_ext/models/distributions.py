@@ -69,8 +69,8 @@ class Gaussian:
         low, high = torch.tensor(spec.low), torch.tensor(spec.high)
         finite = torch.isfinite(low) & torch.isfinite(high)
         if squash:
-            self.center = torch.where(finite, (low + high) / 2, 0.0)
-            self.scale = torch.where(finite, (high - low) / 2, 1.0)
+            self.center = torch.where(finite, low / 2 + high / 2, 0.0)
+            self.scale = torch.where(finite, high / 2 - low / 2, 1.0)
         else:
             limit = math.inf if clip is None else clip
             self.low, self.high = low.clamp(min=-limit), high.clamp(max=limit)

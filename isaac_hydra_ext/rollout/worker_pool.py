@@ -279,7 +279,8 @@ class WorkerPool:
     def _on_death(self, worker: WorkerHandle, how: str) -> None:
         """Replace a worker, or stop the run if that is not wanted, or not any more."""
         where = f"worker {worker.index} (generation {worker.generation}) {how}"
-        if not worker.built or not self._may_restart():
+        never_ran = not worker.built and worker.generation == 0
+        if never_ran or not self._may_restart():
             raise WorkerError(f"{where}; see its log in the run directory")
         now, budget = time.monotonic(), self._config.rollout.max_restarts
         self._restart_times = [t for t in self._restart_times if now - t < HOUR_S]

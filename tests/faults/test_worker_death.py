@@ -1,6 +1,7 @@
 """Workers that die, hang or raise."""
 
 import signal
+import time
 from collections.abc import Callable
 
 from live_run import LiveRun
@@ -28,6 +29,21 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_planned(live: Live) -> 
     assert summary["iterations"] == 400
     assert summary["worker_restarts"] == 2
     assert_counts_add_up(summary, deaths=2)
+
+
+def test_a_replacement_that_is_killed_while_it_starts_is_replaced_too(live: Live) -> None:
+    run = live("experiment.max_iterations=300")
+    run.wait_for_iteration(3)
+    first = set(run.workers())
+    run.workers()[0].send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while not (new := set(run.workers()) - first):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    new.pop().send_signal(signal.SIGKILL)  # importing torch takes longer than this
+    assert run.finish() == 0, run.text()
+    assert run.summary()["worker_restarts"] == 2
+    assert_counts_add_up(run.summary(), deaths=2)
 
 
 def test_stop_names_the_signal(live: Live) -> None:
