@@ -287,6 +287,8 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
         if ppo.num_mini_batches > config.n_buffer:
             raise ConfigError(f"ppo.num_mini_batches={ppo.num_mini_batches}: larger than {sizes}")
         ppo.batch_size = -(-config.n_buffer // ppo.num_mini_batches)
+        if (count := -(-config.n_buffer // ppo.batch_size)) != ppo.num_mini_batches:
+            notes.append(f"ppo.num_mini_batches {ppo.num_mini_batches} -> {count}: {sizes}")
     elif ppo.batch_size > config.n_buffer:
         if is_typed("ppo.batch_size", typed):
             raise ConfigError(

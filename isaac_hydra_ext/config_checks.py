@@ -4,6 +4,7 @@ Runs in the learner's process, before any worker exists. Each finding is a `Conf
 line: the key, what is wrong, what would be right.
 """
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -78,6 +79,8 @@ def check_bounds(config: "RunConfig") -> None:
                 )
             if isinstance(item, bool) or not isinstance(item, (int, float)):
                 continue
+            if item == math.inf:
+                raise ConfigError(f"{key}={item}: must be finite")
             # Written so that NaN fails every bound.
             if limits["ge"] is not None and not item >= limits["ge"]:
                 raise ConfigError(f"{key}={item}: must be at least {limits['ge']:g}")
@@ -95,8 +98,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     if is_typed("ppo.batch_size", typed) and is_typed("ppo.num_mini_batches", typed):
         raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
     for key in ("name", "run_name"):
-        name = getattr(config.experiment, key) or ""
-        if name in (".", "..") or any(c not in SAFE_NAME for c in name):
+        name = getattr(config.experiment, key)
+        if name is None or (key, name) == ("run_name", ""):
+            continue
+        if name.strip() in ("", ".", "..") or any(c not in SAFE_NAME for c in name):
             raise ConfigError(
                 f"experiment.{key}={name!r}: must be one plain directory name "
                 "(letters, digits, . _ - + =); set experiment.output_dir for the place"

@@ -8,6 +8,7 @@ Runs in one process of its own; a training is not disturbed by it.
 import argparse
 import json
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]
 
 def config_of(checkpoint: Checkpoint) -> RunConfig:
     """Return the configuration that a checkpoint was trained with."""
-    saved = checkpoint.meta["config"]
+    saved = deepcopy(checkpoint.meta["config"])
+    saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
     saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
     saved["ppo"]["precision"] = "fp32"
     return load_config(saved)

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 from gymnasium.vector import SyncVectorEnv
 
 from isaac_hydra_ext.config import EnvConfig
@@ -215,10 +216,10 @@ def _time_limit(env: gym.Env) -> Any:
     return None
 
 
-# What one step of these envs reads besides its action: (attribute, whether it is an array).
-_STATE_ATTRIBUTES: dict[str, Sequence[str]] = {
-    "PendulumEnv": ("state",),
-    "CartPoleEnv": ("state", "steps_beyond_terminated"),
+# What one step of these envs reads besides its action.
+_STATE_ATTRIBUTES: dict[type, Sequence[str]] = {
+    PendulumEnv: ("state",),
+    CartPoleEnv: ("state", "steps_beyond_terminated"),
 }
 # What gym.make wraps around every env; only TimeLimit has a state, its clock.
 _STATELESS_WRAPPERS = (
@@ -238,7 +239,7 @@ def _state_names(env: gym.Env) -> Sequence[str] | None:
         if type(layer) not in _STATELESS_WRAPPERS:
             return None
         layer = layer.env
-    return _STATE_ATTRIBUTES.get(type(env.unwrapped).__name__)
+    return _STATE_ATTRIBUTES.get(type(env.unwrapped))
 
 
 def _env_state(env: gym.Env) -> dict[str, Any]:

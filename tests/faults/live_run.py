@@ -32,7 +32,8 @@ class LiveRun:
 
     def workers(self) -> list[psutil.Process]:
         """Worker processes in the order they were started (the resource tracker is none)."""
-        found = [p for p in self.ps.children() if "spawn_main" in " ".join(p.cmdline())]
+        running = [p for p in self.ps.children() if p.status() != psutil.STATUS_ZOMBIE]
+        found = [p for p in running if "spawn_main" in " ".join(p.cmdline())]
         self.seen.update(found)
         return sorted(found, key=lambda p: p.create_time())
 
