@@ -55,7 +55,7 @@ TASKS = {
     "Mjlab-Cartpole-Balance": Task(
         (
             *("env=mjlab_cartpole_balance", "rollout.num_workers=0", "rollout.envs_per_worker=64"),
-            "experiment.max_iterations=250",
+            "experiment.max_iterations=150",
         ),
         45.0,
         num_envs=64,

@@ -35,7 +35,7 @@ from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import ConfigError, RunInterrupted, WorkerError
+from isaac_hydra_ext.errors import ConfigError, EnvError, RunInterrupted, WorkerError
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -243,7 +243,7 @@ class Run:
         """Wait for the iteration's rollouts; if they cannot come, save what has been learned."""
         try:
             return self.source.gather(iteration)
-        except WorkerError:
+        except (WorkerError, EnvError):
             if iteration > self.first:
                 self._save([None])
             raise
@@ -290,8 +290,10 @@ class Run:
         """Close the workers, which settles the counts, and write the last summary."""
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
-        self.source.close(0.0) if self.stop.at_once else self.source.close()
+        failures = self.source.close(0.0) if self.stop.at_once else self.source.close()
         self._summarize(self.status)
+        for failure in failures:
+            self.console.warn(failure)
 
     def _summarize(self, status: str) -> None:
         self.summary = write_summary(
@@ -322,7 +324,8 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     print(f"run: {run_dir}")
     print(f"tensorboard --logdir {run_dir}")
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
-    print(f"checkpoint: {newest}", flush=True)
+    print(f"checkpoint: {newest}")
+    print(f"evaluate: appo eval {run_dir}", flush=True)
     return summary["mean_return"]  # what a Hydra sweeper optimises
 
 

@@ -19,7 +19,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.rollout.buffer import Slot
-from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
 WINDOW = 100  # finished episodes that mean_return is over
 

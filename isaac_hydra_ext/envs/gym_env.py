@@ -88,7 +88,7 @@ class GymVecEnv:
             obs={name: _tensor_spec(name, space) for name, space in groups.items()},
             action=self._action_spec(self._vec.single_action_space),
             step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
-            max_episode_length=int(limit or 0),
+            max_episode_length=max(0, int(limit or 0)),  # Gymnasium 0.29 says -1 for none
             has_final_obs=True,
             has_state=all(_state_names(e) is not None for e in self._vec.envs),
         )

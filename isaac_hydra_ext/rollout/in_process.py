@@ -19,7 +19,7 @@ from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
-from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
 
 class InProcessCollector:
@@ -93,12 +93,13 @@ class InProcessCollector:
         """See `WorkerPool.release`."""
         self.counts.consumed += self._slots[0].reward_TB.numel()
 
-    def close(self, grace_s: float = 0.0) -> None:
-        """See `WorkerPool.close`."""
+    def close(self, grace_s: float = 0.0) -> list[str]:
+        """See `WorkerPool.close`; an env that fails to close raises here."""
         if self._collector is not None:
             self.counts.abandoned = self.counts.produced - self.counts.consumed
             self._collector.env.close()
             self._collector = None
+        return []
 
 
 def _no_heartbeat(steps: int) -> None:

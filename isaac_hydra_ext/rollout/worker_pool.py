@@ -9,11 +9,8 @@ slots of a worker never hold more than it may be ahead.
 import os
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +26,11 @@ from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn_worker
 from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.worker_handle import RolloutCounts, SlotState, WorkerHandle
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
 HOUR_S = 3600.0
-
-
-class SlotState(Enum):
-    """Where a slot is in its life. FREE -> WRITING -> READY -> TRAINING -> FREE."""
-
-    FREE = "free"
-    WRITING = "writing"
-    READY = "ready"
-    TRAINING = "training"
-
-
-@dataclass
-class WorkerHandle:
-    """What the learner knows of one worker's place."""
-
-    index: int
-    generation: int
-    process: SpawnProcess
-    pipe: connection.Connection
-    started: float  # time.monotonic() of the spawn
-    built: bool = False
-    closed: bool = False
-    granted: dict[int, Message] = field(default_factory=dict)  # iteration -> COLLECT, not READY
-    ready: dict[int, int] = field(default_factory=dict)  # iteration -> slot
-    states: list[SlotState] = field(default_factory=list)
-
-
-@dataclass
-class RolloutCounts:
-    """Samples [transitions] over the run; produced = consumed + abandoned at its end."""
-
-    produced: int = 0
-    consumed: int = 0
-    abandoned: int = 0
-    restarts: int = 0
 
 
 class WorkerPool:
@@ -78,6 +41,7 @@ class WorkerPool:
         self.counts = RolloutCounts()
         self._block = make_shared_block()
         self._restart_times: list[float] = []
+        self._deaths: list[str] = []
         self._closed = False
         self._workers = [self._spawn(w, 0) for w in range(num_workers)]
         self._description: TaskDescription | None = None
@@ -96,7 +60,7 @@ class WorkerPool:
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
         self._config = config
-        self._say(self._workers[0], Kind.DESCRIBE, body={"env": config.to_dict()["env"]})
+        self._ask(self._workers[0], Kind.DESCRIBE, {"env": config.to_dict()["env"]})
         self._wait_handshake([0], lambda worker: self._description is not None)
         assert self._description is not None
         return self._description
@@ -121,8 +85,7 @@ class WorkerPool:
             self._build_bodies.append(body)
         for group in ([0], list(everyone)[1:]):
             for w in group:
-                self._workers[w].started = time.monotonic()
-                self._say(self._workers[w], Kind.BUILD, body=self._build_bodies[w])
+                self._ask(self._workers[w], Kind.BUILD, self._build_bodies[w])
             self._wait_handshake(group, lambda worker: worker.built)
         assert self._spec is not None
         return self._spec
@@ -223,20 +186,24 @@ class WorkerPool:
         woken = connection.wait([*pipes, *sentinels], timeout)
         for worker in {id(w): w for w in map({**pipes, **sentinels}.get, woken) if w}.values():
             dead = worker.process.sentinel in woken
-            self._drain(worker)  # a dead worker's last words come first, and count
+            for message in self._received(worker):  # a dead one's last words come first, and count
+                self._on_message(worker, message)
             replaced = self._workers[worker.index] is not worker
             if dead and not worker.closed and not replaced:
                 self._on_death(worker, describe_exit(worker.process))
         self._check_hung()
 
-    def _drain(self, worker: WorkerHandle) -> None:
-        try:
-            while worker.pipe.poll(0):
+    def _received(self, worker: WorkerHandle) -> Iterator[Message]:
+        """Yield what has come from a worker, without waiting."""
+        while True:
+            try:
+                if not worker.pipe.poll(0):
+                    return
                 message = Message.receive(worker.pipe)
-                if message.generation == worker.generation:
-                    self._on_message(worker, message)
-        except (EOFError, OSError):
-            return  # the process is ending; its sentinel says so
+            except (EOFError, OSError):
+                return  # the process is ending; its sentinel says so
+            if message.generation == worker.generation:
+                yield message
 
     def _on_message(self, worker: WorkerHandle, message: Message) -> None:
         if message.kind is Kind.READY:
@@ -246,13 +213,14 @@ class WorkerPool:
             self.counts.produced += self._rollout_size
         elif message.kind is Kind.DESCRIBED:
             self._description = TaskDescription(**message.body)
+            worker.asked = None
         elif message.kind is Kind.BUILT:
             spec = EnvSpec.from_json(message.body["spec"])
             if self._spec is not None and spec != self._spec:
                 raise WorkerError(
                     f"worker {worker.index}: its env differs from worker 0's: {spec}, {self._spec}"
                 )
-            self._spec, worker.built = spec, True
+            self._spec, worker.built, worker.asked = spec, True, None
             self._random_start[worker.index] = bool(message.body["random_start"])
         elif message.kind is Kind.CLOSED:
             worker.closed = True
@@ -282,11 +250,13 @@ class WorkerPool:
         never_ran = not worker.built and worker.generation == 0
         if never_ran or not self._may_restart():
             raise WorkerError(f"{where}; see its log in the run directory")
+        self._deaths.append(where)
         now, budget = time.monotonic(), self._config.rollout.max_restarts
         self._restart_times = [t for t in self._restart_times if now - t < HOUR_S]
         if len(self._restart_times) >= budget:
             raise WorkerError(
-                f"{where}; rollout.max_restarts={budget} replacements in an hour are used up"
+                f"rollout.max_restarts={budget} replacements in an hour are used up: "
+                + "; ".join(self._deaths)
             )
         self._restart_times.append(now)
         self._replace(worker)
@@ -296,15 +266,13 @@ class WorkerPool:
         kill_group(worker.process)
         worker.pipe.close()
         self.counts.restarts += 1
-        partial = self._status[worker.index]["steps"] * self._spec.num_envs if self._spec else 0
         if worker.granted:  # else it died between two rollouts
-            self.counts.produced += int(partial)
-            self.counts.abandoned += int(partial)
+            self._abandon_partial(worker)
         self._status[worker.index] = (0, 0)
         new = self._spawn(worker.index, worker.generation + 1)
         new.ready, new.states = worker.ready, worker.states
         self._workers[worker.index] = new
-        self._say(new, Kind.BUILD, body={**self._build_bodies[worker.index], "resume_from": ""})
+        self._ask(new, Kind.BUILD, {**self._build_bodies[worker.index], "resume_from": ""})
         self._say_attach(new)
         for iteration, order in sorted(worker.granted.items()):
             order = Message(
@@ -318,7 +286,7 @@ class WorkerPool:
         """Kill what has been silent for too long; its sentinel then reports the death."""
         now, rollout = time.monotonic(), self._config.rollout
         for worker in self._workers:
-            if worker.built and self._memory is not None:
+            if worker.asked is None and self._memory is not None:
                 beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
                 if beat and worker.granted and now - beat > rollout.heartbeat_timeout_s:
                     kill_group(worker.process)
@@ -326,13 +294,13 @@ class WorkerPool:
                         worker,
                         f"was silent for {now - beat:.0f} s (heartbeat_timeout_s) and killed",
                     )
-            elif not worker.built and now - worker.started > rollout.startup_timeout_s:
+            elif worker.asked and now - worker.asked > rollout.startup_timeout_s:
                 raise HandshakeTimeoutError(
                     f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
                     "raise rollout.startup_timeout_s if it needs longer"
                 )
 
-    def _wait_handshake(self, group: Sequence[int], done: Any) -> None:
+    def _wait_handshake(self, group: Sequence[int], done: Callable[[WorkerHandle], bool]) -> None:
         while not all(done(self._workers[w]) for w in group):
             self._pump(POLL_S)
 
@@ -340,7 +308,12 @@ class WorkerPool:
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
         process, pipe = spawn_worker(self._block, index, generation)
-        return WorkerHandle(index, generation, process, pipe, time.monotonic())
+        return WorkerHandle(index, generation, process, pipe)
+
+    def _ask(self, worker: WorkerHandle, kind: Kind, body: dict[str, Any]) -> None:
+        """Ask for something that `rollout.startup_timeout_s` limits."""
+        worker.asked = time.monotonic()
+        self._say(worker, kind, body=body)
 
     def _say(self, worker: WorkerHandle, kind: Kind, **fields: Any) -> None:
         self._send(worker, Message(kind, worker.generation, **fields))
@@ -356,30 +329,54 @@ class WorkerPool:
             worker.states = [SlotState.FREE] * (self._config.rollout.max_policy_lag + 1)
         self._say(worker, Kind.ATTACH, body={"name": self._block.name})
 
-    def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
+    def close(self, grace_s: float = CLOSE_GRACE_S) -> list[str]:
         """End all workers: CLOSE, then SIGTERM, then SIGKILL to their whole groups.
 
         Args:
             grace_s: Seconds between one step and the next; 0 kills at once.
+
+        Returns:
+            One line for each env that did not say CLOSED: an exit code proves nothing, as a
+            simulator may end its process with 0 whatever has happened.
         """
         if self._closed:
-            return
+            return []
         self._closed = True
         for worker in self._workers:
-            self.counts.abandoned += self._rollout_size * len(worker.ready) if self._spec else 0
-            if worker.granted and self._memory is not None and self._spec is not None:
-                partial = int(self._status[worker.index]["steps"]) * self._spec.num_envs
-                self.counts.produced += partial
-                self.counts.abandoned += partial
             self._say(worker, Kind.CLOSE)
         deadline = time.monotonic() + grace_s
         for worker in self._workers:
             if worker.built:  # the others have no env to close
                 worker.process.join(max(0.0, deadline - time.monotonic()))
+        failures = []
         for worker in self._workers:
             if worker.built and worker.process.is_alive():
                 os.kill(worker.process.pid or 0, signal.SIGTERM)
                 worker.process.join(grace_s)
             kill_group(worker.process)
+            self._settle(worker)
             worker.pipe.close()
+            if worker.built and not worker.closed and grace_s:
+                how = describe_exit(worker.process)
+                failures.append(f"worker {worker.index} did not close its env: it {how}")
         self._block.close()
+        return failures
+
+    def _settle(self, worker: WorkerHandle) -> None:
+        """Read an ended worker's last messages, and count what the learner will not train on."""
+        for message in self._received(worker):
+            if message.kind is Kind.READY:
+                self._on_message(worker, message)
+            worker.closed = worker.closed or message.kind is Kind.CLOSED
+        if self._memory is None:
+            return
+        self.counts.abandoned += self._rollout_size * len(worker.ready)
+        if worker.granted:
+            self._abandon_partial(worker)
+
+    def _abandon_partial(self, worker: WorkerHandle) -> None:
+        """Count the steps of an unfinished rollout; they are never learned from."""
+        assert self._spec is not None
+        partial = int(self._status[worker.index]["steps"]) * self._spec.num_envs
+        self.counts.produced += partial
+        self.counts.abandoned += partial

@@ -1,6 +1,5 @@
 """A resumed run goes on where the first one stopped."""
 
-import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import pytest
 import torch
 from test_determinism import Train, assert_bit_identical
 
+from isaac_hydra_ext.checkpoint import load_checkpoint
 from isaac_hydra_ext.config import load_config
 from isaac_hydra_ext.envs.gym_env import GymVecEnv
 from isaac_hydra_ext.learner.learner import Learner
@@ -26,9 +26,7 @@ def test_n_plus_n_equals_2n_to_the_last_bit(
     tiny = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16"]
     done = command(*tiny, *common, "experiment.max_iterations=10", f"resume={first}")
     assert done.returncode == 0, done.stderr
-    resumed = Path(done.stdout.split("checkpoint: ")[-1].strip())
-    from isaac_hydra_ext.checkpoint import load_checkpoint
-
+    resumed = Path(done.stdout.split("checkpoint: ")[-1].splitlines()[0])
     second = load_checkpoint(resumed)
     assert_bit_identical(whole, second)
     assert second.meta["episodes"] == whole.meta["episodes"]
@@ -39,7 +37,6 @@ def test_n_plus_n_equals_2n_to_the_last_bit(
 def test_an_async_run_loads_all_learner_state(train_run: Train) -> None:
     saved = train_run("experiment.max_iterations=3", "rollout.num_workers=1")
     config = load_config(saved.meta["config"])
-    config = dataclasses.replace(config)
     learner = Learner(config, GymVecEnv(config.env, 4).spec, torch.device("cpu"))
     learner.load_state_dict(saved.tensors)
     state = learner.state_dict()

@@ -8,7 +8,7 @@ import torch
 
 from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.worker_pool import RolloutCounts
+from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
 from .builders import env_spec
 
