@@ -1,0 +1,306 @@
+"""Nothing from outside is run, nothing secret gets out, and nonsense is told as our own error."""
+
+import ast
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from live_run import LiveRun
+from omegaconf import OmegaConf
+
+import isaac_hydra_ext
+from isaac_hydra_ext.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from isaac_hydra_ext.config import RunConfig, all_knobs, complete, load_config
+from isaac_hydra_ext.errors import CheckpointError, ConfigError
+
+Live = Callable[..., LiveRun]
+PACKAGE = Path(isaac_hydra_ext.__file__).parent
+UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+UNSAFE_CALLS = {
+    *("eval", "exec", "compile", "__import__", "torch.load", "yaml.load", "yaml.unsafe_load"),
+    *("os.system", "os.popen", "numpy.load", "np.load", "subprocess.getoutput"),
+}
+
+
+def fuzz(max_examples: int) -> settings:
+    """The same inputs every time, and nothing kept between runs."""
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+# ---------------------------------------------------------------- the source
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def unsafe(source: str) -> Iterator[str]:
+    """What in a module could run data as code."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names] + [str(node.module)]
+        yield from (n for n in names if n in UNSAFE_CALLS or n.split(".")[0] in UNSAFE_MODULES)
+        if isinstance(node, ast.Call):
+            name = dotted(node.func)
+            if name in UNSAFE_CALLS or name.endswith((".recv", ".instantiate")):
+                yield name  # `Connection.recv` unpickles
+        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
+            yield node.arg
+
+
+def test_no_module_of_the_package_can_run_data_as_code() -> None:
+    modules = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "hydra_plugins").rglob("*.py")]
+    assert len(modules) > 30
+    found = {str(path): list(unsafe(path.read_text())) for path in modules}
+    assert {path: what for path, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from dill import loads", "import os, marshal", "x = torch.load(f)"),
+        *("yaml.load(f)", "eval('1')", "exec(s)", "run(s, shell=True)", "np.load(f)"),
+        *("from torch import load", "pipe.recv()", "hydra.utils.instantiate(cfg)"),
+    ],
+)
+def test_the_scan_sees(line: str) -> None:
+    assert list(unsafe(f"def f():\n    {line}\n"))
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+class Bomb:
+    """Leaves a marker where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:  # noqa: D105
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch.save"])
+def test_a_pickle_named_as_a_checkpoint_is_refused_and_not_run(tmp_path: Path, how: str) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "run/checkpoints/model_5.safetensors"
+    path.parent.mkdir(parents=True)
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(marker)))
+    else:
+        torch.save({"weights": Bomb(marker)}, path)
+    for resume in (path, path.parent.parent):
+        with pytest.raises(CheckpointError, match=r"model_5\.safetensors"):
+            find_checkpoint(str(resume), tmp_path)
+    assert not marker.exists()
+    # It does what it is feared for.
+    if how == "pickle":
+        pickle.loads(path.read_bytes())
+    else:
+        with path.open("rb") as f:  # newer torch looks at a path's suffix
+            torch.load(f, weights_only=False)
+    assert marker.exists()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    tensors = {"policy.a": torch.arange(6.0).view(2, 3), "lr": torch.tensor(0.1)}
+    meta = {"env_steps": 1, "config": {"x": [1, "ü"]}, "spec": {}, "env_states": None}
+    path = save_checkpoint(tmp_path_factory.mktemp("good"), 1, tensors, meta)
+    assert load_checkpoint(path).meta["iteration"] == 1
+    return path.read_bytes()
+
+
+@fuzz(700)
+@given(data=st.binary(max_size=400), prefix=st.integers(0, 40), header=st.booleans())
+def test_random_bytes_are_no_checkpoint(
+    tmp_path: Path, good: bytes, data: bytes, prefix: int, header: bool
+) -> None:
+    path = tmp_path / "model_1.safetensors"
+    content = good[:prefix] + data
+    if header:  # a length that is right, and JSON that may not be
+        text = b'{"__metadata__":{"isaac_hydra_ext":"' + data.hex().encode() + b'"}}'
+        content = len(text).to_bytes(8, "little") + text
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+
+
+@fuzz(700)
+@given(data=st.data())
+def test_a_truncated_or_altered_checkpoint_is_refused(
+    tmp_path: Path, good: bytes, data: st.DataObject
+) -> None:
+    path = tmp_path / "model_1.safetensors"
+    content = bytearray(good[: data.draw(st.integers(0, len(good)))])
+    for _ in range(data.draw(st.integers(0, 3))):
+        if content:
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] = data.draw(st.integers(0, 255))
+    assume(bytes(content) != good)
+    path.write_bytes(content)
+    # A blank in the header, or another key's order, changes no value: what loads must be equal.
+    try:
+        loaded = load_checkpoint(path)
+    except CheckpointError as e:
+        assert str(path) in str(e)
+    else:
+        path.write_bytes(good)
+        original = load_checkpoint(path)
+        assert loaded.meta == original.meta
+        assert all(torch.equal(t, original.tensors[k]) for k, t in loaded.tensors.items())
+        assert loaded.tensors.keys() == original.tensors.keys()
+
+
+# ---------------------------------------------------------------- configuration
+
+leaves = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats()),
+    *(st.text(max_size=20), st.binary(max_size=5)),
+    *map(st.sampled_from, (["auto", "???", "${ppo.lr}", "${", "cuda:0", "gae", "..", "nan"],)),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = [key for key, _, _ in all_knobs()]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+@fuzz(400)
+@given(overrides=st.dictionaries(st.sampled_from([*KEYS, "ppo", "env", "x.y"]), values, max_size=3))
+def test_any_value_anywhere_is_accepted_whole_or_a_config_error(
+    tmp_path: Path, overrides: dict[str, Any]
+) -> None:
+    cfg: dict[str, Any] = {"env": {"id": "Pendulum-v1"}}
+    try:
+        for key, value in overrides.items():
+            cfg = OmegaConf.to_container(OmegaConf.merge(cfg, nested(key, value)))  # type: ignore
+    except Exception:
+        assume(False)  # not something that a composition can give
+    try:
+        config = load_config(cfg, [f"{key}=x" for key in overrides])
+        complete(config, 8, [])
+    except ConfigError as e:
+        assert str(e)
+    else:
+        assert isinstance(config, RunConfig)
+        assert 0 < config.ppo.lr < float("inf")
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[None]:
+    with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
+        yield
+
+
+@fuzz(100)
+@given(
+    key=st.sampled_from(KEYS),
+    sign=st.sampled_from(["", "+", "++", "~"]),
+    text=st.text(st.characters(max_codepoint=0x2FF, exclude_characters="\0~"), max_size=12),
+)
+def test_any_typed_override_is_accepted_or_refused_by_hydra_or_by_us(
+    composer: None, key: str, sign: str, text: str
+) -> None:
+    typed = f"{sign}{key}={text}"
+    try:
+        load_config(compose("train_appo", overrides=[typed]), [typed])
+    except (HydraException, ConfigError) as e:
+        assert str(e)
+
+
+@pytest.mark.parametrize("name", ["../up", "/abs", "a/b", "..", ".", "a\\b", "a\0b", "a\nb", "  "])
+@pytest.mark.parametrize("key", ["name", "run_name"])
+@pytest.mark.parametrize("through", ["typed", "env.appo"])
+def test_names_that_leave_the_run_directory_are_refused(name: str, key: str, through: str) -> None:
+    cfg: dict[str, Any] = {"env": {"id": "Pendulum-v1"}}
+    if through == "typed":
+        cfg["experiment"] = {key: name}
+    else:
+        cfg["env"]["appo"] = {"experiment": {key: name}}
+    with pytest.raises(ConfigError, match=f"experiment.{key}"):
+        load_config(cfg)
+
+
+TARGET_FILES = {
+    "env/evil.yaml": "id: Pendulum-v1\nkwargs: {x: {_target_: os.mkdir, path: MARKER}}",
+    "policy/evil.yaml": "_target_: os.mkdir\npath: MARKER",
+    "experiment/evil.yaml": "defaults: [default, _self_]\nname: ../../evil",
+}
+
+
+def test_a_users_yaml_can_neither_name_code_nor_leave_the_output_directory(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    running = []
+    for file, text in TARGET_FILES.items():
+        group, path = file.split("/")[0], tmp_path / "conf" / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text.replace("MARKER", str(marker)))
+        line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
+        line += ["--config-dir", str(tmp_path / "conf")]
+        line += [f"{group}=evil", f"experiment.output_dir={tmp_path}/logs"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append((file, subprocess.Popen(line, cwd=tmp_path, text=True, **pipes)))
+    for file, process in running:
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 2, (file, error)
+        told = error.strip()
+        assert len(told.splitlines()) == 1, told
+        assert told.startswith("error: "), told
+        assert ("experiment.name" if "experiment" in file else "_target_") in told
+    assert not marker.exists()
+    assert not (tmp_path / "logs").exists()
+    assert not list(tmp_path.parent.rglob("evil"))
+
+
+# ---------------------------------------------------------------- what a run writes
+
+
+def test_a_run_writes_no_environment_variable_and_no_file_wider_than_the_umask(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "canary-1b7e-not-to-be-seen"
+    monkeypatch.setenv("SOME_API_TOKEN", canary)
+    monkeypatch.setenv("HYDRA_TEST_PASSWORD", canary)
+    before = os.umask(0o077)
+    try:
+        run = live("experiment.max_iterations=2", "checkpoint.every=1")
+    finally:
+        os.umask(before)
+    assert run.finish() == 0, run.text()
+    assert canary not in "".join(run.text())
+    files = [p for p in run.logs.rglob("*") if p.is_file()]
+    assert len(files) > 8 and any(".safetensors" in p.name for p in files)
+    assert [p for p in files if canary.encode() in p.read_bytes()] == []
+    wide = [p for p in run.logs.rglob("*") if stat.S_IMODE(p.stat().st_mode) & 0o077]
+    assert wide == []
