@@ -6,6 +6,7 @@ Ten seeds, each trained with L = 0 and with L = 1; `rollout.deterministic=true` 
 exactly L and the sample counts independent of timing, so that runs may share the machine.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from benchmarks.common import markdown, run_benchmark, train
 
 SEEDS = tuple(range(1, 11))
 LAGS = (0, 1)
-PARALLEL_RUNS = 2
+PARALLEL_RUNS = os.cpu_count() or 2
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 WINDOW = 100  # finished episodes that the mean return is over
@@ -50,7 +51,7 @@ class Task:
 
 TASKS = {
     "Pendulum-v1": Task(("env=gym_pendulum",), -200.0, num_envs=32, episode_length=200),
-    # In one process (W = 0), as two such runs at a time are faster than two workers each. A policy
+    # In one process (W = 0), as that many runs at a time are faster than workers in each. A policy
     # that has learned nothing gets 9 and one that has learned all 49: nine tenths of the way.
     "Mjlab-Cartpole-Balance": Task(
         (
@@ -65,7 +66,7 @@ TASKS = {
 
 
 def measure(tasks: dict[str, Task], quick: bool) -> dict[str, Any]:
-    """Train every task, seed and lag; two runs at a time."""
+    """Train every task, seed and lag; as many at a time as there are cores."""
     seeds = SEEDS[:2] if quick else SEEDS
     short = ("experiment.max_iterations=5",) if quick else ()
     results = {}

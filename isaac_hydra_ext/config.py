@@ -119,7 +119,7 @@ class PPOConfig:
     value_clip: float | None = knob(0.2, "clip of the value's move per iteration; null: off", gt=0)
     entropy_coef: float = knob(0.005, "weight of the entropy bonus", ge=0)
     value_coef: float = knob(1.0, "weight of the (not halved) squared value error", ge=0)
-    max_grad_norm: float = knob(1.0, "global gradient norm clip", gt=0)
+    max_grad_norm: float = knob(1.0, "gradient norm clip, of actor and critic apart", gt=0)
     normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
     advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
     rho_bar: float = knob(1.0, "V-trace: truncation of rho in delta", gt=0)

@@ -21,7 +21,15 @@ from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.seeding import Stream, make_generator
 
 LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
-MINIBATCH_METRICS = ("surrogate", "value", "entropy", "kl", "clip_fraction", "grad_norm")
+MINIBATCH_METRICS = (
+    "surrogate",
+    "value",
+    "entropy",
+    "kl",
+    "clip_fraction",
+    "actor_norm",
+    "critic_norm",
+)
 
 
 class Learner:
@@ -51,9 +59,18 @@ class Learner:
             device,
         )
         # One parameter over all parameters' memory, and one gradient over all gradients': the
-        # optimizer, the norm and the clip are then a handful of operations.
+        # optimizer is then one operation. Two more over the actor's part and the critic's, which
+        # are clipped apart, as in rsl_rl 5: a large value error must not shrink the actor's step.
         self._parameters = torch.nn.Parameter(self.policy.flat[: self.policy.num_params])
         self._parameters.grad = torch.zeros_like(self._parameters)
+        self._networks = []
+        for part in (
+            slice(0, self.policy.num_actor_params),
+            slice(self.policy.num_actor_params, None),
+        ):
+            network = torch.nn.Parameter(self._parameters.data[part])
+            network.grad = self._parameters.grad[part]
+            self._networks.append(network)
         offset = 0
         for p in self.policy.parameters():
             p.grad = self._parameters.grad[offset : offset + p.numel()].view(p.shape)
@@ -209,8 +226,8 @@ class Learner:
         assert self._parameters.grad is not None
         self._parameters.grad.zero_()
         loss.total.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_([self._parameters], ppo.max_grad_norm)
-        finite = torch.isfinite(loss.total.detach()) & torch.isfinite(grad_norm)
+        norms = [torch.nn.utils.clip_grad_norm_(n, ppo.max_grad_norm) for n in self._networks]
+        finite = torch.isfinite(torch.stack([loss.total.detach(), *norms])).all()
         torch.maximum(bad, 1.0 - finite.float(), out=bad)
         torch.maximum(stop, bad, out=stop)
         if ppo.stop_kl is not None:
@@ -220,7 +237,7 @@ class Learner:
         self._optimizer.step()
         policy.keep_std_positive()
         return torch.stack(
-            [loss.surrogate, loss.value, loss.entropy, loss.kl, loss.clip_fraction, grad_norm]
+            [loss.surrogate, loss.value, loss.entropy, loss.kl, loss.clip_fraction, *norms]
         )
 
     def _adapt_lr(self, kl: torch.Tensor, stop: torch.Tensor) -> None:
@@ -257,8 +274,8 @@ class Learner:
             )
         names = [
             *("Loss/surrogate", "Loss/value", "Loss/entropy", "Policy/kl", "Policy/clip_fraction"),
-            *("Loss/grad_norm", *diagnostics, "Policy/mean_std", "Loss/learning_rate"),
-            *("Loss/minibatch_steps", "Loss/stopped_early"),
+            *("Loss/actor_grad_norm", "Loss/critic_grad_norm", *diagnostics, "Policy/mean_std"),
+            *("Loss/learning_rate", "Loss/minibatch_steps", "Loss/stopped_early"),
         ]
         self.policy.update_statistics(self.batch.obs_N, target_N)
         return dict(zip(names, values[:-1], strict=True))

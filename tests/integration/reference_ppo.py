@@ -116,7 +116,8 @@ class ReferencePPO:
             self.adapt(float(kl.sum(-1).mean().detach()))
             self.adam.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.parameters, s.max_grad_norm)
+            nn.utils.clip_grad_norm_([*self.actor.parameters(), self.std], s.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.critic.parameters(), s.max_grad_norm)
             self.adam.step()
             for name, x in zip(
                 sums, (surrogate, value_loss, entropy, kl.sum(-1).mean()), strict=True

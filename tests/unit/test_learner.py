@@ -66,7 +66,9 @@ def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], tor
         )
         optimizer.zero_grad()
         loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), config.ppo.max_grad_norm)
+        actor = [p for name, p in policy.named_parameters() if not name.startswith("critic.")]
+        for network in (actor, policy.critic.parameters()):
+            torch.nn.utils.clip_grad_norm_(network, config.ppo.max_grad_norm)
         optimizer.step()
     return sizes, policy.flat[: policy.num_params]
 
