@@ -21,7 +21,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import (
     Checkpoint,
@@ -54,12 +54,13 @@ from isaac_hydra_ext.stop_signals import StopSignals
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
-def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
+def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict[str, Any]:
     """Run one training from a composed configuration.
 
     Args:
         cfg: With the groups of this package's `conf/` at its top level.
         typed: The user's override tokens, which beat what a task recommends.
+        package: Where `cfg` lies in the application's configuration, e.g. `appo`.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -67,6 +68,8 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
+    if package:
+        typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
@@ -75,7 +78,11 @@ def train(cfg: DictConfig, typed: Sequence[str] = ()) -> dict[str, Any]:
         task = None if needs_simulator(config.env) else describe_task(config.env)
         if task is not None:  # what is wrong can then be said before any process starts
             config, resumed = _complete(cfg, typed, config, task, console)
-        source = WorkerPool(config.num_workers) if config.num_workers else InProcessCollector()
+        source = (
+            WorkerPool(config.num_workers, console.warn)
+            if config.num_workers
+            else InProcessCollector()
+        )
         stack.callback(source.close)
         if task is None:
             task = source.describe(config)
@@ -150,6 +157,9 @@ class Run:
         config, self.source = self.config, source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
         self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        if resumed is not None and not self._same_envs(resumed):
+            resumed.meta["env_states"] = None
+            resumed.meta["episodes"].pop("running", None)
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         self.spec: EnvSpec = source.build(config, self.run_dir / "workers", env_state_from)
         self.device = choose_device(config)
@@ -180,6 +190,13 @@ class Run:
             bootstrap = "nothing: a finite horizon"
         self.console.say(f"truncated episodes bootstrap from {bootstrap}")
 
+    def _same_envs(self, resumed: Checkpoint) -> bool:
+        """Return whether the checkpoint's env states are of as many workers and envs as here."""
+        rollout = resumed.meta["config"]["rollout"]
+        workers = max(1, int(rollout["num_workers"]))
+        ours = (self.config.num_collectors, self.config.rollout.envs_per_worker)
+        return (workers, rollout["envs_per_worker"]) == ours
+
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
         check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
@@ -190,17 +207,18 @@ class Run:
         self.totals.samples_abandoned = self.totals.samples_produced - self.totals.samples_consumed
         self.first = resumed.meta["iteration"]
         if not resumed.meta["env_states"]:
-            self.console.say("this checkpoint holds no env states: all episodes start anew")
+            self.console.say("no env states of these envs here: all episodes start anew")
 
     def iterate(self) -> dict[str, Any]:
         """Learn until the last iteration, a signal, or an error; returns the summary."""
         config, source, total = self.config, self.source, self.config.total_iterations
-        self.tracker = TensorBoardLogger(self.run_dir)
+        self.tracker = TensorBoardLogger(self.run_dir) if config.logging.backends else None
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(total)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
         with ExitStack() as stack:
-            stack.callback(self.tracker.close)
+            if self.tracker is not None:
+                stack.callback(self.tracker.close)
             stack.callback(self._finish)
             updater = stack.enter_context(ThreadPoolExecutor(1)) if background else None
             for k in range(self.first, total):
@@ -263,7 +281,8 @@ class Run:
     def _show(self, metrics: dict[str, float], eta_s: float, total: int) -> None:
         done = self.totals.iterations
         if done % self.config.logging.every == 0 or done == total:
-            self.tracker.log(metrics, done)
+            if self.tracker is not None:
+                self.tracker.log(metrics, done)
             self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
@@ -315,9 +334,10 @@ class Run:
 @hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
 def _hydra_task(cfg: DictConfig) -> float | None:
     summary: dict[str, Any] = {}
-    code = run_reporting_errors(
-        lambda: summary.update(train(cfg, list(HydraConfig.get().overrides.task)))
-    )
+    # Unresolved: an override that names an environment variable must not become its value.
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])

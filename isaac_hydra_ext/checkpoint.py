@@ -169,23 +169,22 @@ def find_checkpoint(resume: str, runs: Path) -> tuple[Checkpoint, list[str]]:
         CheckpointError: Nothing there, or a named file that does not load.
     """
     path = Path(resume).expanduser()
+    if resume != "latest" and path.is_file():
+        return load_checkpoint(path), []
+    if resume != "latest" and not path.is_dir():
+        raise CheckpointError(f"resume={resume}: no such file or directory")
+    candidates = [path]
     if resume == "latest":
         candidates = sorted((p for p in runs.glob("*") if p.is_dir()), reverse=True)
-        with_one = [p for p in candidates if list_checkpoints(p / "checkpoints")]
-        if not with_one:
-            raise CheckpointError(f"resume=latest: no run with a checkpoint under {runs}")
-        path = with_one[0]
-    if path.is_file():
-        return load_checkpoint(path), []
-    if not path.is_dir():
-        raise CheckpointError(f"resume={resume}: no such file or directory")
     notes: list[str] = []
-    for candidate in reversed(list_checkpoints(path / "checkpoints")):
-        try:
-            return load_checkpoint(candidate), notes
-        except CheckpointError as e:
-            notes.append(f"DAMAGED checkpoint passed over: {e}")
-    raise CheckpointError(f"resume={resume}: no checkpoint that loads; {notes or 'none there'}")
+    for run in candidates:
+        for checkpoint in reversed(list_checkpoints(run / "checkpoints")):
+            try:
+                return load_checkpoint(checkpoint), notes
+            except CheckpointError as e:
+                notes.append(f"DAMAGED checkpoint passed over: {e}")
+    where = f" under {runs}" if resume == "latest" else ""
+    raise CheckpointError(f"resume={resume}: no run with a checkpoint that loads{where} {notes}")
 
 
 def check_fits(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor], spec: Any) -> None:

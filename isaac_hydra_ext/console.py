@@ -46,9 +46,11 @@ class RunConsole:
             sys.stdout.flush()
 
     def warn(self, line: str) -> None:
-        """Print one line on stderr, in every mode."""
-        self._stop_live()
-        print(line, file=sys.stderr, flush=True)
+        """Print one line in every mode: above the live table, else on stderr."""
+        if self._live is not None:
+            self._console.print(line, markup=False, style="yellow")
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def start(self, title: str) -> None:
         """Begin showing progress."""

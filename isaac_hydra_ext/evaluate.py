@@ -71,6 +71,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
     saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
     saved["ppo"]["precision"] = "fp32"
+    saved["resume"] = None
     return load_config(saved)
 
 

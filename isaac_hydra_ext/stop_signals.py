@@ -3,6 +3,8 @@
 Handlers run in the learner's main thread.
 """
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -53,4 +55,5 @@ class StopSignals:
             self.at_once = True
             raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
         self.signum = signum
-        print("stopping after this iteration; once more to stop now", flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+            os.write(2, b"stopping after this iteration; once more to stop now\n")

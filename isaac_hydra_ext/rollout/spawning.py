@@ -38,10 +38,23 @@ def spawn_worker(
         name=f"appo-worker-{worker}",
         daemon=True,
     )
-    with _environment({name: "1" for name in THREAD_CAPS}):
+    with _environment({name: "1" for name in THREAD_CAPS}), _blocked(signal.SIGINT):
         process.start()
     theirs.close()  # so that the worker's death closes the pipe
     return process, ours
+
+
+@contextlib.contextmanager
+def _blocked(signum: signal.Signals) -> Iterator[None]:
+    """Block a signal here; what is started meanwhile keeps it blocked for good.
+
+    A terminal's Ctrl-C reaches workers that have not left its process group yet.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def worker_main(
     except EOFError:
         sys.exit(1)  # the learner is gone, and with it anybody to tell
     except Exception as e:
+        traceback.print_exc()  # into the worker's log
         process.report(e)
         sys.exit(1)
 
@@ -99,6 +100,8 @@ class WorkerProcess:
                     self._close()
                     return
                 handlers[message.kind](message)
+                if message.kind is Kind.ATTACH:
+                    idle_since = time.monotonic()
             else:
                 self._collect(self._pending.popleft(), time.monotonic() - idle_since)
                 idle_since = time.monotonic()

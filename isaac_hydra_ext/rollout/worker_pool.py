@@ -6,8 +6,6 @@ version from max(first, k - L) to k, so publishing version v grants rollout v + 
 slots of a worker never hold more than it may be ahead.
 """
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
@@ -36,8 +34,14 @@ HOUR_S = 3600.0
 class WorkerPool:
     """W worker processes, the block they share, and everything said to them."""
 
-    def __init__(self, num_workers: int) -> None:
-        """Spawn W >= 1 processes; nothing is built yet."""
+    def __init__(self, num_workers: int, warn: Callable[[str], None] = print) -> None:
+        """Spawn W >= 1 processes; nothing is built yet.
+
+        Args:
+            num_workers: W.
+            warn: Told of each worker that is replaced.
+        """
+        self._warn = warn
         self.counts = RolloutCounts()
         self._block = make_shared_block()
         self._restart_times: list[float] = []
@@ -104,6 +108,7 @@ class WorkerPool:
         self._memory = self._block.allocate(plan.nbytes)
         self._status = plan.status(self._memory)
         self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
+        self._status["heartbeat_ns"] = time.monotonic_ns()
         for worker in self._workers:
             self._say_attach(worker)
         return WeightStore(plan.weights(self._memory), weights_size, lag)
@@ -221,6 +226,8 @@ class WorkerPool:
                     f"worker {worker.index}: its env differs from worker 0's: {spec}, {self._spec}"
                 )
             self._spec, worker.built, worker.asked = spec, True, None
+            if self._memory is not None:  # a replacement: from here on its heart should beat
+                self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
             self._random_start[worker.index] = bool(message.body["random_start"])
         elif message.kind is Kind.CLOSED:
             worker.closed = True
@@ -247,8 +254,7 @@ class WorkerPool:
     def _on_death(self, worker: WorkerHandle, how: str) -> None:
         """Replace a worker, or stop the run if that is not wanted, or not any more."""
         where = f"worker {worker.index} (generation {worker.generation}) {how}"
-        never_ran = not worker.built and worker.generation == 0
-        if never_ran or not self._may_restart():
+        if self._memory is None or not self._may_restart():
             raise WorkerError(f"{where}; see its log in the run directory")
         self._deaths.append(where)
         now, budget = time.monotonic(), self._config.rollout.max_restarts
@@ -259,6 +265,7 @@ class WorkerPool:
                 + "; ".join(self._deaths)
             )
         self._restart_times.append(now)
+        self._warn(f"{where}; replaced ({len(self._restart_times)} of {budget} in an hour)")
         self._replace(worker)
 
     def _replace(self, worker: WorkerHandle) -> None:
@@ -288,7 +295,7 @@ class WorkerPool:
         for worker in self._workers:
             if worker.asked is None and self._memory is not None:
                 beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
-                if beat and worker.granted and now - beat > rollout.heartbeat_timeout_s:
+                if worker.granted and now - beat > rollout.heartbeat_timeout_s:
                     kill_group(worker.process)
                     self._on_death(
                         worker,
@@ -321,7 +328,7 @@ class WorkerPool:
     def _send(self, worker: WorkerHandle, message: Message) -> None:
         try:
             message.send(worker.pipe)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:
             return  # it has just died: the next `_pump` sees that, with its last words
 
     def _say_attach(self, worker: WorkerHandle) -> None:
@@ -351,7 +358,7 @@ class WorkerPool:
         failures = []
         for worker in self._workers:
             if worker.built and worker.process.is_alive():
-                os.kill(worker.process.pid or 0, signal.SIGTERM)
+                worker.process.terminate()
                 worker.process.join(grace_s)
             kill_group(worker.process)
             self._settle(worker)

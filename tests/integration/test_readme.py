@@ -15,11 +15,13 @@ def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
         (tmp_path / name).write_text(block)
     line = [sys.executable, "my_app.py", "appo.rollout.steps_per_env=8", "appo.ppo.gamma=0.8"]
     line += ["appo.experiment.max_iterations=2", "hydra.run.dir=."]
+    line += ["appo.ppo.lr_schedule=adaptive"]  # our default: only its being typed says so
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "my_logs" / "pendulum-v1").iterdir()
     agent = (run / "params" / "agent.yaml").read_text()
     assert "gamma: 0.8" in agent
+    assert "lr_schedule: adaptive" in agent
     assert "num_mini_batches: 4" in agent, "what env=gym_pendulum recommends"
 
 
