@@ -184,7 +184,9 @@ def find_checkpoint(resume: str, runs: Path) -> tuple[Checkpoint, list[str]]:
             except CheckpointError as e:
                 notes.append(f"DAMAGED checkpoint passed over: {e}")
     where = f" under {runs}" if resume == "latest" else ""
-    raise CheckpointError(f"resume={resume}: no run with a checkpoint that loads{where} {notes}")
+    raise CheckpointError(
+        f"resume={resume}: no checkpoint that loads{where}; {notes or 'none there'}"
+    )
 
 
 def check_fits(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor], spec: Any) -> None:
