@@ -26,6 +26,15 @@ MIB = 2**20
 # ---------------------------------------------------------------- descriptors
 
 
+def held(processes: list[psutil.Process]) -> list[int]:
+    """Descriptors that stay open: a checkpoint being written holds one more for a moment."""
+    samples = []
+    for _ in range(10):
+        samples.append([p.num_fds() for p in processes])
+        time.sleep(0.01)
+    return [min(column) for column in zip(*samples, strict=True)]
+
+
 def test_1000_rollouts_need_no_more_than_256_descriptors(live: Live) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))  # the run inherits it
@@ -36,9 +45,9 @@ def test_1000_rollouts_need_no_more_than_256_descriptors(live: Live) -> None:
     run.wait_for_iteration(20)
     assert run.ps.rlimit(psutil.RLIMIT_NOFILE)[0] == 256
     processes = [run.ps, *run.workers()]
-    before = [p.num_fds() for p in processes]
+    before = held(processes)
     run.wait_for_iteration(400)
-    assert [p.num_fds() for p in processes] == before
+    assert held(processes) == before
     assert max(before) < 64
     assert run.finish() == 0, run.text()
     assert run.summary()["samples_consumed"] == 1000 * 1 * 16
