@@ -55,7 +55,8 @@ def worker_main(
     except EOFError:
         sys.exit(1)  # the learner is gone, and with it anybody to tell
     except Exception as e:
-        traceback.print_exc()  # into the worker's log
+        if not isinstance(e, IsaacHydraExtError):  # our own errors are told, and are enough
+            traceback.print_exc()  # into the worker's log
         process.report(e)
         sys.exit(1)
 
