@@ -8,14 +8,14 @@ Rollout k may use any version from max(first, k - L) on, so publishing version v
 start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simulate while we learn.
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import hydra
@@ -23,19 +23,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isaac_hydra_ext.checkpoint import (
-    Checkpoint,
-    check_fits,
-    delete_old,
-    find_checkpoint,
-    save_checkpoint,
-)
+from isaac_hydra_ext.checkpoint import Checkpoint, check_fits, delete_old, save_checkpoint
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import ConfigError, EnvError, RunInterrupted, WorkerError
+from isaac_hydra_ext.errors import EnvError, RunInterrupted, WorkerError
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -44,11 +38,13 @@ from isaac_hydra_ext.metrics import (
     collection_metrics,
     write_summary,
 )
+from isaac_hydra_ext.resume import find_resumed, last_iteration, resumed_totals
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.run_dir import make_run_dir, runs_root, write_inputs
+from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
 from isaac_hydra_ext.stop_signals import StopSignals
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
@@ -75,24 +71,27 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
     with ExitStack() as stack:
         stack.callback(console.close)
         stop = stack.enter_context(StopSignals())
-        task = None if needs_simulator(config.env) else describe_task(config.env)
-        if task is not None:  # what is wrong can then be said before any process starts
-            config, resumed = _complete(cfg, typed, config, task, console)
         source = (
-            WorkerPool(config.num_workers, console.warn)
+            WorkerPool(config, stop, console.warn)
             if config.num_workers
-            else InProcessCollector()
+            else InProcessCollector(config)
         )
         stack.callback(source.close)
-        if task is None:
-            task = source.describe(config)
-            config, resumed = _complete(cfg, typed, config, task, console)
+        if needs_simulator(config.env):
+            source.start()
+            task = source.describe()
+        else:
+            task = describe_task(config.env)
+        config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = make_run_dir(config)
         write_inputs(run_dir, cfg, typed, config, task.env_config)
         console.say(f"run directory: {run_dir}")
-        run = Run(config, run_dir, console, stop)
-        run.build(source, resumed)
-        return run.iterate()
+        with Run(config, run_dir, console, stop, source) as run:
+            if not needs_simulator(config.env):
+                source.start()  # only now: what was wrong has been said
+            run.build(resumed)
+            run.iterate()
+    return {**run.summary, "run_dir": str(run_dir)}
 
 
 def _complete(
@@ -108,19 +107,9 @@ def _complete(
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
-    if config.resume is None:
-        return config, None
-    checkpoint, notes = find_checkpoint(config.resume, runs_root(config))
-    for note in notes:
-        console.warn(note)
-    done, total = checkpoint.meta["iteration"], config.total_iterations
-    if done >= total:
-        raise ConfigError(
-            f"resume={config.resume}: {done} of {total} iterations are done; raise "
-            "experiment.max_iterations (the total) to go on"
-        )
-    console.say(f"resuming {checkpoint.path} at iteration {done}")
-    return config, checkpoint
+    resumed = find_resumed(config, console)
+    config.experiment.max_iterations = last_iteration(config, resumed)
+    return config, resumed
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -133,36 +122,71 @@ def choose_device(config: RunConfig) -> torch.device:
 def set_learner_threads(config: RunConfig) -> None:
     """Leave the workers their cores. One thread where results must not depend on the machine."""
     background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-    free = len(os.sched_getaffinity(0)) - config.num_collectors
+    free = available_cores() - config.num_collectors
     one = config.rollout.deterministic or background
     torch.set_num_threads(1 if one else max(1, free))
 
 
 class Run:
-    """One training run: the parts, and the loop over them."""
+    """One training run: the parts, and the loop over them. Entered to be closed whatever happens."""
 
     def __init__(
-        self, config: RunConfig, run_dir: Path, console: RunConsole, stop: StopSignals
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        console: RunConsole,
+        stop: StopSignals,
+        source: WorkerPool | InProcessCollector,
     ) -> None:
-        """Hold what the run is made with; `build` makes the rest."""
+        """Hold what the run is made with; `build` makes the rest.
+
+        Args:
+            config: After `complete`.
+            run_dir: From `make_run_dir`.
+            console: Where to show what happens.
+            stop: The user's signals.
+            source: Of rollouts; nothing is built yet.
+        """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
+        self.source = source
+        self.device = choose_device(config)
         self.totals = RunTotals()
+        self.episodes: EpisodeTracker | None = None
+        self.tracker: TensorBoardLogger | None = None
         self.first = 0
         self.pinned = False
-        self.status = "failed"  # until it is not
         self.summary: dict[str, Any] = {}
 
-    def build(self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None) -> None:
+    def __enter__(self) -> "Run":
+        """Nothing to do: `build` follows."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the workers, which settles the counts, and write the last summary."""
+        self.stop.closing = True
+        if self.tracker is not None:
+            self.tracker.close()
+        if self.pinned and isinstance(self.source, WorkerPool):
+            unregister_from_cuda(self.source.memory)
+        failures = self.source.close()
+        interrupted = kind is not None and issubclass(kind, RunInterrupted)
+        self._summarize("completed" if kind is None else "interrupted" if interrupted else "failed")
+        for failure in failures:
+            self.console.warn(failure)
+
+    def build(self, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
-        config, self.source = self.config, source
+        config, source = self.config, self.source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
         self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
-        if resumed is not None and not self._same_envs(resumed):
-            resumed.meta["env_states"] = None
-            resumed.meta["episodes"].pop("running", None)
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         self.spec: EnvSpec = source.build(config, self.run_dir / "workers", env_state_from)
-        self.device = choose_device(config)
+        check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
         self.learner = Learner(config, self.spec, self.device)
         self.episodes = EpisodeTracker(
@@ -190,70 +214,66 @@ class Run:
             bootstrap = "nothing: a finite horizon"
         self.console.say(f"truncated episodes bootstrap from {bootstrap}")
 
-    def _same_envs(self, resumed: Checkpoint) -> bool:
-        """Return whether the checkpoint's env states are of as many workers and envs as here."""
-        rollout = resumed.meta["config"]["rollout"]
-        workers = max(1, int(rollout["num_workers"]))
-        ours = (self.config.num_collectors, self.config.rollout.envs_per_worker)
-        return (workers, rollout["envs_per_worker"]) == ours
-
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
+        assert self.episodes is not None
         check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
         self.learner.load_state_dict(resumed.tensors)
+        if resumed.meta["config"]["ppo"]["lr"] != self.config.ppo.lr:
+            self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
         self.episodes.load_state_dict(resumed.meta["episodes"])
-        self.totals = RunTotals(**resumed.meta["totals"])
-        # What was in flight when the checkpoint was written has gone with that process.
-        self.totals.samples_abandoned = self.totals.samples_produced - self.totals.samples_consumed
+        self.totals = RunTotals(**resumed_totals(resumed))
         self.first = resumed.meta["iteration"]
-        if not resumed.meta["env_states"]:
-            self.console.say("no env states of these envs here: all episodes start anew")
 
-    def iterate(self) -> dict[str, Any]:
-        """Learn until the last iteration, a signal, or an error; returns the summary."""
-        config, source, total = self.config, self.source, self.config.total_iterations
+    def iterate(self) -> None:
+        """Learn until the last iteration.
+
+        Raises:
+            RunInterrupted: A signal ended it before; everything is saved.
+        """
+        config = self.config
         self.tracker = TensorBoardLogger(self.run_dir) if config.logging.backends else None
         self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(total)
+        clock = Clock(config.experiment.max_iterations)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-        with ExitStack() as stack:
-            if self.tracker is not None:
-                stack.callback(self.tracker.close)
-            stack.callback(self._finish)
-            updater = stack.enter_context(ThreadPoolExecutor(1)) if background else None
-            for k in range(self.first, total):
-                started = time.monotonic()
-                slots = self._gather(k)
-                idle_s = time.monotonic() - started
-                self.episodes.observe(slots)
-                self.learner.load(slots)
-                extras = [slot.read_extra() for slot in slots]
-                metrics = collection_metrics(k, slots, extras, idle_s)
-                source.release(k)
-
-                learn_started = time.monotonic()
-                metrics |= self._update(k, updater)
-                metrics["Perf/learning_time"] = time.monotonic() - learn_started
-                self.weights.publish(k + 1, self.learner.policy.flat)
-                source.announce(k + 1)
-                self._grant(k + 1 + config.rollout.max_policy_lag)
-
-                iteration_s = time.monotonic() - started
-                metrics["Perf/iteration_time"] = iteration_s
-                metrics |= self.totals.add(metrics, self.episodes, config.n_buffer)
-                metrics |= self.totals.sample_metrics(source.counts)
-                self._show(metrics, clock.tick(iteration_s, k + 1), total)
+        with ThreadPoolExecutor(1) if background else nullcontext() as updater:
+            for k in range(self.first, config.experiment.max_iterations):
+                metrics, env_states = self._iteration(k, updater)
+                self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
                 if self._is_checkpoint(k + 1) or self.stop.requested:
-                    self._save([extra.get("env_state") for extra in extras])
+                    self._save(env_states)
                 if self.stop.requested:
-                    self.status = "interrupted"
                     raise RunInterrupted(self.stop.signum, self._farewell())
-            self.status = "completed"
-        return {**self.summary, "run_dir": str(self.run_dir)}
+
+    def _iteration(
+        self, k: int, updater: ThreadPoolExecutor | None
+    ) -> tuple[dict[str, float], list[Any]]:
+        """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
+        assert self.episodes is not None
+        config, source, started = self.config, self.source, time.monotonic()
+        slots = self._gather(k)
+        idle_s = time.monotonic() - started
+        self.episodes.observe(slots)
+        self.learner.load(slots)
+        extras = [slot.read_extra() for slot in slots]
+        metrics = collection_metrics(k, slots, extras, idle_s)
+        source.release(k)
+
+        learn_started = time.monotonic()
+        metrics |= self._update(k, updater)
+        metrics["Perf/learning_time"] = time.monotonic() - learn_started
+        self.weights.publish(k + 1, self.learner.policy.flat)
+        source.announce(k + 1)
+        self._grant(k + 1 + config.rollout.max_policy_lag)
+
+        metrics["Perf/iteration_time"] = time.monotonic() - started
+        metrics |= self.totals.add(metrics, self.episodes, config.n_buffer)
+        metrics |= self.totals.sample_metrics(source.counts)
+        return metrics, [extra.get("env_state") for extra in extras]
 
     def _grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
-        if iteration < self.config.total_iterations:
+        if iteration < self.config.experiment.max_iterations:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
@@ -262,7 +282,7 @@ class Run:
         try:
             return self.source.gather(iteration)
         except (WorkerError, EnvError):
-            if iteration > self.first:
+            if iteration > self.first and not self._is_checkpoint(iteration):
                 self._save([None])
             raise
 
@@ -278,41 +298,35 @@ class Run:
             raise WorkerError(f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s")
         return update.result(timeout=0)
 
-    def _show(self, metrics: dict[str, float], eta_s: float, total: int) -> None:
-        done = self.totals.iterations
+    def _show(self, metrics: dict[str, float], eta_s: float) -> None:
+        done, total = self.totals.iterations, self.config.experiment.max_iterations
         if done % self.config.logging.every == 0 or done == total:
             if self.tracker is not None:
                 self.tracker.log(metrics, done)
             self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
-        return done % self.config.checkpoint.every == 0 or done == self.config.total_iterations
+        return (
+            done % self.config.checkpoint.every == 0
+            or done == self.config.experiment.max_iterations
+        )
 
     def _save(self, env_states: list[Any]) -> None:
         """Write a checkpoint of everything after this iteration, and the summary."""
+        assert self.episodes is not None
         whole = all(state is not None for state in env_states)
-        totals = asdict(self.totals) | self.totals.with_counts(self.source.counts)
         meta = {
             "env_steps": self.totals.env_steps,
             "config": self.config.to_dict(),
             "spec": self.spec.to_json(),
             "episodes": self.episodes.state_dict(episodes_go_on=whole),
             "env_states": env_states if whole else None,
-            "totals": totals,
+            "totals": asdict(self.totals) | self.totals.with_counts(self.source.counts),
         }
         directory = self.run_dir / "checkpoints"
         save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
         delete_old(directory, self.config.checkpoint)
         self._summarize("running")
-
-    def _finish(self) -> None:
-        """Close the workers, which settles the counts, and write the last summary."""
-        if self.pinned and isinstance(self.source, WorkerPool):
-            unregister_from_cuda(self.source.memory)
-        failures = self.source.close(0.0) if self.stop.at_once else self.source.close()
-        self._summarize(self.status)
-        for failure in failures:
-            self.console.warn(failure)
 
     def _summarize(self, status: str) -> None:
         self.summary = write_summary(
@@ -327,7 +341,7 @@ class Run:
     def _farewell(self) -> str:
         return (
             f"stopped by signal {self.stop.signum} after iteration {self.totals.iterations}; "
-            f"go on with resume={self.run_dir}"
+            f"go on with the same command and resume={self.run_dir}"
         )
 
 

@@ -203,13 +203,6 @@ class RunConfig:
         assert self.rollout.envs_per_worker is not None, "complete() sets it"
         return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
 
-    @property
-    def total_iterations(self) -> int:
-        """Iterations until the first of `max_iterations` and `max_env_steps`."""
-        steps = self.experiment.max_env_steps
-        limit = self.experiment.max_iterations
-        return limit if steps is None else min(limit, -(-steps // self.n_buffer))
-
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain, JSON-ready data."""
         return dataclasses.asdict(self)
@@ -253,7 +246,7 @@ def load_config(
     check_bounds(config)
     check_rest(config, typed)
     if config.rollout.num_workers == "auto":
-        config.rollout.num_workers = max(1, len(os.sched_getaffinity(0)) - 1)
+        config.rollout.num_workers = max(1, available_cores() - 1)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
@@ -298,6 +291,13 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
         notes.append(f"ppo.batch_size {ppo.batch_size} -> {config.n_buffer}: {sizes}")
         ppo.batch_size = config.n_buffer
     return notes
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:

@@ -3,7 +3,9 @@
 Runs in the learner's main thread. Workers write to files, so nothing else draws on the screen.
 """
 
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -32,7 +34,7 @@ class RunConsole:
         Args:
             mode: `logging.console`: auto, table, plain or quiet.
         """
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _Console(highlight=False, soft_wrap=True)
         if mode == "auto":
             mode = "table" if self._console.is_terminal else "plain"
         self._mode = mode
@@ -42,38 +44,49 @@ class RunConsole:
     def say(self, line: str) -> None:
         """Print one line, above the live table."""
         if self._mode != "quiet":
-            self._console.print(line, markup=False)
-            sys.stdout.flush()
+            self._write(lambda: self._console.print(line, markup=False))
 
     def warn(self, line: str) -> None:
         """Print one line in every mode: above the live table, else on stderr."""
         if self._live is not None:
-            self._console.print(line, markup=False, style="yellow")
+            self._write(lambda: self._console.print(line, markup=False, style="yellow"))
         else:
-            print(line, file=sys.stderr, flush=True)
+            self._write(lambda: print(line, file=sys.stderr, flush=True))
 
     def start(self, title: str) -> None:
         """Begin showing progress."""
         self._title = title
         if self._mode == "table":
-            self._live = Live(console=self._console, auto_refresh=False, transient=False)
-            self._live.start()
+            live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live = live
+            self._write(live.start)
 
     def show(self, progress: Progress) -> None:
         """Show one iteration."""
-        if self._live is not None:
-            self._live.update(self._table(progress), refresh=True)
+        live = self._live
+        if live is not None:
+            self._write(lambda: live.update(self._table(progress), refresh=True))
         elif self._mode == "plain":
-            print(_line(progress), flush=True)
-
-    def _stop_live(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+            self._write(lambda: print(_line(progress), flush=True))
 
     def close(self) -> None:
         """Leave the last table standing."""
-        self._stop_live()
+        live, self._live = self._live, None
+        if live is not None:
+            self._write(live.stop)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write; if nobody reads any more (`| head`, a closed terminal) the run goes on without."""
+        try:
+            write()
+            sys.stdout.flush()
+        except OSError:
+            self._mode, self._live = "quiet", None
+            self._console.quiet = True
+            # What is still in the buffer is flushed when the interpreter ends.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
     def _table(self, progress: Progress) -> Table:
         m = progress.metrics
@@ -105,8 +118,16 @@ class RunConsole:
         return table
 
 
+class _Console(Console):
+    """rich ends the program when its reader is gone; a training should not end with its display."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _line(progress: Progress) -> str:
     m = progress.metrics
+    restarts = m["Async/worker_restarts"]
     return (
         f"iteration {progress.iteration}/{progress.total}"
         f" | return {_number(m.get('Train/mean_reward'))}"
@@ -115,7 +136,8 @@ def _line(progress: Progress) -> str:
         f" | lag {m['Async/policy_lag']:.2f}"
         f" | learner waits {_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
         f" | workers wait {_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
-        f" | ETA {_duration(progress.eta_s)}"
+        + (f" | restarts {restarts:.0f}" if restarts else "")
+        + f" | ETA {_duration(progress.eta_s)}"
     )
 
 

@@ -181,19 +181,28 @@ def write_summary(
     status: str,
     totals: RunTotals,
     counts: RolloutCounts,
-    episodes: EpisodeTracker,
+    episodes: EpisodeTracker | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Write `summary.json`, whole or not at all; returns its content."""
+    """Write `summary.json`, whole or not at all; returns its content.
+
+    Args:
+        path: Of the file.
+        status: running, completed, interrupted or failed.
+        totals: Over all processes of the run.
+        counts: Of this process, added to them.
+        episodes: None if the run has not got as far as that.
+        device: The learner's.
+    """
     summary = {
         "status": status,
         "iterations": totals.iterations,
         "env_steps": totals.env_steps,
         "wall_s": round(totals.wall_s, 3),
         "fps": round(totals.env_steps / totals.wall_s, 1) if totals.wall_s else 0.0,
-        "mean_return": episodes.mean_return,
+        "mean_return": episodes.mean_return if episodes else None,
         "best_return": totals.best_return,
-        "mean_episode_length": episodes.mean_length,
+        "mean_episode_length": episodes.mean_length if episodes else None,
         "policy_lag_mean": totals.policy_lag_sum / max(1, totals.iterations),
         **totals.with_counts(counts),
         "learner_idle_s": round(totals.learner_idle_s, 3),

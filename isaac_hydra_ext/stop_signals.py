@@ -16,23 +16,34 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGHUP set `requested`; a second one raises.
+    """While entered, SIGINT, SIGTERM and SIGHUP set `requested`; a second one raises at once.
 
     Attributes:
         signum: The first signal, 0 before it.
         at_once: A second one has come: close without grace.
+        closing: The run is being closed: a signal must not raise into that any more.
     """
 
     def __init__(self) -> None:
         """Nothing is installed yet."""
         self.signum = 0
         self.at_once = False
+        self.closing = False
         self._before: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
         """Whether the run should end after this iteration."""
         return self.signum != 0
+
+    def raise_if_requested(self) -> None:
+        """End a run that has not begun to train.
+
+        Raises:
+            RunInterrupted: A signal has come.
+        """
+        if self.requested:
+            raise RunInterrupted(self.signum, f"stopped by signal {self.signum} before training")
 
     def __enter__(self) -> "StopSignals":
         """Install the handlers (only a main thread can)."""
@@ -53,7 +64,9 @@ class StopSignals:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
             self.at_once = True
-            raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
+            if not self.closing:
+                raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
+            return
         self.signum = signum
         with contextlib.suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
             os.write(2, b"stopping after this iteration; once more to stop now\n")

@@ -96,7 +96,7 @@ class Learner:
         """
         ppo = self._ppo
         if ppo.lr_schedule == "linear":
-            self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.total_iterations))
+            self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
         seed = self._config.experiment.seed
         generator = make_generator(seed, Stream.SHUFFLE, iteration, device=self.device)
         samples, target_N, diagnostics = self._prepare(generator)

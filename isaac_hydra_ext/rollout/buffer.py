@@ -34,7 +34,8 @@ HEADER = np.dtype(
         ("wait_s", "<f8"),
     ]
 )
-STATUS = np.dtype([("heartbeat_ns", "<i8"), ("steps", "<i8")])
+# What a worker shows of itself: alive when, at which rollout, how many of its steps are done.
+STATUS = np.dtype([("heartbeat_ns", "<i8"), ("iteration", "<i8"), ("steps", "<i8")])
 
 
 @dataclass(frozen=True)

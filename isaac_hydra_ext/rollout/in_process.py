@@ -6,6 +6,7 @@ somebody asks for it (`gather`) or while the update runs in its background threa
 """
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
+from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
@@ -25,11 +27,13 @@ from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 class InProcessCollector:
     """One env and one collector behind the worker pool's methods."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: RunConfig) -> None:
         """Nothing is built yet."""
+        self._config = config
         self.counts = RolloutCounts()
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
+        self._failure: EnvError | None = None  # of a rollout collected ahead
 
     @property
     def collector(self) -> Collector:
@@ -37,15 +41,19 @@ class InProcessCollector:
         assert self._collector is not None
         return self._collector
 
-    def describe(self, config: RunConfig) -> TaskDescription:
+    def start(self) -> None:
+        """See `WorkerPool.start`; there is no process to spawn."""
+
+    def describe(self) -> TaskDescription:
         """See `WorkerPool.describe`."""
-        return describe_task(config.env)
+        return describe_task(self._config.env)
 
     def build(self, config: RunConfig, log_dir: Path, resume_from: Path | None) -> EnvSpec:
         """See `WorkerPool.build`; the env's output stays on the terminal."""
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
-        self._collector = Collector(config, worker=0, generation=0, env_state=state)
+        with self._telling("build"):
+            self._collector = Collector(config, worker=0, generation=0, env_state=state)
         return self.collector.env.spec
 
     def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
@@ -72,7 +80,13 @@ class InProcessCollector:
         self._version = version
 
     def collect_ahead(self, iteration: int) -> None:
-        """Collect `iteration` now, if it is granted and not collected yet."""
+        """Collect `iteration` now, if it is granted; what the env raises waits for `gather`."""
+        try:
+            self._collect(iteration)
+        except EnvError as e:
+            self._failure = e
+
+    def _collect(self, iteration: int) -> None:
         if iteration not in self._granted:
             return
         oldest, save_env_state = self._granted.pop(iteration)
@@ -80,13 +94,19 @@ class InProcessCollector:
         version = oldest if deterministic else min(self._version, iteration)
         self._weights.load(version, self.collector.policy.flat)
         slot = self._slots[iteration % len(self._slots)]
-        with _one_thread():
+        with _one_thread(), self._telling("step"):
             self.collector.collect(slot, iteration, version, _no_heartbeat, 0.0, save_env_state)
         self.counts.produced += slot.reward_TB.numel()
 
     def gather(self, iteration: int) -> list[Slot]:
-        """See `WorkerPool.gather`."""
-        self.collect_ahead(iteration)
+        """See `WorkerPool.gather`.
+
+        Raises:
+            EnvError: What the env raised, with its traceback.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._collect(iteration)
         return [self._slots[iteration % len(self._slots)]]
 
     def release(self, iteration: int) -> None:
@@ -100,6 +120,18 @@ class InProcessCollector:
             self._collector.env.close()
             self._collector = None
         return []
+
+    @contextlib.contextmanager
+    def _telling(self, phase: str) -> Iterator[None]:
+        """Turn what an env raises into our own error, as a worker's report does."""
+        try:
+            yield
+        except IsaacHydraExtError:
+            raise
+        except Exception as e:
+            env = self._config.env.id or self._config.env.task
+            what = f"{phase}, env {env}: {type(e).__name__}: {e}"
+            raise EnvError(f"{what}\n{traceback.format_exc()}") from e
 
 
 def _no_heartbeat(steps: int) -> None:

@@ -3,20 +3,23 @@
 On Linux it is a memfd: an anonymous file that no /dev/shm limit applies to and that is gone with
 its last process, however that ended. It is made empty, handed to the workers while they are
 spawned (the only time a descriptor can be), and sized once the environments have said their
-shapes. Elsewhere `multiprocessing.shared_memory` does the job.
+shapes. Elsewhere (macOS, kernels and sandboxes without memfd) `multiprocessing.shared_memory`
+does the job.
 """
 
 import ctypes
 import mmap
 import os
-import sys
 from multiprocessing import reduction, shared_memory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from isaac_hydra_ext.errors import SharedMemoryError
+
+SHM_DIRECTORY = Path("/dev/shm")
 
 
 class MemfdBlock:
@@ -81,6 +84,7 @@ class NamedBlock:
         except OSError as e:
             raise _no_room(nbytes, e) from e
         self.name, self._owner = self._memory.name, True
+        _reserve(SHM_DIRECTORY / self.name, nbytes)
         return self._bytes(nbytes)
 
     def attach(self, name: str, nbytes: int) -> np.ndarray:
@@ -91,7 +95,12 @@ class NamedBlock:
     def _bytes(self, nbytes: int) -> np.ndarray:
         assert self._memory is not None
         assert self._memory.buf is not None
-        return np.frombuffer(self._memory.buf, dtype=np.uint8)[:nbytes]
+        # By address, and keeping the block: an exported buffer would make SharedMemory complain
+        # when it is let go of before its last view.
+        address = np.frombuffer(self._memory.buf, np.uint8).ctypes.data
+        memory = (ctypes.c_uint8 * nbytes).from_address(address)
+        memory.block = self._memory  # type: ignore[attr-defined]
+        return np.ctypeslib.as_array(memory)
 
     def close(self) -> None:
         """Remove the name if this side created it; the memory goes with its last mapping."""
@@ -104,7 +113,10 @@ SharedBlock = MemfdBlock | NamedBlock
 
 def make_shared_block() -> SharedBlock:
     """Return an empty block of this platform's kind."""
-    return MemfdBlock() if sys.platform == "linux" else NamedBlock()
+    try:
+        return MemfdBlock()
+    except (AttributeError, OSError):  # not this platform's, or not allowed in this container
+        return NamedBlock()
 
 
 def register_with_cuda(block: np.ndarray) -> bool:
@@ -122,6 +134,28 @@ def unregister_from_cuda(block: np.ndarray) -> None:
     """Undo `register_with_cuda`."""
     address = block.ctypes.data_as(ctypes.c_void_p).value
     torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[attr-defined]
+
+
+def _reserve(path: Path, nbytes: int) -> None:
+    """Take a block's pages now: on a full /dev/shm the first write would be a SIGBUS.
+
+    Raises:
+        SharedMemoryError: Says what is needed, what there is, and what to set.
+    """
+    if not path.exists():  # macOS: its blocks are no files, and reserved by their creation
+        return
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as e:
+        room = os.fstatvfs(fd)
+        raise SharedMemoryError(
+            f"{path.parent}: the rollout buffer needs {nbytes / 2**20:,.1f} MiB, available are "
+            f"{room.f_bavail * room.f_frsize / 2**20:,.1f} MiB; give the container more "
+            "(docker run --shm-size=...), or lower rollout.envs_per_worker or rollout.steps_per_env"
+        ) from e
+    finally:
+        os.close(fd)
 
 
 def _no_room(nbytes: int, error: OSError) -> SharedMemoryError:

@@ -176,9 +176,12 @@ class WorkerProcess:
         self._weights.load(version, self._collector.policy.flat)
         slot = self._slots[order.slot]
         save = bool(order.body.get("save_env_state"))
+        assert self._status is not None
+        self._status["steps"] = 0
+        self._status["iteration"] = order.iteration
         self._collector.collect(slot, order.iteration, version, self._beat, waited, save)
         self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
-        self._beat(0)
+        self._beat()
 
     def _close(self) -> None:
         self._phase = "close"

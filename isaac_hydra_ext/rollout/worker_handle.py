@@ -1,11 +1,16 @@
-"""What the learner keeps of each worker, and of the samples: plain data in its own process."""
+"""What the learner keeps of one worker, and how it talks to it. Runs in the learner's process."""
 
+import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
-from isaac_hydra_ext.rollout.channel import Message
+from isaac_hydra_ext.rollout.channel import Kind, Message
 
 
 class SlotState(Enum):
@@ -17,20 +22,14 @@ class SlotState(Enum):
     TRAINING = "training"
 
 
-@dataclass
-class WorkerHandle:
-    """What the learner knows of one worker's place."""
+class Phase(Enum):
+    """What a worker is at."""
 
-    index: int
-    generation: int
-    process: SpawnProcess
-    pipe: Connection
-    asked: float | None = None  # time.monotonic() of a DESCRIBE or BUILD not answered yet
-    built: bool = False
-    closed: bool = False
-    granted: dict[int, Message] = field(default_factory=dict)  # iteration -> COLLECT, not READY
-    ready: dict[int, int] = field(default_factory=dict)  # iteration -> slot
-    states: list[SlotState] = field(default_factory=list)
+    STARTED = "started"
+    DESCRIBING = "describing"
+    BUILDING = "building"
+    COLLECTING = "collecting"
+    CLOSED = "closed"
 
 
 @dataclass
@@ -41,3 +40,76 @@ class RolloutCounts:
     consumed: int = 0
     abandoned: int = 0
     restarts: int = 0
+
+
+@dataclass
+class WorkerHandle:
+    """One worker process and what it has been asked for.
+
+    Attributes:
+        index: Its place, 0 .. W - 1.
+        generation: How many processes have had this place before.
+        deadline: `time.monotonic()` by which the question it was asked must be answered.
+        granted: Iteration -> COLLECT, for what is not READY yet.
+        ready: Iteration -> slot.
+        states: Of its L + 1 slots.
+    """
+
+    index: int
+    generation: int
+    process: SpawnProcess
+    pipe: Connection
+    phase: Phase = Phase.STARTED
+    deadline: float = math.inf
+    granted: dict[int, Message] = field(default_factory=dict)
+    ready: dict[int, int] = field(default_factory=dict)
+    states: list[SlotState] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the name that messages use."""
+        return f"worker {self.index} (generation {self.generation})"
+
+    def ask(self, kind: Kind, phase: Phase, timeout_s: float, body: dict[str, Any]) -> None:
+        """Ask for something that takes a while and must be answered in time."""
+        self.phase, self.deadline = phase, time.monotonic() + timeout_s
+        self.say(kind, body=body)
+
+    def answered(self, phase: Phase) -> None:
+        """Note that the question has been answered."""
+        self.phase, self.deadline = phase, math.inf
+
+    def say(self, kind: Kind, **fields: Any) -> None:
+        """Send one message; a process that has just died is not told, its sentinel tells us."""
+        try:
+            Message(kind, self.generation, **fields).send(self.pipe)
+        except OSError:
+            return
+
+    def grant(self, iteration: int, version: int, slot: int, body: dict[str, Any]) -> None:
+        """Let it collect `iteration` into `slot` with `version` or newer."""
+        self.granted[iteration] = Message(
+            Kind.COLLECT, self.generation, iteration, version, slot, body
+        )
+        self.say(Kind.COLLECT, iteration=iteration, version=version, slot=slot, body=body)
+
+    def received(self) -> Iterator[Message]:
+        """Yield what has come, without waiting."""
+        while True:
+            try:
+                if not self.pipe.poll(0):
+                    return
+                message = Message.receive(self.pipe)
+            except (EOFError, OSError):
+                return  # the process is ending; its sentinel says so
+            if message.generation == self.generation:
+                yield message
+
+    def move(self, slot: int, old: SlotState, new: SlotState) -> None:
+        """Move a slot on in its life."""
+        assert self.states[slot] is old, f"slot {slot} of {self}: {self.states}"
+        self.states[slot] = new
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is over, without reaping it."""
+        return bool(connection.wait([self.process.sentinel], 0))

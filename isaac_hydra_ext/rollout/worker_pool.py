@@ -1,4 +1,4 @@
-"""The learner's side of the workers: spawning, the handshake, pacing, supervision, closing.
+"""The learner's side of the workers: the handshake, pacing, supervision.
 
 Runs in the learner's main thread alone. Slot states live here; a worker touches a slot only
 between the COLLECT that grants it and the READY that returns it. Pacing: rollout k may use any
@@ -7,7 +7,7 @@ slots of a worker never hold more than it may be ahead.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -21,51 +21,63 @@ from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import HandshakeTimeoutError, WorkerError
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
+from isaac_hydra_ext.rollout.closing import end_processes, not_closed
+from isaac_hydra_ext.rollout.restarts import RestartBudget
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn_worker
 from isaac_hydra_ext.rollout.weight_store import WeightStore
-from isaac_hydra_ext.rollout.worker_handle import RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.rollout.worker_handle import Phase, RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.stop_signals import StopSignals
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
-HOUR_S = 3600.0
 
 
 class WorkerPool:
     """W worker processes, the block they share, and everything said to them."""
 
-    def __init__(self, num_workers: int, warn: Callable[[str], None] = print) -> None:
-        """Spawn W >= 1 processes; nothing is built yet.
+    def __init__(
+        self, config: RunConfig, stop: StopSignals, warn: Callable[[str], None] = print
+    ) -> None:
+        """Spawn nothing yet, so that `close` can follow whatever happens next.
 
         Args:
-            num_workers: W.
+            config: From `load_config`; `build` is given the complete one.
+            stop: Told of by the user: ends the handshake, and the patience of `close`.
             warn: Told of each worker that is replaced.
         """
-        self._warn = warn
+        self._config, self._stop, self._warn = config, stop, warn
         self.counts = RolloutCounts()
+        self._budget = RestartBudget(config.rollout)
         self._block = make_shared_block()
-        self._restart_times: list[float] = []
-        self._deaths: list[str] = []
-        self._closed = False
-        self._workers = [self._spawn(w, 0) for w in range(num_workers)]
+        self._workers: list[WorkerHandle] = []
         self._description: TaskDescription | None = None
         self._spec: EnvSpec | None = None
         self._memory: np.ndarray | None = None
+        self._status = np.zeros(0)
+        self._slots: list[list[Slot]] = []
         self._build_bodies: list[dict[str, Any]] = []
-        self._random_start = [False] * num_workers
+        self.random_start = [False] * config.num_workers
+        self._version = 0
+        self._closed = False
 
     # ---------------------------------------------------------------- handshake
 
-    def describe(self, config: RunConfig) -> TaskDescription:
+    def start(self) -> None:
+        """Spawn the W processes."""
+        for index in range(self._config.num_workers):
+            self._workers.append(self._spawn(index, 0))
+
+    def describe(self) -> TaskDescription:
         """Have worker 0 resolve the task.
 
         Raises:
             IsaacHydraExtError: What the worker reports, e.g. `EnvNotFoundError`.
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
-        self._config = config
-        self._ask(self._workers[0], Kind.DESCRIBE, {"env": config.to_dict()["env"]})
-        self._wait_handshake([0], lambda worker: self._description is not None)
+        timeout_s, env = self._config.rollout.startup_timeout_s, self._config.to_dict()["env"]
+        self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, timeout_s, {"env": env})
+        self._wait_while(Phase.DESCRIBING, [0])
         assert self._description is not None
         return self._description
 
@@ -81,16 +93,15 @@ class WorkerPool:
             IsaacHydraExtError: An env that cannot be built.
             HandshakeTimeoutError: One that takes too long.
         """
-        self._config = config
+        self._config, self._budget = config, RestartBudget(config.rollout)
         everyone = range(len(self._workers))
         for w in everyone:
             body = {"config": config.to_dict(), "log_path": str(log_dir / f"worker_{w}.log")}
-            body["resume_from"] = str(resume_from or "")
-            self._build_bodies.append(body)
+            self._build_bodies.append({**body, "resume_from": str(resume_from or "")})
         for group in ([0], list(everyone)[1:]):
             for w in group:
-                self._ask(self._workers[w], Kind.BUILD, self._build_bodies[w])
-            self._wait_handshake(group, lambda worker: worker.built)
+                self._ask_to_build(self._workers[w], self._build_bodies[w])
+            self._wait_while(Phase.BUILDING, group)
         assert self._spec is not None
         return self._spec
 
@@ -108,9 +119,10 @@ class WorkerPool:
         self._memory = self._block.allocate(plan.nbytes)
         self._status = plan.status(self._memory)
         self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
-        self._status["heartbeat_ns"] = time.monotonic_ns()
         for worker in self._workers:
-            self._say_attach(worker)
+            worker.states = [SlotState.FREE] * (lag + 1)
+            self._reset_status(worker)
+            worker.say(Kind.ATTACH, body={"name": self._block.name})
         return WeightStore(plan.weights(self._memory), weights_size, lag)
 
     @property
@@ -119,10 +131,18 @@ class WorkerPool:
         assert self._memory is not None
         return self._memory
 
-    @property
-    def random_start(self) -> list[bool]:
-        """Per worker: whether its envs began at random episode times."""
-        return self._random_start
+    def _spawn(self, index: int, generation: int) -> WorkerHandle:
+        process, pipe = spawn_worker(self._block, index, generation)
+        return WorkerHandle(index, generation, process, pipe)
+
+    def _ask_to_build(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
+        worker.ask(Kind.BUILD, Phase.BUILDING, self._config.rollout.startup_timeout_s, body)
+
+    def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
+        """Wait until no worker of the group is in `phase`."""
+        while any(self._workers[w].phase is phase for w in group):
+            self._pump(POLL_S)
+            self._stop.raise_if_requested()
 
     # ---------------------------------------------------------------- pacing
 
@@ -134,19 +154,17 @@ class WorkerPool:
             iteration: k, at most version + L.
             save_env_state: Have the env's state stored with this rollout.
         """
+        body = {"save_env_state": True} if save_env_state else {}
         for worker in self._workers:
             slot = iteration % len(worker.states)
-            self._move(worker, slot, SlotState.FREE, SlotState.WRITING)
-            body = {"save_env_state": True} if save_env_state else {}
-            order = Message(Kind.COLLECT, worker.generation, iteration, version, slot, body)
-            worker.granted[iteration] = order
-            self._send(worker, order)
+            worker.move(slot, SlotState.FREE, SlotState.WRITING)
+            worker.grant(iteration, version, slot, body)
 
     def announce(self, version: int) -> None:
         """Say that `version` is published."""
         self._version = version
         for worker in self._workers:
-            self._say(worker, Kind.VERSION, version=version)
+            worker.say(Kind.VERSION, version=version)
 
     def gather(self, iteration: int) -> list[Slot]:
         """Wait for rollout `iteration` of every worker.
@@ -162,15 +180,14 @@ class WorkerPool:
         slots = []
         for worker in self._workers:
             index = worker.ready[iteration]
-            self._move(worker, index, SlotState.READY, SlotState.TRAINING)
+            worker.move(index, SlotState.READY, SlotState.TRAINING)
             slots.append(self._slots[worker.index][index])
         return slots
 
     def release(self, iteration: int) -> None:
         """Give rollout `iteration`'s slots back; the learner has copied what it needs."""
         for worker in self._workers:
-            index = worker.ready.pop(iteration)
-            self._move(worker, index, SlotState.TRAINING, SlotState.FREE)
+            worker.move(worker.ready.pop(iteration), SlotState.TRAINING, SlotState.FREE)
             self.counts.consumed += self._rollout_size
 
     @property
@@ -178,212 +195,155 @@ class WorkerPool:
         assert self._spec is not None
         return self._spec.num_envs * self._config.rollout.steps_per_env
 
-    def _move(self, worker: WorkerHandle, slot: int, old: SlotState, new: SlotState) -> None:
-        assert worker.states[slot] is old, f"slot {slot} of worker {worker.index}: {worker.states}"
-        worker.states[slot] = new
-
     # ---------------------------------------------------------------- supervision
 
     def _pump(self, timeout: float) -> None:
         """Wait for messages or deaths, at most `timeout` seconds, and deal with them."""
-        pipes = {w.pipe: w for w in self._workers if not w.closed}
-        sentinels = {w.process.sentinel: w for w in self._workers if not w.closed}
+        pipes = {worker.pipe: worker for worker in self._workers}
+        sentinels = {worker.process.sentinel: worker for worker in self._workers}
         woken = connection.wait([*pipes, *sentinels], timeout)
-        for worker in {id(w): w for w in map({**pipes, **sentinels}.get, woken) if w}.values():
+        for worker in list(self._workers):
             dead = worker.process.sentinel in woken
-            for message in self._received(worker):  # a dead one's last words come first, and count
-                self._on_message(worker, message)
-            replaced = self._workers[worker.index] is not worker
-            if dead and not worker.closed and not replaced:
-                self._on_death(worker, describe_exit(worker.process))
-        self._check_hung()
+            if dead or worker.pipe in woken:
+                self._hear(worker)
+            if dead and self._has_its_place(worker):
+                self._on_failure(worker, describe_exit(worker.process))
+        for worker in list(self._workers):
+            self._check_in_time(worker)
 
-    def _received(self, worker: WorkerHandle) -> Iterator[Message]:
-        """Yield what has come from a worker, without waiting."""
-        while True:
-            try:
-                if not worker.pipe.poll(0):
-                    return
-                message = Message.receive(worker.pipe)
-            except (EOFError, OSError):
-                return  # the process is ending; its sentinel says so
-            if message.generation == worker.generation:
-                yield message
+    def _hear(self, worker: WorkerHandle) -> None:
+        """Deal with what a worker has said: a dead one's last words count."""
+        for message in worker.received():
+            self._on_message(worker, message)
+
+    def _has_its_place(self, worker: WorkerHandle) -> bool:
+        """Return whether no other process has replaced this one."""
+        return self._workers[worker.index] is worker
 
     def _on_message(self, worker: WorkerHandle, message: Message) -> None:
         if message.kind is Kind.READY:
             del worker.granted[message.iteration]
             worker.ready[message.iteration] = message.slot
-            self._move(worker, message.slot, SlotState.WRITING, SlotState.READY)
+            worker.move(message.slot, SlotState.WRITING, SlotState.READY)
             self.counts.produced += self._rollout_size
         elif message.kind is Kind.DESCRIBED:
             self._description = TaskDescription(**message.body)
-            worker.asked = None
+            worker.answered(Phase.STARTED)
         elif message.kind is Kind.BUILT:
             spec = EnvSpec.from_json(message.body["spec"])
             if self._spec is not None and spec != self._spec:
                 raise WorkerError(
                     f"worker {worker.index}: its env differs from worker 0's: {spec}, {self._spec}"
                 )
-            self._spec, worker.built, worker.asked = spec, True, None
+            self._spec = spec
+            self.random_start[worker.index] = bool(message.body["random_start"])
             if self._memory is not None:  # a replacement: from here on its heart should beat
                 self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
-            self._random_start[worker.index] = bool(message.body["random_start"])
+            worker.answered(Phase.COLLECTING)
         elif message.kind is Kind.CLOSED:
-            worker.closed = True
+            worker.answered(Phase.CLOSED)
         elif message.kind is Kind.ERROR:
             self._on_error(worker, message.body)
 
     def _on_error(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
         """Raise what a worker reported, as its own class; in `step` obey on_worker_failure."""
-        where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
-        if body["phase"] == "step" and self._may_restart():
-            self._on_death(worker, f"raised: {body['message']}")
+        if body["phase"] == "step" and self._budget.allowed:
+            self._on_failure(worker, f"raised: {body['message']}")
             return
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
         if issubclass(cls, errors.ConfigError | errors.MissingDependencyError):
             raise cls(body["message"])  # the user's input, not the worker, is at fault
         # Our own errors say what to do; anything else is told whole.
         detail = "" if body["class"] else f"\n{body['traceback']}"
+        where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
         raise cls(f"{where}: {body['message']}{detail}")
 
-    def _may_restart(self) -> bool:
-        rollout = self._config.rollout
-        return rollout.on_worker_failure == "restart" and not rollout.deterministic
-
-    def _on_death(self, worker: WorkerHandle, how: str) -> None:
+    def _on_failure(self, worker: WorkerHandle, how: str) -> None:
         """Replace a worker, or stop the run if that is not wanted, or not any more."""
-        where = f"worker {worker.index} (generation {worker.generation}) {how}"
-        if self._memory is None or not self._may_restart():
-            raise WorkerError(f"{where}; see its log in the run directory")
-        self._deaths.append(where)
-        now, budget = time.monotonic(), self._config.rollout.max_restarts
-        self._restart_times = [t for t in self._restart_times if now - t < HOUR_S]
-        if len(self._restart_times) >= budget:
-            raise WorkerError(
-                f"rollout.max_restarts={budget} replacements in an hour are used up: "
-                + "; ".join(self._deaths)
-            )
-        self._restart_times.append(now)
-        self._warn(f"{where}; replaced ({len(self._restart_times)} of {budget} in an hour)")
+        failure = f"{worker} {how}"
+        if self._memory is None or not self._budget.allowed:
+            raise WorkerError(f"{failure}; see its log in the run directory")
+        self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
         self._replace(worker)
 
     def _replace(self, worker: WorkerHandle) -> None:
-        """Start a new process in a dead one's place and grant it the unfinished rollouts."""
+        """Start a new process in a failed one's place and grant it the unfinished rollouts."""
         kill_group(worker.process)
         worker.pipe.close()
         self.counts.restarts += 1
-        if worker.granted:  # else it died between two rollouts
-            self._abandon_partial(worker)
-        self._status[worker.index] = (0, 0)
+        self._abandon_partial(worker)
         new = self._spawn(worker.index, worker.generation + 1)
         new.ready, new.states = worker.ready, worker.states
         self._workers[worker.index] = new
-        self._ask(new, Kind.BUILD, {**self._build_bodies[worker.index], "resume_from": ""})
-        self._say_attach(new)
+        self._reset_status(new)
+        self._ask_to_build(new, {**self._build_bodies[worker.index], "resume_from": ""})
+        new.say(Kind.ATTACH, body={"name": self._block.name})
         for iteration, order in sorted(worker.granted.items()):
-            order = Message(
-                Kind.COLLECT, new.generation, iteration, order.version, order.slot, order.body
-            )
-            new.granted[iteration] = order
-            self._send(new, order)
-        self._say(new, Kind.VERSION, version=self._version)
+            new.grant(iteration, order.version, order.slot, order.body)
+        new.say(Kind.VERSION, version=self._version)
 
-    def _check_hung(self) -> None:
-        """Kill what has been silent for too long; its sentinel then reports the death."""
+    def _check_in_time(self, worker: WorkerHandle) -> None:
+        """Kill a worker whose heart has not beaten for too long; complain of a slow build."""
         now, rollout = time.monotonic(), self._config.rollout
-        for worker in self._workers:
-            if worker.asked is None and self._memory is not None:
-                beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
-                if worker.granted and now - beat > rollout.heartbeat_timeout_s:
-                    kill_group(worker.process)
-                    self._on_death(
-                        worker,
-                        f"was silent for {now - beat:.0f} s (heartbeat_timeout_s) and killed",
-                    )
-            elif worker.asked and now - worker.asked > rollout.startup_timeout_s:
-                raise HandshakeTimeoutError(
-                    f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
-                    "raise rollout.startup_timeout_s if it needs longer"
-                )
+        if now > worker.deadline:
+            raise HandshakeTimeoutError(
+                f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
+                "raise rollout.startup_timeout_s if it needs longer"
+            )
+        if self._memory is None or worker.phase is not Phase.COLLECTING or not worker.granted:
+            return
+        silent_s = now - float(self._status[worker.index]["heartbeat_ns"]) / 1e9
+        if silent_s <= rollout.heartbeat_timeout_s:
+            return
+        kill_group(worker.process)
+        self._hear(worker)  # it may have finished a rollout just before
+        if self._has_its_place(worker):
+            how = f"was silent for {silent_s:.0f} s (rollout.heartbeat_timeout_s) and killed"
+            self._on_failure(worker, how)
 
-    def _wait_handshake(self, group: Sequence[int], done: Callable[[WorkerHandle], bool]) -> None:
-        while not all(done(self._workers[w]) for w in group):
-            self._pump(POLL_S)
+    def _reset_status(self, worker: WorkerHandle) -> None:
+        """Set a worker's record to 'just now, no step of any rollout'."""
+        self._status[worker.index] = (time.monotonic_ns(), -1, 0)
 
-    # ---------------------------------------------------------------- sending, spawning, closing
+    def _abandon_partial(self, worker: WorkerHandle) -> None:
+        """Count the steps of an ended worker's unfinished rollout: never learned from."""
+        assert self._spec is not None
+        status = self._status[worker.index]
+        if int(status["iteration"]) in worker.granted:  # else it ended between two rollouts
+            partial = int(status["steps"]) * self._spec.num_envs
+            self.counts.produced += partial
+            self.counts.abandoned += partial
 
-    def _spawn(self, index: int, generation: int) -> WorkerHandle:
-        process, pipe = spawn_worker(self._block, index, generation)
-        return WorkerHandle(index, generation, process, pipe)
-
-    def _ask(self, worker: WorkerHandle, kind: Kind, body: dict[str, Any]) -> None:
-        """Ask for something that `rollout.startup_timeout_s` limits."""
-        worker.asked = time.monotonic()
-        self._say(worker, kind, body=body)
-
-    def _say(self, worker: WorkerHandle, kind: Kind, **fields: Any) -> None:
-        self._send(worker, Message(kind, worker.generation, **fields))
-
-    def _send(self, worker: WorkerHandle, message: Message) -> None:
-        try:
-            message.send(worker.pipe)
-        except OSError:
-            return  # it has just died: the next `_pump` sees that, with its last words
-
-    def _say_attach(self, worker: WorkerHandle) -> None:
-        if not worker.states:
-            worker.states = [SlotState.FREE] * (self._config.rollout.max_policy_lag + 1)
-        self._say(worker, Kind.ATTACH, body={"name": self._block.name})
+    # ---------------------------------------------------------------- closing
 
     def close(self, grace_s: float = CLOSE_GRACE_S) -> list[str]:
-        """End all workers: CLOSE, then SIGTERM, then SIGKILL to their whole groups.
+        """End all workers, bounded in time, and settle the counts. May be called again.
 
         Args:
-            grace_s: Seconds between one step and the next; 0 kills at once.
+            grace_s: Between CLOSE and SIGTERM, and between SIGTERM and SIGKILL [s]; a user who
+                signals again ends it.
 
         Returns:
-            One line for each env that did not say CLOSED: an exit code proves nothing, as a
-            simulator may end its process with 0 whatever has happened.
+            One line for each env that did not close.
         """
         if self._closed:
             return []
-        self._closed = True
+        had_env = [w for w in self._workers if w.phase is Phase.COLLECTING]
+        end_processes(self._workers, grace_s, lambda: self._stop.at_once)
         for worker in self._workers:
-            self._say(worker, Kind.CLOSE)
-        deadline = time.monotonic() + grace_s
-        for worker in self._workers:
-            if worker.built:  # the others have no env to close
-                worker.process.join(max(0.0, deadline - time.monotonic()))
-        failures = []
-        for worker in self._workers:
-            if worker.built and worker.process.is_alive():
-                worker.process.terminate()
-                worker.process.join(grace_s)
-            kill_group(worker.process)
             self._settle(worker)
             worker.pipe.close()
-            if worker.built and not worker.closed and grace_s:
-                how = describe_exit(worker.process)
-                failures.append(f"worker {worker.index} did not close its env: it {how}")
         self._block.close()
-        return failures
+        self._closed = True
+        if self._stop.at_once:
+            return []
+        return [not_closed(worker) for worker in had_env if worker.phase is not Phase.CLOSED]
 
     def _settle(self, worker: WorkerHandle) -> None:
         """Read an ended worker's last messages, and count what the learner will not train on."""
-        for message in self._received(worker):
-            if message.kind is Kind.READY:
+        for message in worker.received():
+            if message.kind in (Kind.READY, Kind.CLOSED):
                 self._on_message(worker, message)
-            worker.closed = worker.closed or message.kind is Kind.CLOSED
-        if self._memory is None:
-            return
-        self.counts.abandoned += self._rollout_size * len(worker.ready)
-        if worker.granted:
+        if self._memory is not None:
+            self.counts.abandoned += self._rollout_size * len(worker.ready)
             self._abandon_partial(worker)
-
-    def _abandon_partial(self, worker: WorkerHandle) -> None:
-        """Count the steps of an unfinished rollout; they are never learned from."""
-        assert self._spec is not None
-        partial = int(self._status[worker.index]["steps"]) * self._spec.num_envs
-        self.counts.produced += partial
-        self.counts.abandoned += partial

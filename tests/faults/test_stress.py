@@ -24,6 +24,7 @@ from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.shared_memory import MemfdBlock
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+from isaac_hydra_ext.stop_signals import StopSignals
 
 SPAWN = multiprocessing.get_context("spawn")
 WORKERS, SLOTS, ROLLOUTS = 4, 3, 5000  # rollouts of each worker
@@ -165,7 +166,8 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
     )
     complete(config, W * B, [])
     (tmp_path / "logs").mkdir()
-    pool, chance = WorkerPool(W), random.Random(1)
+    pool, chance = WorkerPool(config, StopSignals()), random.Random(1)
+    pool.start()
     try:
         spec = pool.build(config, tmp_path / "logs", None)
         policy = ActorCritic(config.policy, spec, 1, "cpu")

@@ -73,7 +73,8 @@ def _config() -> RunConfig:
 
 def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(collector, "make_env", lambda config, seed: RewritingEnv())
-    config, source = _config(), InProcessCollector()
+    config = _config()
+    source = InProcessCollector(config)
     spec = source.build(config, tmp_path, None)
     weights = source.attach(torch.float32, source.collector.policy.flat.numel())
     weights.publish(0, source.collector.policy.flat)

@@ -12,6 +12,7 @@ from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.seeding import Stream, make_generator
+from isaac_hydra_ext.stop_signals import StopSignals
 
 ITERATIONS = 3
 
@@ -67,7 +68,8 @@ def _raw(slots: list[Slot]) -> Rollout:
 
 def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
     config, ppo = _config(), _config().ppo
-    pool = WorkerPool(config.num_workers)
+    pool = WorkerPool(config, StopSignals())
+    pool.start()
     try:
         spec = pool.build(config, tmp_path, None)
         learner = Learner(config, spec, torch.device("cpu"))

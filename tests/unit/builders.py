@@ -62,7 +62,7 @@ class InProcessRun:
     """Learner and collector wired as the runner does at W = 0, without its directory."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config, self.source = config, InProcessCollector()
+        self.config, self.source = config, InProcessCollector(config)
         spec = self.source.build(config, Path("."), None)
         self.learner = Learner(config, spec, torch.device("cpu"))
         policy = self.learner.policy

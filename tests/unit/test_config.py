@@ -186,15 +186,6 @@ def test_auto_workers_are_a_number_and_seed_minus_one_draws() -> None:
     assert loaded("env=gym_any", "env.id=Pendulum-v1").num_workers >= 1
 
 
-def test_the_first_of_the_two_limits_ends_the_run() -> None:
-    limits = ("experiment.max_iterations=5",)
-    assert sized(*SMALL, *limits)[0].total_iterations == 5
-    # 256 steps an iteration: 257 steps need two
-    for steps, iterations in ((257, 2), (256, 1), (1, 1), (10_000, 5)):
-        config, _ = sized(*SMALL, *limits, f"experiment.max_env_steps={steps}")
-        assert config.total_iterations == iterations
-
-
 def test_without_workers_one_collector_counts() -> None:
     config, _ = sized(*SMALL[:2], "rollout.num_workers=0", "rollout.envs_per_worker=4")
     assert (config.num_collectors, config.n_buffer) == (1, 128)

@@ -1,0 +1,63 @@
+"""Whether a run's rollouts fit into this machine. Runs in the learner, before it allocates."""
+
+from pathlib import Path
+
+import torch
+
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.errors import SharedMemoryError
+from isaac_hydra_ext.rollout.buffer import SlotLayout
+
+MEMINFO = Path("/proc/meminfo")
+# Of this process's control group, version 2 and version 1: the limit, what is in use, and which
+# part of that is cached files, given back when memory is short.
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        *("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
+)
+SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
+
+
+def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None:
+    """Refuse rollouts that cannot fit: the kernel would kill somebody once they are written.
+
+    Args:
+        config: After `complete`.
+        spec: Of one worker's env.
+        learner_on_cpu: Its copy of the iteration's rollouts is then in the same memory.
+
+    Raises:
+        SharedMemoryError: Says what is needed, what there is, and which knobs to turn.
+    """
+    available = available_bytes()
+    rollout = config.rollout
+    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32)
+    dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
+    slots = config.num_collectors * (rollout.max_policy_lag + 1)
+    needed = (slots + (config.num_collectors if learner_on_cpu else 0)) * dense
+    if available is None or needed <= available:
+        return
+    raise SharedMemoryError(
+        f"the rollouts need {needed / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB: "
+        f"{slots} slots of {dense / 2**30:,.2f} GiB (W = {config.num_collectors}, "
+        f"B = {spec.num_envs}, T = {rollout.steps_per_env}, L = {rollout.max_policy_lag}); lower "
+        "rollout.envs_per_worker, rollout.steps_per_env or rollout.num_workers"
+    )
+
+
+def available_bytes() -> int | None:
+    """Return what can still be allocated without swapping; None where nobody says."""
+    room = []
+    if MEMINFO.exists():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        room.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    for directory, limit, used, cached in CGROUPS:
+        group = Path(directory)
+        if (group / limit).exists() and (text := (group / limit).read_text().strip()).isdigit():
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            room.append(int(text) - int((group / used).read_text()) + int(stat[cached]))
+    return min(room) if room else None

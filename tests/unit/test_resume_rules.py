@@ -1,0 +1,59 @@
+"""When a resumed run ends, and which of a checkpoint's data it goes on from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.resume import keep_env_states, last_iteration, resumed_totals
+
+
+def sized(steps: int | None, iterations: int = 5) -> RunConfig:
+    """W = 2, B = 4, T = 32: 256 samples an iteration."""
+    config = RunConfig()
+    config.rollout.num_workers, config.rollout.envs_per_worker = 2, 4
+    config.rollout.steps_per_env = 32
+    config.experiment.max_iterations, config.experiment.max_env_steps = iterations, steps
+    return config
+
+
+def checkpoint(**meta: Any) -> Checkpoint:
+    rollout = {"num_workers": 2, "envs_per_worker": 4}
+    episodes = {"finished": [], "total": 0, "running": {}}
+    return Checkpoint(Path("x"), {}, {"config": {"rollout": rollout}, "episodes": episodes, **meta})
+
+
+@pytest.mark.parametrize(
+    ("steps", "iterations"), [(None, 5), (257, 2), (256, 1), (1, 1), (10_000, 5)]
+)
+def test_the_first_of_the_two_limits_ends_the_run(steps: int | None, iterations: int) -> None:
+    assert last_iteration(sized(steps), None) == iterations
+
+
+@pytest.mark.parametrize(
+    ("steps", "iterations"),
+    # 3 iterations of 100 samples each were done with another N_buffer
+    [(300, 3), (301, 4), (556, 4), (557, 5), (10_000, 5), (200, 3)],
+)
+def test_env_steps_of_another_n_buffer_count_as_they_were(steps: int, iterations: int) -> None:
+    resumed = checkpoint(iteration=3, env_steps=300)
+    assert last_iteration(sized(steps), resumed) == iterations
+
+
+def test_env_states_of_other_workers_or_envs_are_dropped() -> None:
+    states = [{"a": 1}, {"a": 2}]
+    kept = checkpoint(env_states=states)
+    assert keep_env_states(sized(None), kept)
+    assert kept.meta["env_states"] == states and "running" in kept.meta["episodes"]
+    for name, value in (("num_workers", 1), ("envs_per_worker", 8)):
+        dropped = checkpoint(env_states=states)
+        dropped.meta["config"]["rollout"][name] = value
+        assert not keep_env_states(sized(None), dropped)
+        assert dropped.meta["env_states"] is None and "running" not in dropped.meta["episodes"]
+
+
+def test_what_was_in_flight_counts_as_abandoned() -> None:
+    totals = {"samples_produced": 100, "samples_consumed": 80, "samples_abandoned": 5}
+    assert resumed_totals(checkpoint(totals=totals))["samples_abandoned"] == 20
