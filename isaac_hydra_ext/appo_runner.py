@@ -128,7 +128,7 @@ def set_learner_threads(config: RunConfig) -> None:
 
 
 class Run:
-    """One training run: the parts, and the loop over them. Entered to be closed whatever happens."""
+    """One training run: its parts, and the loop over them. Leaving it closes them."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Run:
         self.totals = RunTotals()
         self.episodes: EpisodeTracker | None = None
         self.tracker: TensorBoardLogger | None = None
-        self.first = 0
+        self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
         self.summary: dict[str, Any] = {}
 
@@ -234,10 +234,10 @@ class Run:
         config = self.config
         self.tracker = TensorBoardLogger(self.run_dir) if config.logging.backends else None
         self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(config.experiment.max_iterations)
+        clock = Clock(self.last)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
         with ThreadPoolExecutor(1) if background else nullcontext() as updater:
-            for k in range(self.first, config.experiment.max_iterations):
+            for k in range(self.first, self.last):
                 metrics, env_states = self._iteration(k, updater)
                 self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
                 if self._is_checkpoint(k + 1) or self.stop.requested:
@@ -273,7 +273,7 @@ class Run:
 
     def _grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
-        if iteration < self.config.experiment.max_iterations:
+        if iteration < self.last:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
@@ -299,17 +299,14 @@ class Run:
         return update.result(timeout=0)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
-        done, total = self.totals.iterations, self.config.experiment.max_iterations
+        done, total = self.totals.iterations, self.last
         if done % self.config.logging.every == 0 or done == total:
             if self.tracker is not None:
                 self.tracker.log(metrics, done)
             self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
-        return (
-            done % self.config.checkpoint.every == 0
-            or done == self.config.experiment.max_iterations
-        )
+        return done % self.config.checkpoint.every == 0 or done == self.last
 
     def _save(self, env_states: list[Any]) -> None:
         """Write a checkpoint of everything after this iteration, and the summary."""

@@ -80,6 +80,36 @@ def test_a_run_of_megabytes_works_in_a_dev_shm_of_1_mib(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["samples_consumed"] == 2 * 4 * 12000
 
 
+FALLBACK = """
+import sys
+from isaac_hydra_ext.rollout import shared_memory, worker_pool
+
+worker_pool.make_shared_block = shared_memory.NamedBlock  # as where there is no memfd
+if __name__ == "__main__":
+    from isaac_hydra_ext.appo_runner import main
+    main()
+"""
+
+
+def test_the_fallback_says_what_it_needs_and_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "fallback.py").write_text(FALLBACK)
+    done = with_tiny_shm(tmp_path, "fallback.py")
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: /dev/shm: the rollout buffer needs ")
+    assert "available are 1.0 MiB" in line and "--shm-size" in line
+
+
+def test_more_memory_than_there_is_is_refused_with_the_sizes_and_the_knobs(live: Live) -> None:
+    run = live("rollout.steps_per_env=2000000000")
+    assert run.finish(timeout=30) == 1
+    line = run.text()[1].strip()
+    assert line.startswith("error: the rollouts need ") and "GiB, available are" in line
+    assert "W = 2, B = 4, T = 2000000000, L = 1" in line
+    assert "rollout.steps_per_env" in line
+    assert run.summary()["status"] == "failed"
+
+
 # ---------------------------------------------------------------- two runs
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from live_run import LiveRun
 
+from isaac_hydra_ext.checkpoint import load_checkpoint
+
 Live = Callable[..., LiveRun]
 MODULE = """
 import gymnasium
@@ -74,3 +76,19 @@ def test_an_env_that_raises_in_step_is_replaced_by_default(live: Live, fragile: 
     summary = run.summary()
     assert summary["worker_restarts"] >= 2
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
+
+
+def test_without_workers_it_is_told_the_same_way_and_what_was_learned_is_kept(
+    live: Live, fragile: list[str]
+) -> None:
+    fragile += ["+env.kwargs.phase=step", "+env.kwargs.after=100", "rollout.num_workers=0"]
+    for lag in (0, 1):  # with 1 it raises while the update runs in its thread
+        run = live(*fragile, f"rollout.max_policy_lag={lag}")
+        assert run.finish(timeout=30) == 1
+        error = run.text()[1]
+        assert error.startswith("error: step, env Fragile-v0: RuntimeError: fell through the floor")
+        assert "fragile_env.py" in error
+        summary = run.summary()
+        assert (summary["status"], summary["iterations"]) == ("failed", 6)  # 16 steps in each
+        (path,) = run.checkpoints()
+        assert load_checkpoint(path).meta["iteration"] == 6

@@ -1,8 +1,12 @@
 """Signals to the run: once, finish the iteration and save; twice, now."""
 
+import json
+import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from live_run import LiveRun
@@ -20,7 +24,7 @@ def test_one_signal_saves_and_says_how_to_go_on(live: Live, signum: int, code: i
     run.wait_for_iteration(5)
     run.process.send_signal(signum)
     assert run.finish(timeout=20) == code, run.text()
-    assert "go on with resume=" in run.text()[1]
+    assert "go on with the same command and resume=" in run.text()[1]
     (path,) = run.checkpoints()
     summary = run.summary()
     assert summary["status"] == "interrupted"
@@ -58,3 +62,18 @@ def test_a_second_signal_ends_it_at_once(live: Live) -> None:
     assert run.finish(timeout=4) == 130
     assert time.monotonic() - started < 4
     assert not run.checkpoints()
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(live: Live, tmp_path: Path) -> None:
+    run = live("experiment.max_iterations=30")  # for its directory and its checks
+    assert run.finish() == 0
+    line = f"{shlex.join(run.process.args)} experiment.name=piped | head -n 1"  # type: ignore[arg-type]
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    (path,) = run.logs.glob("piped/*/summary.json")
+    assert json.loads(path.read_text())["status"] == "completed"
+    assert list(path.parent.glob("checkpoints/model_30.safetensors"))
