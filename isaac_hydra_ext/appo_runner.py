@@ -320,6 +320,8 @@ class Run:
             "env_states": env_states if whole else None,
             "totals": asdict(self.totals) | self.totals.with_counts(self.source.counts),
         }
+        if self.tracker is not None:
+            self.tracker.flush()
         directory = self.run_dir / "checkpoints"
         save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
         delete_old(directory, self.config.checkpoint)

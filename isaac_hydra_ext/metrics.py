@@ -241,6 +241,10 @@ class TensorBoardLogger:
         for tag, value in metrics.items():
             self._writer.add_scalar(tag, value, iteration)
 
+    def flush(self) -> None:
+        """Bring all points to disk, so that a curve reaches as far as its checkpoint."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()

@@ -42,7 +42,7 @@ gymnasium.register("Mortal-v0", Mortal, max_episode_steps=50)
 """
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_steps(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,20 +54,20 @@ def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_ste
     run = live(
         *("env=gym_any", "env.id=Mortal-v0", "env.imports=[mortal_env]"),
         *(f"+env.kwargs.graveyard={graveyard}", "rollout.max_restarts=100"),
-        *("experiment.max_iterations=200", "ppo.update_epochs=1", "checkpoint.every=20"),
+        *("experiment.max_iterations=500", "ppo.update_epochs=1", "checkpoint.every=20"),
     )
-    assert run.finish(timeout=120) == 0, run.text()
+    assert run.finish(timeout=390) == 0, run.text()
     deaths, summary = list(graveyard.read_bytes()), run.summary()
-    assert len(deaths) >= 3, "the test is about deaths"
+    assert len(deaths) >= 8, "the test is about deaths"
     assert summary["status"] == "completed"
-    assert summary["iterations"] == 200
+    assert summary["iterations"] == 500
     assert summary["worker_restarts"] == len(deaths)
-    assert summary["samples_consumed"] == summary["env_steps"] == 200 * W * B * T
+    assert summary["samples_consumed"] == summary["env_steps"] == 500 * W * B * T
     assert summary["samples_abandoned"] == sum(deaths) * B
     assert summary["samples_produced"] == (
         summary["samples_consumed"] + summary["samples_abandoned"]
     )
-    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == 200
+    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == 500
 
 
 def test_a_worker_killed_while_it_waits_for_orders_costs_nothing_and_the_other_goes_on(

@@ -1,0 +1,69 @@
+"""2,000 iterations among killed workers, stops, kills of the whole run, and resumes."""
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from live_run import LiveRun
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from isaac_hydra_ext.checkpoint import list_checkpoints, load_checkpoint
+
+Live = Callable[..., LiveRun]
+TOTAL, N_BUFFER = 2000, 2 * 4 * 16
+LIGHT = ("ppo.update_epochs=1", "ppo.num_mini_batches=1", "policy.hidden_dims=[8]")
+
+
+def curve_of(run_dir: Path) -> dict[int, float]:
+    """Mean return by iteration, as TensorBoard shows it."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return {e.step: e.value for e in events.Scalars("Train/mean_reward")}
+
+
+@pytest.mark.timeout(400)
+def test_counters_and_curve_join_over_kills_stops_and_resumes(live: Live) -> None:
+    chance = random.Random(28)
+    curve: dict[int, float] = {}
+    resume: list[str] = []
+    done, segments, deaths, restarts = 0, 0, 0, 0
+    while done < TOTAL:
+        run = live(
+            *(f"experiment.max_iterations={TOTAL}", "checkpoint.every=50", *LIGHT, *resume),
+            "rollout.max_restarts=1000",
+        )
+        first, stop_at = done, done + chance.randrange(250, 500)
+        run.wait_for_iteration(min(TOTAL - 150, first + 100))
+        chance.choice(run.workers()).send_signal(signal.SIGKILL)
+        deaths += 1
+        if stop_at < TOTAL - 50:
+            run.wait_for_iteration(stop_at)
+            run.workers()
+            signum = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+            run.process.send_signal(signum)
+            assert run.finish(timeout=30) == (-9 if signum == signal.SIGKILL else 128 + signum)
+        else:
+            assert run.finish(timeout=60) == 0, run.text()
+        (run_dir,) = run.logs.glob("*/*")
+        newest = load_checkpoint(list_checkpoints(run_dir / "checkpoints")[-1])
+        done, segments, resume = newest.meta["iteration"], segments + 1, [f"resume={run_dir}"]
+        totals = newest.meta["totals"]
+        assert newest.meta["env_steps"] == totals["samples_consumed"] == done * N_BUFFER
+        assert totals["worker_restarts"] >= restarts
+        restarts = totals["worker_restarts"]
+        points = {k: r for k, r in curve_of(run_dir).items() if k <= done}
+        if curve:  # it goes on where the last one ended: the same episodes are in its window
+            assert min(points) == first + 1
+            assert abs(points[first + 1] - curve[first]) < 100
+        curve |= points
+    assert segments >= 4 and deaths == segments, "the test is about stops and deaths"
+    assert sorted(curve) == list(range(min(curve), TOTAL + 1)), "a point for every iteration"
+    assert min(curve) <= 2 * 200 // 16 + 1, "from the first whole episode on"
+    summary = run.summary()
+    assert summary["iterations"] == TOTAL
+    assert summary["env_steps"] == summary["samples_consumed"] == TOTAL * N_BUFFER
+    assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
+    # A death costs one unfinished rollout, an end of the run what was in flight: two of each worker.
+    assert summary["samples_abandoned"] <= deaths * 4 * 16 + segments * 2 * N_BUFFER
