@@ -35,7 +35,13 @@ from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import ConfigError, EnvError, RunInterrupted, WorkerError
+from isaac_hydra_ext.errors import (
+    ConfigError,
+    EnvError,
+    NonFiniteError,
+    RunInterrupted,
+    WorkerError,
+)
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -232,8 +238,17 @@ class Run:
                 source.release(k)
 
                 learn_started = time.monotonic()
-                metrics |= self._update(k, updater)
+                try:
+                    metrics |= self._update(k, updater)
+                except NonFiniteError:
+                    self._save_last(k)  # the weights are those before the bad updates
+                    raise
                 metrics["Perf/learning_time"] = time.monotonic() - learn_started
+                if metrics["Loss/undone"]:
+                    self.console.warn(
+                        f"iteration {k}: the loss or its gradient is not finite; the update was "
+                        f"undone, version {k + 1} has version {k}'s weights"
+                    )
                 self.weights.publish(k + 1, self.learner.policy.flat)
                 source.announce(k + 1)
                 self._grant(k + 1 + config.rollout.max_policy_lag)
@@ -262,9 +277,13 @@ class Run:
         try:
             return self.source.gather(iteration)
         except (WorkerError, EnvError):
-            if iteration > self.first:
-                self._save([None])
+            self._save_last(iteration)
             raise
+
+    def _save_last(self, iteration: int) -> None:
+        """Save what was learned before an iteration that cannot be, unless that is done."""
+        if iteration > self.first and not self._is_checkpoint(iteration):
+            self._save([None])
 
     def _update(self, iteration: int, updater: ThreadPoolExecutor | None) -> dict[str, float]:
         """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""

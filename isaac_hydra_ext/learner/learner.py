@@ -20,7 +20,8 @@ from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.seeding import Stream, make_generator
 
 LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
-BAD = "bad"  # 1 if the loss or a gradient of some minibatch was NaN or Inf
+# Of weights, learning rate and moments.
+Copies = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 MINIBATCH_METRICS = (  # what `_step` returns, in this order
     "Loss/surrogate",
     "Loss/value",
@@ -77,6 +78,7 @@ class Learner:
             offset += p.numel()
         self.lr = torch.tensor(config.ppo.lr, device=device)
         self._optimizer = torch.optim.Adam([self._parameters], lr=self.lr, fused=True)
+        self._bad_in_a_row = 0
         if config.ppo.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
 
@@ -87,14 +89,16 @@ class Learner:
     def update(self, iteration: int) -> dict[str, float]:
         """Train on the loaded batch: version `iteration` becomes `iteration + 1`.
 
+        A loss, gradient or weight that is NaN or Inf undoes the whole update: weights, moments,
+        learning rate and normalisers are to the last bit what they were, and `Loss/undone` is 1.
+
         Returns:
             Metrics by tag.
 
         Raises:
-            NonFiniteError: A loss or gradient was NaN or Inf. From there on no step was taken;
-                the normalisers are as they were.
+            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone.
         """
-        ppo = self._ppo
+        ppo, before = self._ppo, self._copy_state()
         if ppo.lr_schedule == "linear":
             self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.total_iterations))
         seed = self._config.experiment.seed
@@ -116,10 +120,16 @@ class Learner:
                 taken = 1.0 - stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
+        finite = torch.isfinite(self.policy.flat).all()
         scalars = dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True))
-        scalars |= prepared.diagnostics
-        scalars |= {"Loss/minibatch_steps": steps, "Loss/stopped_early": stop, BAD: bad}
-        return self._finish(iteration, scalars, prepared.target_N)
+        scalars |= {"Loss/minibatch_steps": steps, "Loss/stopped_early": stop}
+        scalars |= {"Loss/undone": torch.maximum(bad, 1.0 - finite.float())}
+        metrics = self._read(scalars | prepared.diagnostics)
+        if metrics["Loss/undone"]:
+            return metrics | self._undo(iteration, before)
+        self._bad_in_a_row = 0
+        self.policy.update_statistics(obs, prepared.target_N)
+        return metrics
 
     def _step(
         self,
@@ -168,21 +178,32 @@ class Learner:
         lr = torch.where(kl > 2.0 * desired, lower, torch.where(up, higher, self.lr))
         self.lr.copy_(torch.where(stop > 0, self.lr, lr))
 
-    def _finish(
-        self, iteration: int, scalars: dict[str, torch.Tensor], target_N: torch.Tensor
-    ) -> dict[str, float]:
-        """Copy the metrics to the host, once; then let the normalisers see the iteration."""
+    def _read(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Copy an iteration's numbers to the host: the one time that it waits for the device."""
         scalars |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
-        values = torch.stack([*scalars.values()]).tolist()
-        metrics = dict(zip(scalars, values, strict=True))
-        if metrics.pop(BAD):
+        return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+
+    def _copy_state(self) -> Copies:
+        """Copy what minibatch steps change: weights, learning rate, moments."""
+        moments = self._optimizer.state.get(self._parameters, {})
+        copies = {name: value.clone() for name, value in moments.items()}
+        return self.policy.flat.clone(), self.lr.clone(), copies
+
+    def _undo(self, iteration: int, before: Copies) -> dict[str, float]:
+        """Go back to `_copy_state`'s copy; returns the metrics that are then other ones."""
+        flat, lr, moments = before
+        self.policy.flat.copy_(flat)
+        self.lr.copy_(lr)
+        self._optimizer.state[self._parameters] = moments
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row > self._ppo.max_bad_updates:
             raise NonFiniteError(
-                f"iteration {iteration}: the loss or its gradient is not finite; nothing was "
-                "published and the last checkpoint is intact; look for NaN or huge values in "
-                "observations and rewards, or lower ppo.lr"
+                f"iteration {iteration}: the loss or its gradient is not finite, in "
+                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
+                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
+                "good ones; look for huge values in observations and rewards, or lower ppo.lr"
             )
-        self.policy.update_statistics(self.batch.obs_N, target_N)
-        return metrics
+        return self._read({"Loss/minibatch_steps": torch.zeros_like(lr)})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything that learning goes on from, as named tensors."""
