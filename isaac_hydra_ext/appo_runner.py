@@ -29,7 +29,13 @@ from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_co
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import EnvError, RunInterrupted, WorkerError
+from isaac_hydra_ext.errors import (
+    EnvError,
+    IsaacHydraExtError,
+    NonFiniteError,
+    RunInterrupted,
+    WorkerError,
+)
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -39,7 +45,6 @@ from isaac_hydra_ext.metrics import (
     write_summary,
 )
 from isaac_hydra_ext.resume import find_resumed, last_iteration, resumed_totals
-from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
@@ -238,7 +243,12 @@ class Run:
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
         with ThreadPoolExecutor(1) if background else nullcontext() as updater:
             for k in range(self.first, self.last):
-                metrics, env_states = self._iteration(k, updater)
+                try:
+                    metrics, env_states = self._iteration(k, updater)
+                except (WorkerError, EnvError, NonFiniteError):
+                    if k > self.first and not self._is_checkpoint(k):
+                        self._save([None])  # what the iterations before have learned
+                    raise
                 self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
                 if self._is_checkpoint(k + 1) or self.stop.requested:
                     self._save(env_states)
@@ -251,7 +261,7 @@ class Run:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
         assert self.episodes is not None
         config, source, started = self.config, self.source, time.monotonic()
-        slots = self._gather(k)
+        slots = source.gather(k)
         idle_s = time.monotonic() - started
         self.episodes.observe(slots)
         self.learner.load(slots)
@@ -262,6 +272,11 @@ class Run:
         learn_started = time.monotonic()
         metrics |= self._update(k, updater)
         metrics["Perf/learning_time"] = time.monotonic() - learn_started
+        if metrics["Loss/undone"]:
+            self.console.warn(
+                f"iteration {k}: the loss or its gradient is not finite; the update was "
+                f"undone, version {k + 1} has version {k}'s weights"
+            )
         self.weights.publish(k + 1, self.learner.policy.flat)
         source.announce(k + 1)
         self._grant(k + 1 + config.rollout.max_policy_lag)
@@ -277,15 +292,6 @@ class Run:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
-    def _gather(self, iteration: int) -> list[Slot]:
-        """Wait for the iteration's rollouts; if they cannot come, save what has been learned."""
-        try:
-            return self.source.gather(iteration)
-        except (WorkerError, EnvError):
-            if iteration > self.first and not self._is_checkpoint(iteration):
-                self._save([None])
-            raise
-
     def _update(self, iteration: int, updater: ThreadPoolExecutor | None) -> dict[str, float]:
         """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
         if updater is None:
@@ -295,7 +301,9 @@ class Run:
         self.source.collect_ahead(iteration + 1)
         wait([update], timeout=UPDATE_TIMEOUT_S)
         if not update.done():
-            raise WorkerError(f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s")
+            raise IsaacHydraExtError(
+                f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s"
+            )
         return update.result(timeout=0)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:

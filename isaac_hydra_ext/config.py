@@ -93,6 +93,12 @@ class RolloutConfig:
     on_worker_failure: str = knob(
         "restart", "a worker that dies or raises in step", choices=("restart", "stop")
     )
+    on_invalid: str = knob(
+        "stop",
+        "NaN or Inf in an observation, action or reward: end the run, leave that env's samples "
+        "out and reset it, or replace its worker",
+        choices=("stop", "drop_env", "restart_worker"),
+    )
     max_restarts: int = knob(10, "workers replaced per hour before the run stops", ge=0)
     startup_timeout_s: float = knob(600.0, "[s] for building an env and its first reset", gt=0)
     heartbeat_timeout_s: float = knob(120.0, "[s] without an env step before a kill", gt=0)
@@ -126,6 +132,9 @@ class PPOConfig:
     c_bar: float = knob(1.0, "V-trace: truncation of the trace coefficient", gt=0)
     max_importance_weight: float = knob(
         2.0, "truncation of proximal/behaviour in the decoupled loss", ge=1
+    )
+    max_bad_updates: int = knob(
+        3, "updates in a row that are undone for NaN or Inf; one more ends the run", ge=0
     )
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")

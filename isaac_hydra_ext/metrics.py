@@ -138,6 +138,7 @@ class RunTotals:
     policy_lag_sum: float = 0.0
     learner_idle_s: float = 0.0
     workers_wait_s: float = 0.0
+    bad_updates: int = 0
     worker_restarts: int = 0
     samples_produced: int = 0
     samples_consumed: int = 0
@@ -153,7 +154,11 @@ class RunTotals:
         self.policy_lag_sum += metrics["Async/policy_lag"]
         self.learner_idle_s += metrics["Async/learner_idle_s"]
         self.workers_wait_s += metrics["Async/workers_wait_s"]
-        more = {"Perf/total_fps": samples / metrics["Perf/iteration_time"]}
+        self.bad_updates += int(metrics["Loss/undone"])
+        more = {
+            "Perf/total_fps": samples / metrics["Perf/iteration_time"],
+            "Async/bad_updates": float(self.bad_updates),
+        }
         mean_return, mean_length = episodes.mean_return, episodes.mean_length
         if mean_return is not None and mean_length is not None:
             best = self.best_return

@@ -6,29 +6,30 @@ the device once an iteration.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import NonFiniteError
-from isaac_hydra_ext.learner.advantages import gae, next_values, vtrace
 from isaac_hydra_ext.learner.batch import RolloutBatch
 from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
+from isaac_hydra_ext.learner.preparation import prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.seeding import Stream, make_generator
 
 LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
-MINIBATCH_METRICS = (
-    "surrogate",
-    "value",
-    "entropy",
-    "kl",
-    "clip_fraction",
-    "actor_norm",
-    "critic_norm",
+# Of weights, learning rate and moments.
+Copies = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
+MINIBATCH_METRICS = (  # what `_step` returns, in this order
+    "Loss/surrogate",
+    "Loss/value",
+    "Loss/entropy",
+    "Policy/kl",
+    "Policy/clip_fraction",
+    "Loss/actor_grad_norm",
+    "Loss/critic_grad_norm",
 )
 
 
@@ -77,6 +78,7 @@ class Learner:
             offset += p.numel()
         self.lr = torch.tensor(config.ppo.lr, device=device)
         self._optimizer = torch.optim.Adam([self._parameters], lr=self.lr, fused=True)
+        self._bad_in_a_row = 0
         if config.ppo.precision == "tf32":
             torch.backends.cuda.matmul.allow_tf32 = True
 
@@ -87,19 +89,21 @@ class Learner:
     def update(self, iteration: int) -> dict[str, float]:
         """Train on the loaded batch: version `iteration` becomes `iteration + 1`.
 
+        A loss, gradient or weight that is NaN or Inf undoes the whole update: weights, moments,
+        learning rate and normalisers are to the last bit what they were, and `Loss/undone` is 1.
+
         Returns:
             Metrics by tag.
 
         Raises:
-            NonFiniteError: A loss or gradient was NaN or Inf. From there on no step was taken;
-                the normalisers are as they were.
+            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone.
         """
-        ppo = self._ppo
+        ppo, before = self._ppo, self._copy_state()
         if ppo.lr_schedule == "linear":
             self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
         seed = self._config.experiment.seed
         generator = make_generator(seed, Stream.SHUFFLE, iteration, device=self.device)
-        samples, target_N, diagnostics = self._prepare(generator)
+        prepared = prepare(self._config, self._spec, self.policy, self.batch, generator)
 
         # 1 from the first minibatch on that must not step: fused Adam then leaves parameters,
         # moments and its step count alone, without the host knowing.
@@ -108,99 +112,24 @@ class Learner:
         totals = torch.zeros(len(MINIBATCH_METRICS), device=self.device)
         steps = torch.zeros((), device=self.device)
         self._optimizer.found_inf = stop  # type: ignore[attr-defined]
-        obs = self.batch.obs_N
+        obs, samples = self.batch.obs_N, prepared.target_N.shape[0]
         for _ in range(ppo.update_epochs):
-            order = torch.randperm(target_N.shape[0], generator=generator, device=self.device)
+            order = torch.randperm(samples, generator=generator, device=self.device)
             for rows in order.split(ppo.batch_size):
-                stats = self._step(samples, obs, rows, stop, bad)
+                stats = self._step(prepared.samples, obs, rows, stop, bad)
                 taken = 1.0 - stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
-        return self._finish(iteration, totals, steps, stop, bad, diagnostics, target_N)
-
-    @torch.no_grad()
-    def _prepare(
-        self, generator: torch.Generator
-    ) -> tuple[Minibatch, torch.Tensor, dict[str, torch.Tensor]]:
-        """Evaluate the proximal policy, the critic and the advantages on the whole batch."""
-        batch, policy, ppo = self.batch, self.policy, self._ppo
-        distribution = policy.distribution
-        T, N = batch.reward_TN.shape
-        raw_value, final_raw = self._values()
-        value_T1N = policy.denormalize_value(raw_value).view(T + 1, N)
-        # Where a truncated episode's final observation is unknown, V(s_t) stands in for it.
-        final_value_TN = value_T1N[:-1].clone()
-        if final_raw is not None:
-            at_t, at_n = batch.final_index.unbind(1)
-            final_value_TN[at_t, at_n] = policy.denormalize_value(final_raw)
-        done_TN = batch.terminated_TN | batch.truncated_TN
-        next_value_TN = next_values(
-            value_T1N,
-            batch.terminated_TN,
-            batch.truncated_TN,
-            final_value_TN,
-            self._spec.finite_horizon,
-        )
-
-        params = self._in_chunks(policy.action_params, batch.obs_N)
-        action_NA = batch.action_TNA.flatten(0, 1)
-        proximal_log_prob = distribution.log_prob(params, action_NA)
-        rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
-        weight = rho.clamp(max=ppo.max_importance_weight)
-
-        series = (batch.reward_TN, value_T1N[:-1], next_value_TN, done_TN)
-        if ppo.advantages == "vtrace":
-            advantage_TN, target_TN = vtrace(
-                *series, rho.view(T, N), ppo.gamma, ppo.lam, ppo.rho_bar, ppo.c_bar
-            )
-        else:
-            advantage_TN, target_TN = gae(*series, ppo.gamma, ppo.lam)
-        advantage, target = advantage_TN.flatten(), target_TN.flatten()
-        unexplained = (target - value_T1N[:-1].flatten()).var(correction=0)
-        explained = 1.0 - unexplained / (target.var(correction=0) + 1e-8)
-        if ppo.normalize_advantages:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-        noise = None
-        if self._config.policy.squash == "tanh" and self._spec.action.kind == "continuous":
-            noise = distribution.draw_noise((T * N,), generator)
-        samples = Minibatch(
-            action_NA,
-            advantage,
-            policy.normalize_value(target),
-            params,
-            proximal_log_prob,
-            raw_value[: T * N],
-            weight,
-            noise,
-        )
-        diagnostics = {
-            "Async/effective_sample_size": weight.sum().square() / weight.square().sum() / (T * N),
-            "Async/truncated_weights": (rho > ppo.max_importance_weight).float().mean(),
-            "Loss/explained_variance": explained,
-            "Loss/ratio_error": (rho - 1.0).abs().max(),
-        }
-        return samples, target, diagnostics
-
-    def _values(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run the critic once over all T + 1 observations and the final ones."""
-        batch = self.batch
-        rows = {group: obs.flatten(0, 1) for group, obs in batch.obs.items()}
-        finals = batch.final_index.shape[0]
-        if finals == 0:
-            return self._in_chunks(self.policy.raw_value, rows), None
-        rows = {group: torch.cat([obs, batch.final_obs[group]]) for group, obs in rows.items()}
-        values = self._in_chunks(self.policy.raw_value, rows)
-        return values[:-finals], values[-finals:]
-
-    def _in_chunks(self, network: Any, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Evaluate a network on many rows, at most four minibatches at a time."""
-        rows = next(iter(obs.values())).shape[0]
-        size = 4 * self._ppo.batch_size
-        parts = [
-            network({group: x[start : start + size] for group, x in obs.items()}).float()
-            for start in range(0, rows, size)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        finite = torch.isfinite(self.policy.flat).all()
+        scalars = dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True))
+        scalars |= {"Loss/minibatch_steps": steps, "Loss/stopped_early": stop}
+        scalars |= {"Loss/undone": torch.maximum(bad, 1.0 - finite.float())}
+        metrics = self._read(scalars | prepared.diagnostics)
+        if metrics["Loss/undone"]:
+            return metrics | self._undo(iteration, before)
+        self._bad_in_a_row = 0
+        self.policy.update_statistics(obs, prepared.target_N)
+        return metrics
 
     def _step(
         self,
@@ -249,36 +178,32 @@ class Learner:
         lr = torch.where(kl > 2.0 * desired, lower, torch.where(up, higher, self.lr))
         self.lr.copy_(torch.where(stop > 0, self.lr, lr))
 
-    def _finish(
-        self,
-        iteration: int,
-        totals: torch.Tensor,
-        steps: torch.Tensor,
-        stop: torch.Tensor,
-        bad: torch.Tensor,
-        diagnostics: dict[str, torch.Tensor],
-        target_N: torch.Tensor,
-    ) -> dict[str, float]:
-        """Copy the metrics to the host, once; then let the normalisers see the iteration."""
-        means = totals / steps.clamp(min=1.0)
-        mean_std = self.policy.mean_std()
-        device_values = torch.stack(
-            [*means, *diagnostics.values(), mean_std, self.lr, steps, stop, bad]
-        )
-        values = device_values.tolist()
-        if values[-1]:
+    def _read(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Copy an iteration's numbers to the host: the one time that it waits for the device."""
+        scalars |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
+        return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+
+    def _copy_state(self) -> Copies:
+        """Copy what minibatch steps change: weights, learning rate, moments."""
+        moments = self._optimizer.state.get(self._parameters, {})
+        copies = {name: value.clone() for name, value in moments.items()}
+        return self.policy.flat.clone(), self.lr.clone(), copies
+
+    def _undo(self, iteration: int, before: Copies) -> dict[str, float]:
+        """Go back to `_copy_state`'s copy; returns the metrics that are then other ones."""
+        flat, lr, moments = before
+        self.policy.flat.copy_(flat)
+        self.lr.copy_(lr)
+        self._optimizer.state[self._parameters] = moments
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row > self._ppo.max_bad_updates:
             raise NonFiniteError(
-                f"iteration {iteration}: the loss or its gradient is not finite; nothing was "
-                "published and the last checkpoint is intact; look for NaN or huge values in "
-                "observations and rewards, or lower ppo.lr"
+                f"iteration {iteration}: the loss or its gradient is not finite, in "
+                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
+                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
+                "good ones; look for huge values in observations and rewards, or lower ppo.lr"
             )
-        names = [
-            *("Loss/surrogate", "Loss/value", "Loss/entropy", "Policy/kl", "Policy/clip_fraction"),
-            *("Loss/actor_grad_norm", "Loss/critic_grad_norm", *diagnostics, "Policy/mean_std"),
-            *("Loss/learning_rate", "Loss/minibatch_steps", "Loss/stopped_early"),
-        ]
-        self.policy.update_statistics(self.batch.obs_N, target_N)
-        return dict(zip(names, values[:-1], strict=True))
+        return self._read({"Loss/minibatch_steps": torch.zeros_like(lr)})
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything that learning goes on from, as named tensors."""

@@ -1,5 +1,6 @@
 """Numbers that are not numbers, too large, or never change; and the smallest sizes there are."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, load_checkpo
 from isaac_hydra_ext.errors import NonFiniteError
 
 Live = Callable[..., LiveRun]
-# One step gives reward `reward`; from step `bad_from` of each env on, `bad` instead.
+# Each step gives `reward`. From step `bad_from` until `bad_until` of the envs in `bad_envs` (all,
+# if it is empty), `where` is `bad` instead. Env i is the i-th that is made in a process.
 MODULE = """
 import gymnasium, numpy as np
 
@@ -21,9 +23,20 @@ class Odd(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
-    def __init__(self, reward=1.0, obs="noise", end="", bad="", bad_from=0, where="reward"):
+    made = 0
+
+    def __init__(
+        self, reward=1.0, obs="noise", end="", bad="", bad_from=0, bad_until=10**9, bad_envs=(),
+        where="reward",
+    ):
         self.reward, self.obs, self.end, self.clock = float(reward), obs, end, 0
-        self.bad, self.bad_from, self.where = float(bad or 0), bad_from, where
+        self.bad, self.span, self.where = float(bad or 0), (bad_from, bad_until), where
+        self.may_be_bad = not bad_envs or Odd.made in bad_envs
+        Odd.made += 1
+
+    def is_bad(self, where):
+        first, end = self.span
+        return where == self.where and self.may_be_bad and first and first <= self.clock < end
 
     def reset(self, **kwargs):
         super().reset(seed=kwargs.get("seed"))
@@ -31,15 +44,15 @@ class Odd(gymnasium.Env):
 
     def observe(self):
         obs = self.np_random.normal(size=2) if self.obs == "noise" else np.full(2, float(self.obs))
-        if self.bad_from and self.clock >= self.bad_from and self.where == "obs":
+        if self.is_bad("obs"):
             obs[0] = self.bad
         return obs.astype(np.float32)
 
     def step(self, action):
         self.clock += 1
-        reward = self.reward
-        if self.bad_from and self.clock >= self.bad_from and self.where == "reward":
-            reward = self.bad
+        if self.is_bad("step") and not np.isfinite(action).all():
+            raise ValueError("the simulation does not take such an action")
+        reward = self.bad if self.is_bad("reward") else self.reward
         return self.observe(), reward, self.end == "terminated", self.end == "truncated", {}
 
 gymnasium.register("Odd-v0", Odd)
@@ -51,7 +64,8 @@ ODD = ("env=gym_any", "env.id=Odd-v0", "env.imports=[odd_env]")
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "odd_env.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
     return tmp_path
 
 
@@ -101,6 +115,58 @@ def test_a_bad_number_stops_the_run_before_it_reaches_weights_or_checkpoints(
     summary = run.summary()
     assert (summary["status"], summary["iterations"]) == ("failed", 2)
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
+
+
+# ------------------------------------------------------------------ updates that are undone
+
+ALL = ("checkpoint.every=1", "checkpoint.keep_last=0")
+
+
+def learned(path: Path) -> dict[str, bytes]:
+    """All that learning goes on from, to the bit."""
+    return {name: t.numpy().tobytes() for name, t in load_checkpoint(path).tensors.items()}
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_update_is_undone_said_and_counted_and_the_run_goes_on(
+    live: Live, odd: Path, workers: int, lag: int
+) -> None:
+    # 16 steps an iteration: rewards are huge in iteration 2 alone.
+    run = live(
+        *(*ODD, "+env.kwargs.bad=1e30", "+env.kwargs.bad_from=33", "+env.kwargs.bad_until=49"),
+        *(*ALL, "experiment.max_iterations=5", "policy.hidden_dims=[8]"),
+        *(f"rollout.num_workers={workers}", f"rollout.max_policy_lag={lag}"),
+    )
+    assert run.finish(timeout=40) == 0, run.text()
+    said = [line for line in run.text()[1].splitlines() if "undone" in line]
+    assert len(said) == 1 and said[0].startswith("iteration 2: "), run.text()
+    after = [learned(path) for path in run.checkpoints()]
+    assert after[1] == after[2]
+    assert all(a != b for a, b in ((after[0], after[1]), (after[2], after[3])))
+    assert load_checkpoint(run.checkpoints()[-1]).meta["totals"]["bad_updates"] == 1
+    summary = run.summary()
+    assert (summary["status"], summary["iterations"]) == ("completed", 5)
+    assert summary["samples_produced"] == summary["samples_consumed"] == summary["env_steps"]
+
+
+def test_too_many_bad_updates_in_a_row_end_the_run_with_the_last_good_weights(
+    live: Live, odd: Path
+) -> None:
+    run = live(
+        *(*ODD, "+env.kwargs.bad=1e30", "+env.kwargs.bad_from=33", "ppo.max_bad_updates=2"),
+        *("experiment.max_iterations=1000", "policy.hidden_dims=[8]", "checkpoint.every=2"),
+        "checkpoint.keep_last=0",
+    )
+    assert run.finish(timeout=40) == 1, run.text()
+    *warnings, error = run.text()[1].strip().splitlines()
+    assert len(warnings) == 2 and all("undone" in line for line in warnings)
+    assert error.startswith("error: iteration 4: ") and "max_bad_updates=2" in error
+    # Two good iterations, and two that were undone.
+    assert [p.name for p in run.checkpoints()] == ["model_2.safetensors", "model_4.safetensors"]
+    good, last = run.checkpoints()
+    assert learned(good) == learned(last)
+    assert moved(load_checkpoint(last)) and not_finite(load_checkpoint(last)) == []
 
 
 CASES: dict[str, tuple[str, ...]] = {

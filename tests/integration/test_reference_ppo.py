@@ -103,7 +103,7 @@ def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
             orders = [torch.randperm(samples, generator=generator) for _ in range(3)]
             expected = reference.update(raw, orders)
 
-            assert metrics["Loss/ratio_error"] <= 1e-4
+            assert metrics["Async/ratio_deviation"] <= 1e-4
             for name, tag in (("surrogate", "Loss/surrogate"), ("value", "Loss/value"),
                               ("entropy", "Loss/entropy"), ("kl", "Policy/kl")):  # fmt: skip
                 assert metrics[tag] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), tag

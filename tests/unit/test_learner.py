@@ -9,6 +9,7 @@ import torch
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
+from isaac_hydra_ext.learner.preparation import Prepared, prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.seeding import Stream, make_generator
@@ -40,7 +41,7 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
     for k in range(5):
         run.collect(k)
         metrics = run.update(k)
-        assert metrics["Loss/ratio_error"] <= 1e-4
+        assert metrics["Async/ratio_deviation"] <= 1e-4
         assert metrics["Async/effective_sample_size"] == pytest.approx(1.0, abs=1e-5)
         assert metrics["Async/truncated_weights"] == 0.0
         assert metrics["Policy/kl"] > 0
@@ -48,11 +49,16 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
     assert normalizer.count == 5 * 16 * 32
 
 
+def prepared(config: RunConfig, learner: Learner) -> Prepared:
+    generator = make_generator(0, Stream.SHUFFLE)
+    return prepare(config, learner._spec, learner.policy, learner.batch, generator)
+
+
 def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], torch.Tensor]:
     """One epoch by plain autograd on a second network, with its own Adam on separate tensors."""
     policy = ActorCritic(config.policy, learner._spec, config.experiment.seed)
     policy.load_state_dict(learner.policy.state_dict())
-    batch, _, _ = learner._prepare(make_generator(0, Stream.SHUFFLE))
+    batch = prepared(config, learner).samples
     generator = make_generator(config.experiment.seed, Stream.SHUFFLE, 0)
     order = torch.randperm(batch.target_M.numel(), generator=generator)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.lr)
@@ -167,13 +173,13 @@ def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> Non
     slot.behavior_log_prob_TB[0] -= torch.tensor(1.5).log()
     slot.behavior_log_prob_TB[2] -= torch.tensor(8.0).log()
     learner.load([slot])
-    samples, _, _ = learner._prepare(make_generator(0, Stream.SHUFFLE))
+    samples = prepared(learner._config, learner).samples
     assert samples.weight_M.tolist() == pytest.approx([1.5, 1.0, 2.0], rel=1e-5)
     metrics = learner.update(0)
     # (4.5)^2 / (2.25 + 1 + 4) / 3, and one of three was truncated
     assert metrics["Async/effective_sample_size"] == pytest.approx(20.25 / 7.25 / 3, rel=1e-5)
     assert metrics["Async/truncated_weights"] == pytest.approx(1 / 3)
-    assert metrics["Loss/ratio_error"] == pytest.approx(7.0, rel=1e-4)
+    assert metrics["Async/ratio_deviation"] == pytest.approx(7.0, rel=1e-4)
     # V is 2: advantages 1+1-2, 2+1-2, 3+1-2 = (0, 1, 2) become (-s, 0, s), s = sqrt(1.5):
     # minus the mean of 1.5 * -s and 2 * s.
     assert metrics["Loss/surrogate"] == pytest.approx(-0.5 * 1.5**0.5 / 3, rel=1e-4)
