@@ -7,14 +7,16 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from isaac_hydra_ext.config import RunConfig, all_knobs
+from isaac_hydra_ext.config import MAX_INT, RunConfig, all_knobs
+from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
+from isaac_hydra_ext.hydra_guard import check_hydra_node
 
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
@@ -86,10 +88,12 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
+        check_hydra_node(sys.argv[1:], task)
         task()
         return 0
-    except HydraException as e:
-        print(f"error: {_one_line(e)}", file=sys.stderr, flush=True)
+    except (HydraException, ConfigError) as e:
+        text = _one_line(e) if isinstance(e, HydraException) else str(e)
+        print(f"error: {text}", file=sys.stderr, flush=True)
         return ConfigError.exit_code
     finally:
         if before is None:
@@ -124,11 +128,13 @@ def _one_line(error: HydraException) -> str:
         return f"{error.override}: not an override Hydra can read (KEY=VALUE, values quoted)"
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
-        keys = [key for key, _, _ in all_knobs()]
-        if found[1] in keys:
+        knobs = {key: default for key, default, _ in all_knobs()}
+        if isinstance(knobs.get(found[1]), dict):
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
-        return f"{found[1]}: unknown key{did_you_mean(found[1], keys)}"
-    return " ".join(text.split())
+        if found[1] in knobs:
+            return f"{found[1]}: not in the configuration you chose; add it: +{found[1]}=VALUE"
+        return f"{found[1]}: unknown key{did_you_mean(found[1], knobs)}"
+    return shown(text, limit=300)
 
 
 def help_text() -> str:
@@ -150,6 +156,18 @@ def help_text() -> str:
             if default in (True, False)
             else default
         )
-        choices = f" ({' | '.join(metadata['choices'])})" if metadata["choices"] else ""
-        lines.append(f"  {f'{key}={shown}':<44} {metadata['doc']}{choices}")
+        lines.append(f"  {f'{key}={shown}':<44} {metadata['doc']}{_limits(metadata)}")
     return "\n".join(lines)
+
+
+def _limits(metadata: Mapping[str, Any]) -> str:
+    """Return what a knob's value may be, in parentheses; nothing where anything goes."""
+    if metadata["choices"]:
+        return f" ({' | '.join(metadata['choices'])})"
+    signs = (("gt", ">"), ("ge", ">="), ("le", "<="))
+    bounds = [
+        f"{sign} {metadata[key]:,.12g}"
+        for key, sign in signs
+        if metadata[key] is not None and metadata[key] < MAX_INT  # that much is no limit
+    ]
+    return f" ({', '.join(bounds)})" if bounds else ""

@@ -15,17 +15,23 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from isaac_hydra_ext.config_checks import (
     SAFE_NAME,
     check_bounds,
+    check_names,
     check_rest,
     is_typed,
-    refuse_targets,
+    refuse_foreign,
     refuse_unknown,
+    shown,
     walk,
 )
 from isaac_hydra_ext.errors import ConfigError
+
+MAX_INT = 2**31 - 1  # of every integer that declares no other bound
+MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
 
 
 def knob(
@@ -37,7 +43,12 @@ def knob(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare one documented field; its bounds are checked by `load_config`."""
+    """Declare one documented field; its bounds are checked by `load_config`.
+
+    The text of a number begins with its unit in brackets, `[-]` where it has none.
+    """
+    if le is None and type(default) is int:
+        le = MAX_INT
     metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "choices": choices}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -51,10 +62,12 @@ class ExperimentConfig:
     name: str | None = knob(None, "directory of related runs; null: the environment's id")
     run_name: str = knob("", "suffix of this run's directory")
     output_dir: str = knob("logs/appo", "root of all run directories")
-    seed: int = knob(1, "seeds everything: envs, policy noise, shuffles; -1 draws one", ge=-1)
+    seed: int = knob(
+        1, "[-] seeds everything: envs, policy noise, shuffles; -1 draws one", ge=-1, le=2**63 - 1
+    )
     device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
-    max_iterations: int = knob(300, "learning iterations in all, a resume included", ge=1)
-    max_env_steps: int | None = knob(None, "end after this many env steps (all envs)", ge=1)
+    max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
+    max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
 
 
 @dataclass
@@ -74,14 +87,17 @@ class RolloutConfig:
     """Who collects how much, and how far it may run ahead of the learner."""
 
     num_workers: int | str = knob(
-        "auto", "W: worker processes; 0: in the learner's own process; auto: cores - 1", ge=0
+        "auto",
+        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1",
+        ge=0,
+        le=1024,
     )
     envs_per_worker: int | None = knob(
-        None, "B: envs in each worker's vector env; null: the env's own number", ge=1
+        None, "[envs] B: in each worker; null: the env's own number", ge=1, le=10**6
     )
-    steps_per_env: int = knob(32, "T: steps in each env per rollout", ge=1)
+    steps_per_env: int = knob(32, "[steps] T: in each env per rollout", ge=1, le=10**6)
     max_policy_lag: int = knob(
-        1, "L: versions the acting policy may be behind; 0 is synchronous PPO", ge=0
+        1, "[versions] L: how far acting may lag; 0 is synchronous PPO", ge=0, le=100
     )
     deterministic: bool = knob(
         False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
@@ -99,39 +115,46 @@ class RolloutConfig:
         "out and reset it, or replace its worker",
         choices=("stop", "drop_env", "restart_worker"),
     )
-    max_restarts: int = knob(10, "workers replaced per hour before the run stops", ge=0)
-    startup_timeout_s: float = knob(600.0, "[s] for building an env and its first reset", gt=0)
-    heartbeat_timeout_s: float = knob(120.0, "[s] without an env step before a kill", gt=0)
+    max_restarts: int = knob(10, "[per hour] workers replaced before the run stops", ge=0)
+    startup_timeout_s: float = knob(600.0, "[s] to build an env and reset it", gt=0, le=MAX_WAIT_S)
+    # Below 2 s a worker that waits, and shows that it lives once a second, could seem dead.
+    heartbeat_timeout_s: float = knob(
+        120.0, "[s] without an env step before a kill", ge=2, le=MAX_WAIT_S
+    )
 
 
 @dataclass
 class PPOConfig:
     """The update. Names and defaults follow rsl_rl where it has them."""
 
-    update_epochs: int = knob(5, "passes over the N_buffer samples per iteration", ge=1)
+    update_epochs: int = knob(5, "[passes] over the N_buffer samples per iteration", ge=1)
     batch_size: int = knob(
-        8192, "M: samples per minibatch; ceil(N_buffer / M) minibatches per epoch", ge=1
+        8192, "[samples] M: per minibatch; ceil(N_buffer / M) minibatches per epoch", ge=1
     )
-    num_mini_batches: int | None = knob(None, "minibatches per epoch, instead of batch_size", ge=1)
-    lr: float = knob(1e-3, "Adam's learning rate, at the start where a schedule moves it", gt=0)
+    num_mini_batches: int | None = knob(
+        None, "[minibatches] per epoch, instead of batch_size", ge=1, le=MAX_INT
+    )
+    lr: float = knob(1e-3, "[-] Adam's learning rate, at the start where a schedule moves it", gt=0)
     lr_schedule: str = knob(
         "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
     )
     desired_kl: float = knob(0.01, "[nats] what the adaptive schedule aims at", gt=0)
     stop_kl: float | None = knob(None, "[nats] skip the rest of an update beyond it", gt=0)
-    gamma: float = knob(0.99, "discount per env step", ge=0, le=1)
-    lam: float = knob(0.95, "GAE's (or V-trace's) lambda", ge=0, le=1)
-    clip: float = knob(0.2, "ratio clip around the proximal policy", gt=0)
-    value_clip: float | None = knob(0.2, "clip of the value's move per iteration; null: off", gt=0)
-    entropy_coef: float = knob(0.005, "weight of the entropy bonus", ge=0)
-    value_coef: float = knob(1.0, "weight of the (not halved) squared value error", ge=0)
-    max_grad_norm: float = knob(1.0, "gradient norm clip, of actor and critic apart", gt=0)
+    gamma: float = knob(0.99, "[-] discount per env step", ge=0, le=1)
+    lam: float = knob(0.95, "[-] GAE's (or V-trace's) lambda", ge=0, le=1)
+    clip: float = knob(0.2, "[-] ratio clip around the proximal policy", gt=0)
+    value_clip: float | None = knob(
+        0.2, "[return] clip of the value's move per iteration; null: off", gt=0
+    )
+    entropy_coef: float = knob(0.005, "[-] weight of the entropy bonus", ge=0)
+    value_coef: float = knob(1.0, "[-] weight of the (not halved) squared value error", ge=0)
+    max_grad_norm: float = knob(1.0, "[-] gradient norm clip, of actor and critic apart", gt=0)
     normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
     advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
-    rho_bar: float = knob(1.0, "V-trace: truncation of rho in delta", gt=0)
-    c_bar: float = knob(1.0, "V-trace: truncation of the trace coefficient", gt=0)
+    rho_bar: float = knob(1.0, "[-] V-trace: truncation of rho in delta", gt=0)
+    c_bar: float = knob(1.0, "[-] V-trace: truncation of the trace coefficient", gt=0)
     max_importance_weight: float = knob(
-        2.0, "truncation of proximal/behaviour in the decoupled loss", ge=1
+        2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
     )
     max_bad_updates: int = knob(
         3, "updates in a row that are undone for NaN or Inf; one more ends the run", ge=0
@@ -145,16 +168,20 @@ class PPOConfig:
 class PolicyConfig:
     """The actor and the critic."""
 
-    hidden_dims: list[int] = knob([256, 128, 64], "actor's hidden layers", ge=1)
-    critic_hidden_dims: list[int] | None = knob(None, "critic's; null: the actor's", ge=1)
+    hidden_dims: list[int] = knob(
+        [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
+    )
+    critic_hidden_dims: list[int] | None = knob(
+        None, "[units] of the critic's; null: the actor's", ge=1, le=2**16
+    )
     activation: str = knob(
         "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
     )
-    init_std: float = knob(1.0, "initial std of the Gaussian", gt=0)
+    init_std: float = knob(1.0, "[actions] initial std of the Gaussian", ge=1e-6, le=1e6)
     std_type: str = knob("scalar", "what is learned: std itself or its log",
                          choices=("scalar", "log"))  # fmt: skip
     squash: str = knob("none", "tanh scales actions to the env's bounds", choices=("none", "tanh"))
-    clip_actions: float | None = knob(None, "clip the env's copy of actions to +-this", gt=0)
+    clip_actions: float | None = knob(None, "[actions] clip the env's copy of them to +-this", gt=0)
     normalize_obs: bool = knob(True, "running mean and std of the actor's observations")
     normalize_critic_obs: bool = knob(True, "running mean and std of the critic's")
     normalize_values: bool = knob(False, "the critic predicts normalised returns (PopArt)")
@@ -168,7 +195,7 @@ class LoggingConfig:
     """What is shown and written while the run goes on."""
 
     backends: list[str] = knob(["tensorboard"], "trackers", choices=("tensorboard",))
-    every: int = knob(1, "iterations between lines and tracker points", ge=1)
+    every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
     console: str = knob(
         "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
     )
@@ -178,9 +205,11 @@ class LoggingConfig:
 class CheckpointConfig:
     """When the run is saved and what is kept."""
 
-    every: int = knob(50, "iterations between checkpoints; the last one is always saved", ge=1)
-    keep_last: int = knob(5, "newest checkpoints kept; 0: all", ge=0)
-    keep_every: int | None = knob(None, "also keep each multiple of this iteration", ge=1)
+    every: int = knob(50, "[iterations] between checkpoints; the last is always saved", ge=1)
+    keep_last: int = knob(5, "[checkpoints] newest ones kept; 0: all", ge=0)
+    keep_every: int | None = knob(
+        None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
+    )
 
 
 @dataclass
@@ -194,7 +223,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    resume: str | None = knob(None, "latest, a run directory, or a checkpoint file")
+    resume: str | None = knob(None, "latest, best, a run directory, or a checkpoint file")
 
     @property
     def num_workers(self) -> int:
@@ -238,27 +267,49 @@ def load_config(
     Raises:
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
-    try:
-        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
-    except OmegaConfBaseException as e:
-        raise ConfigError(f"{e.full_key or 'config'}: {_first_line(e)}") from e
-    assert isinstance(raw, dict)
-    raw.pop("hydra", None)
-    user: dict[str, Any] = {str(k): v for k, v in raw.items()}
-    refuse_targets(user, "")
+    user = _resolve(cfg)
+    refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
     recommended = (user.get("env") or {}).get("appo") or {}
     refuse_unknown(recommended, RunConfig, "env.appo.")
 
     layers = [task_settings or {}, recommended, _keep_set_by_user(user, typed)]
     config = _merge_typed([_with_one_minibatch_knob(layer) for layer in layers])
+    check_names(config)
     check_bounds(config)
-    check_rest(config, typed)
     if config.rollout.num_workers == "auto":
-        config.rollout.num_workers = max(1, available_cores() - 1)
+        on_gpu = config.rollout.device != "cpu"  # two processes on one GPU only take turns
+        config.rollout.num_workers = 0 if on_gpu else max(1, available_cores() - 1)
+    check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
+
+
+def _resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a composed configuration into plain data with no interpolation left.
+
+    The values of environment variables stay out: the configuration is written to files, to
+    checkpoints, and to pipes.
+    """
+    OmegaConf.register_new_resolver("oc.env", _refuse_environment, replace=True)
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
+    except (OmegaConfBaseException, RecursionError, ValueError) as e:
+        key = getattr(e, "full_key", None) or "config"
+        raise ConfigError(f"{key}: {_first_line(e)}") from e
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
+    return {str(key): value for key, value in raw.items() if key != "hydra"}
+
+
+def _refuse_environment(name: Any, default: Any = None) -> None:
+    raise ValueError(
+        f"oc.env:{name} is not accepted, as configurations are written to files; let the shell "
+        "fill in what is no secret"
+    )
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
@@ -352,13 +403,15 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
                 nested = {section: {name: leaf} if name else leaf}
                 try:
                     merged = OmegaConf.merge(merged, nested)
-                except OmegaConfBaseException as e:
+                except (OmegaConfBaseException, ValueError) as e:
                     key = f"{section}.{name}" if name else section
-                    raise ConfigError(f"{e.full_key or key}: {_first_line(e)}") from e
+                    key = getattr(e, "full_key", None) or key
+                    raise ConfigError(f"{key}: {_first_line(e)}") from e
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     return config
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)

@@ -5,6 +5,7 @@ line: the key, what is wrong, what would be right.
 """
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from isaac_hydra_ext.config import RunConfig
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
+RESUME_WORDS = ("latest", "best")
+MAX_SHOWN = 100  # characters of a value in a message
+MAX_DEPTH = 20  # levels of nesting
+MAX_TEXT = 4096  # characters of a text
+MAX_NAME = 200  # of a file name's 255, which also holds the time
+MAX_PATH = 3500  # bytes, of Linux's 4096; the run's files lie below
 
 
 def typed_paths(typed: Sequence[str]) -> list[str]:
@@ -29,29 +36,46 @@ def is_typed(key: str, typed: Sequence[str]) -> bool:
     return key in typed_paths(typed)
 
 
-def refuse_targets(node: Any, path: str) -> None:
-    """Refuse `_target_`: no config of this package names code to run."""
+def shown(value: Any, limit: int = MAX_SHOWN) -> str:
+    """Return a value as it stands in a message: one line, and not a long one."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def refuse_foreign(node: Any, path: str) -> None:
+    """Refuse, anywhere in the tree, what is no plain setting: code, other types, huge numbers."""
+    key = path.rstrip(".")
+    if path.count(".") > MAX_DEPTH:
+        raise ConfigError(f"{shown(key)}: nested deeper than {MAX_DEPTH} levels")
     if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == "_target_":
+        for name, value in node.items():
+            if name == "_target_":
                 raise ConfigError(
-                    f"{path}_target_={value!r}: not accepted; configs of this package do not "
-                    "instantiate objects (register an environment and name it in env.id)"
+                    f"{path}_target_={shown(repr(value))}: not accepted; configs of this package "
+                    "do not instantiate objects (register an environment and name it in env.id)"
                 )
-            refuse_targets(value, f"{path}{key}.")
+            refuse_foreign(value, f"{path}{name}.")
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            refuse_targets(value, f"{path}{index}.")
+            refuse_foreign(value, f"{path}{index}.")
+    elif isinstance(node, int) and node.bit_length() > 63:
+        raise ConfigError(f"{key}: an integer of {node.bit_length()} bits; 63 are the most")
+    elif node is not None and not isinstance(node, (str, int, float)):
+        raise ConfigError(f"{key}: {type(node).__name__} is not a type of setting")
 
 
 def refuse_unknown(node: Any, schema: type, path: str) -> None:
     """Refuse keys that the schema does not have, naming the nearest one."""
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{path.rstrip('.')}={node!r}: a group of keys is expected here")
+        found = shown(repr(node))
+        raise ConfigError(
+            f"{path.rstrip('.') or 'config'}={found}: a group of keys is expected here"
+        )
     known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
-            raise ConfigError(f"{path}{key}: unknown key{did_you_mean(str(key), known)}")
+            hint = did_you_mean(str(key), known)
+            raise ConfigError(f"{shown(f'{path}{key}')}: unknown key{hint}")
         section = known[str(key)].default_factory
         if isinstance(section, type) and is_dataclass(section):
             refuse_unknown(value, section, f"{path}{key}.")
@@ -71,52 +95,102 @@ def check_bounds(config: "RunConfig") -> None:
     """Check every knob against the bounds and choices it declares."""
     for key, value, limits in walk(config):
         for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str):
+                _check_text(key, item)
+            if isinstance(value, list) and isinstance(item, (list, dict)):
+                raise ConfigError(f"{key}={shown(value)}: a list of plain values is expected here")
             if limits["choices"] and item not in limits["choices"]:
                 allowed = ", ".join(limits["choices"])
                 raise ConfigError(
-                    f"{key}={item}: must be one of {allowed}"
+                    f"{key}={shown(item)}: must be one of {allowed}"
                     + did_you_mean(str(item), limits["choices"])
                 )
-            if isinstance(item, bool) or not isinstance(item, (int, float)):
-                continue
-            if item == math.inf:
-                raise ConfigError(f"{key}={item}: must be finite")
-            # Written so that NaN fails every bound.
-            if limits["ge"] is not None and not item >= limits["ge"]:
-                raise ConfigError(f"{key}={item}: must be at least {limits['ge']:g}")
-            if limits["gt"] is not None and not item > limits["gt"]:
-                raise ConfigError(f"{key}={item}: must be greater than {limits['gt']:g}")
-            if limits["le"] is not None and not item <= limits["le"]:
-                raise ConfigError(f"{key}={item}: must be at most {limits['le']:g}")
+            if isinstance(item, (int, float)) and not isinstance(item, bool):
+                _check_number(key, item, limits)
+
+
+def _check_text(key: str, text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{key}={shown(text)}: longer than {MAX_TEXT} characters")
+    if not text.isprintable():  # line ends and NUL too
+        raise ConfigError(f"{key}={shown(ascii(text))}: must consist of printable characters")
+
+
+def _check_number(key: str, number: float, limits: Mapping[str, Any]) -> None:
+    if number == math.inf:
+        raise ConfigError(f"{key}={number}: must be finite")
+    # Written so that NaN fails every bound.
+    if limits["ge"] is not None and not number >= limits["ge"]:
+        raise ConfigError(f"{key}={number}: must be at least {limits['ge']:,.12g}")
+    if limits["gt"] is not None and not number > limits["gt"]:
+        raise ConfigError(f"{key}={number}: must be greater than {limits['gt']:,.12g}")
+    if limits["le"] is not None and not number <= limits["le"]:
+        raise ConfigError(f"{key}={number}: must be at most {limits['le']:,.12g}")
 
 
 def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     """Check what a single bound cannot say."""
     workers = config.rollout.num_workers
     if isinstance(workers, str) and workers != "auto":
-        raise ConfigError(f"rollout.num_workers={workers}: must be a number or auto")
+        raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
     if is_typed("ppo.batch_size", typed) and is_typed("ppo.num_mini_batches", typed):
         raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
+    _check_device(config)
+    _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
+    resume = config.resume
+    if resume is not None and resume not in RESUME_WORDS:
+        path = as_path("resume", resume)
+        if not path.exists():
+            words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
+            raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
+    _check_env(config)
+
+
+def check_names(config: "RunConfig") -> None:
+    """Check what becomes part of a run directory's path."""
     for key in ("name", "run_name"):
         name = getattr(config.experiment, key)
         if name is None or (key, name) == ("run_name", ""):
             continue
         if name.strip() in ("", ".", "..") or any(c not in SAFE_NAME for c in name):
             raise ConfigError(
-                f"experiment.{key}={name!r}: must be one plain directory name "
+                f"experiment.{key}={shown(repr(name))}: must be one plain directory name "
                 "(letters, digits, . _ - + =); set experiment.output_dir for the place"
             )
-    _check_device(config)
-    _check_writable(Path(config.experiment.output_dir).expanduser())
-    resume = config.resume
-    if resume not in (None, "latest") and not Path(str(resume)).expanduser().exists():
-        raise ConfigError(f"resume={resume}: no such file or directory (or say resume=latest)")
-    required, other = ("id", "task") if config.env.kind == "gym" else ("task", "id")
-    if not getattr(config.env, required):
+        if len(name) > MAX_NAME:
+            raise ConfigError(f"experiment.{key}={shown(name)}: longer than {MAX_NAME} characters")
+
+
+def as_path(key: str, text: str) -> Path:
+    """Return an absolute path, `~` expanded.
+
+    Raises:
+        ConfigError: Something that no file can be called.
+    """
+    if not text.strip():
+        raise ConfigError(f"{key}: empty; name a file or directory")
+    try:
+        path = Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as e:  # an unknown user; a working directory that is gone
+        raise ConfigError(f"{key}={shown(text)}: not a path ({e})") from e
+    if len(os.fsencode(path)) > MAX_PATH or max(len(os.fsencode(p)) for p in path.parts) > 255:
+        raise ConfigError(f"{key}={shown(text)}: longer than a path may be")
+    return path
+
+
+def _check_env(config: "RunConfig") -> None:
+    env = config.env
+    required, other = ("id", "task") if env.kind == "gym" else ("task", "id")
+    if not getattr(env, required):
         raise ConfigError(
-            f"env.{required}: missing for env.kind={config.env.kind}"
-            + (f" (env.{other} is for the other kind)" if getattr(config.env, other) else "")
+            f"env.{required}: missing for env.kind={env.kind}"
+            + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
         )
+    if "id" in env.kwargs:
+        raise ConfigError("env.kwargs.id: say env.id instead")
+    for module in env.imports:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 
 def _check_device(config: "RunConfig") -> None:
@@ -132,23 +206,37 @@ def _check_device(config: "RunConfig") -> None:
         try:
             device = torch.device(value)
         except RuntimeError as e:
-            raise ConfigError(f"{key}={value}: not a device; use cpu or cuda:0") from e
+            raise ConfigError(f"{key}={shown(value)}: not a device; use cpu or cuda:0") from e
         if device.type not in ("cpu", "cuda"):
             raise ConfigError(f"{key}={value}: not supported; use cpu or cuda:0")
+        if device.type == "cpu" and device.index is not None:
+            raise ConfigError(f"{key}={value}: there is one CPU device; use cpu")
         if device.type == "cuda" and (device.index or 0) >= count:
             raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
+    if config.rollout.device.startswith("cuda"):
+        _check_gpu_simulation(config)
     learner = config.experiment.device
     on_cpu = learner == "cpu" or (learner == "auto" and count == 0)
     if config.ppo.precision != "fp32" and on_cpu:
         raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
 
 
+def _check_gpu_simulation(config: "RunConfig") -> None:
+    key = f"rollout.device={config.rollout.device}"
+    if config.env.kind == "gym":
+        raise ConfigError(f"{key}: env.kind=gym simulates on the CPU; use cpu")
+    if config.num_workers:
+        raise ConfigError(
+            f"{key}: not supported in worker processes yet; use rollout.num_workers=0"
+        )
+
+
 def _check_writable(path: Path) -> None:
     """Refuse an output directory that cannot be made or written, without making it."""
-    nearest = path.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    nearest = path
     try:
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
         tempfile.TemporaryFile(dir=nearest).close()
     except OSError as e:
-        raise ConfigError(f"experiment.output_dir={path}: cannot write there ({e})") from e
+        raise ConfigError(f"experiment.output_dir={shown(path)}: cannot write there ({e})") from e

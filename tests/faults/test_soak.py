@@ -65,5 +65,5 @@ def test_counters_and_curve_join_over_kills_stops_and_resumes(live: Live) -> Non
     assert summary["iterations"] == TOTAL
     assert summary["env_steps"] == summary["samples_consumed"] == TOTAL * N_BUFFER
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
-    # A death costs one unfinished rollout, an end of the run what was in flight: two of each worker.
+    # A death costs one unfinished rollout; an end of the run what was in flight, two a worker.
     assert summary["samples_abandoned"] <= deaths * 4 * 16 + segments * 2 * N_BUFFER
