@@ -42,6 +42,7 @@ from isaac_hydra_ext.metrics import (
     RunTotals,
     TensorBoardLogger,
     collection_metrics,
+    summarize,
     write_summary,
 )
 from isaac_hydra_ext.resume import find_resumed, last_iteration, resumed_totals
@@ -237,7 +238,9 @@ class Run:
             RunInterrupted: A signal ended it before; everything is saved.
         """
         config = self.config
-        self.tracker = TensorBoardLogger(self.run_dir) if config.logging.backends else None
+        self.tracker = (
+            TensorBoardLogger(self.run_dir, self.console.warn) if config.logging.backends else None
+        )
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.last)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
@@ -336,14 +339,12 @@ class Run:
         self._summarize("running")
 
     def _summarize(self, status: str) -> None:
-        self.summary = write_summary(
-            self.run_dir / "summary.json",
-            status,
-            self.totals,
-            self.source.counts,
-            self.episodes,
-            self.device,
-        )
+        counts = self.source.counts
+        self.summary = summarize(status, self.totals, counts, self.episodes, self.device)
+        try:
+            write_summary(self.run_dir / "summary.json", self.summary)
+        except OSError as e:
+            self.console.warn(f"summary.json cannot be written: {e}")
 
     def _farewell(self) -> str:
         return (

@@ -6,6 +6,7 @@ Runs in the learner's main thread, on host memory.
 import json
 import platform
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -181,25 +182,23 @@ class RunTotals:
         }
 
 
-def write_summary(
-    path: Path,
+def summarize(
     status: str,
     totals: RunTotals,
     counts: RolloutCounts,
     episodes: EpisodeTracker | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Write `summary.json`, whole or not at all; returns its content.
+    """Return what `summary.json` says.
 
     Args:
-        path: Of the file.
         status: running, completed, interrupted or failed.
         totals: Over all processes of the run.
         counts: Of this process, added to them.
         episodes: None if the run has not got as far as that.
         device: The learner's.
     """
-    summary = {
+    summary: dict[str, Any] = {
         "status": status,
         "iterations": totals.iterations,
         "env_steps": totals.env_steps,
@@ -215,11 +214,21 @@ def write_summary(
         "device": str(device),
         "versions": library_versions(),
     }
+    return {k: None if v in (inf, -inf) or v != v else v for k, v in summary.items()}
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write `summary.json`, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    finite = {k: None if v in (inf, -inf) or v != v else v for k, v in summary.items()}
-    temporary.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-    return summary
+    try:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def library_versions() -> dict[str, str]:
@@ -235,21 +244,39 @@ def library_versions() -> dict[str, str]:
 
 
 class TensorBoardLogger:
-    """Scalars by tag; the step is the learning iteration, as in rsl_rl."""
+    """Scalars by tag; the step is the learning iteration, as in rsl_rl.
 
-    def __init__(self, run_dir: Path) -> None:
-        """Open an event file in the run's directory."""
-        self._writer = SummaryWriter(str(run_dir), flush_secs=10)
+    A disk that is full ends the curve, not the run: that is told once.
+    """
+
+    def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
+        """Open an event file in the run's directory.
+
+        Args:
+            run_dir: Of the run.
+            warn: Told when no more points can be written.
+        """
+        self._warn = warn
+        self._writer: SummaryWriter | None = SummaryWriter(str(run_dir), flush_secs=10)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         """Write one point for each metric."""
         for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, iteration)
+            self._try(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, iteration))
 
     def flush(self) -> None:
         """Bring all points to disk, so that a curve reaches as far as its checkpoint."""
-        self._writer.flush()
+        self._try(lambda writer: writer.flush())
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        self._try(lambda writer: writer.close())
+
+    def _try(self, write: Callable[[SummaryWriter], None]) -> None:
+        if self._writer is None:
+            return
+        try:
+            write(self._writer)
+        except OSError as e:
+            self._writer = None
+            self._warn(f"TensorBoard: {e}; the run goes on without it")

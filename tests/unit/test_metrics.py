@@ -4,9 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals, TensorBoardLogger, write_summary
+from isaac_hydra_ext.metrics import (
+    EpisodeTracker,
+    RunTotals,
+    TensorBoardLogger,
+    summarize,
+    write_summary,
+)
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -152,7 +159,8 @@ def summary(tmp_path: Path) -> dict[str, object]:
     tracker = EpisodeTracker(1, 1, [False])
     tracker.observe([slot_of([[2.0], [4.0]], ((1, 0),))])
     path = tmp_path / "summary.json"
-    returned = write_summary(path, "completed", totals, counts, tracker, torch.device("cpu"))
+    returned = summarize("completed", totals, counts, tracker, torch.device("cpu"))
+    write_summary(path, returned)
     assert json.loads(path.read_text()) == returned
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
     return returned
@@ -171,14 +179,11 @@ def test_summary_values_are_the_totals_with_this_process_share(tmp_path: Path) -
     assert isinstance(versions, dict) and versions["torch"] == torch.__version__
 
 
-def test_a_run_that_did_nothing_has_a_summary_too(tmp_path: Path) -> None:
-    path = tmp_path / "summary.json"
-    tracker = EpisodeTracker(1, 1, [False])
-    found = write_summary(
-        path, "failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu")
-    )
+@pytest.mark.parametrize("tracker", [None, EpisodeTracker(1, 1, [False])])
+def test_a_run_that_did_nothing_has_a_summary_too(tracker: EpisodeTracker | None) -> None:
+    found = summarize("failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu"))
     assert (found["fps"], found["mean_return"], found["policy_lag_mean"]) == (0.0, None, 0.0)
-    assert list(json.loads(path.read_text())) == SUMMARY_KEYS
+    assert list(found) == SUMMARY_KEYS
 
 
 def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
@@ -187,7 +192,8 @@ def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
     tracker = EpisodeTracker(1, 1, [False])
     tracker.observe([slot_of([[float("nan")]], ((0, 0),))])
     path = tmp_path / "summary.json"
-    write_summary(path, "failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu"))
+    found = summarize("failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu"))
+    write_summary(path, found)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -198,7 +204,7 @@ def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
 def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logger = TensorBoardLogger(tmp_path)
+    logger = TensorBoardLogger(tmp_path, pytest.fail)
     logger.log({"Train/mean_reward": 1.5}, 3)
     logger.log({"Train/mean_reward": 2.5, "Loss/value": 4.0}, 4)
     logger.close()
