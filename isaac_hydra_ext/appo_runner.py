@@ -48,6 +48,7 @@ from isaac_hydra_ext.metrics import (
     RunTotals,
     TensorBoardLogger,
     collection_metrics,
+    rollout_notes,
     write_summary,
 )
 from isaac_hydra_ext.rollout.buffer import Slot
@@ -157,6 +158,7 @@ class Run:
         self.pinned = False
         self.status = "failed"  # until it is not
         self.summary: dict[str, Any] = {}
+        self.said: set[str] = set()  # warnings that are given once
 
     def build(self, source: WorkerPool | InProcessCollector, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
@@ -234,6 +236,8 @@ class Run:
                 self.episodes.observe(slots)
                 self.learner.load(slots)
                 extras = [slot.read_extra() for slot in slots]
+                for note in rollout_notes(k, extras, self.said):
+                    self.console.warn(note)
                 metrics = collection_metrics(k, slots, extras, idle_s)
                 source.release(k)
 

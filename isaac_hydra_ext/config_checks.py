@@ -106,6 +106,14 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
                 f"experiment.{key}={name!r}: must be one plain directory name "
                 "(letters, digits, . _ - + =); set experiment.output_dir for the place"
             )
+    rollout = config.rollout
+    if rollout.on_invalid == "restart_worker" and (
+        workers == 0 or rollout.deterministic or rollout.on_worker_failure != "restart"
+    ):
+        raise ConfigError(
+            "rollout.on_invalid=restart_worker: needs workers that may be replaced: "
+            "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
+        )
     _check_device(config)
     _check_writable(Path(config.experiment.output_dir).expanduser())
     resume = config.resume

@@ -171,7 +171,8 @@ class WorkerPool:
         for worker in self._workers:
             index = worker.ready.pop(iteration)
             self._move(worker, index, SlotState.TRAINING, SlotState.FREE)
-            self.counts.consumed += self._rollout_size
+            dropped = self._slots[worker.index][index].dropped_samples
+            self.counts.release(self._rollout_size, dropped)
 
     @property
     def _rollout_size(self) -> int:
@@ -235,9 +236,11 @@ class WorkerPool:
             self._on_error(worker, message.body)
 
     def _on_error(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
-        """Raise what a worker reported, as its own class; in `step` obey on_worker_failure."""
+        """Raise what a worker reported, as its own class; in `step` obey the rollout's policies."""
         where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
-        if body["phase"] == "step" and self._may_restart():
+        invalid = body["class"] == errors.InvalidNumberError.__name__
+        wanted = not invalid or self._config.rollout.on_invalid != "stop"
+        if body["phase"] == "step" and wanted and self._may_restart():
             self._on_death(worker, f"raised: {body['message']}")
             return
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
