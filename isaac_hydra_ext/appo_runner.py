@@ -42,6 +42,7 @@ from isaac_hydra_ext.metrics import (
     RunTotals,
     TensorBoardLogger,
     collection_metrics,
+    rollout_notes,
     summarize,
     write_summary,
 )
@@ -162,6 +163,7 @@ class Run:
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
         self.summary: dict[str, Any] = {}
+        self.said: set[str] = set()  # warnings that are given once
 
     def __enter__(self) -> "Run":
         """Nothing to do: `build` follows."""
@@ -269,6 +271,8 @@ class Run:
         self.episodes.observe(slots)
         self.learner.load(slots)
         extras = [slot.read_extra() for slot in slots]
+        for note in rollout_notes(k, extras, self.said):
+            self.console.warn(note)
         metrics = collection_metrics(k, slots, extras, idle_s)
         source.release(k)
 

@@ -135,6 +135,14 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
     if is_typed("ppo.batch_size", typed) and is_typed("ppo.num_mini_batches", typed):
         raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
+    rollout = config.rollout
+    if rollout.on_invalid == "restart_worker" and (
+        workers == 0 or rollout.deterministic or rollout.on_worker_failure != "restart"
+    ):
+        raise ConfigError(
+            "rollout.on_invalid=restart_worker: needs workers that may be replaced: "
+            "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
+        )
     _check_device(config)
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume

@@ -27,6 +27,10 @@ class EnvError(IsaacHydraExtError):
     """The environment raised, or broke the contract in `envs/vec_env.py`."""
 
 
+class InvalidNumberError(EnvError):
+    """An observation, action or reward was NaN or Inf; `rollout.on_invalid` says what follows."""
+
+
 class MissingDependencyError(IsaacHydraExtError):
     """An optional package is needed and not installed."""
 
@@ -50,7 +54,7 @@ class CheckpointError(IsaacHydraExtError):
 
 
 class NonFiniteError(IsaacHydraExtError):
-    """The update produced NaN or Inf; the weights of the last good iteration are kept."""
+    """Updates produced NaN or Inf; the weights of the last good one are kept."""
 
 
 class RunInterrupted(IsaacHydraExtError):

@@ -22,6 +22,12 @@ from isaac_hydra_ext import __version__
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
+# What the user misses when a slot has no room for it.
+LEFT_OUT = {
+    "log": "its metrics are not shown",
+    "env_state": "a resumed run starts its episodes anew",
+    "notes": "see its log",
+}
 WINDOW = 100  # finished episodes that mean_return is over
 
 
@@ -49,7 +55,10 @@ class EpisodeTracker:
         self.total_finished = 0
 
     def observe(self, slots: list[Slot]) -> None:
-        """Read one iteration's rewards and flags, in worker order, before the slots go back."""
+        """Read one iteration's rewards and flags, in worker order, before the slots go back.
+
+        Steps of envs that were left out count for no episode.
+        """
         for w, slot in enumerate(slots):
             if (generation := int(slot.header["generation"][0])) != self._generation[w]:
                 self._generation[w] = generation  # a new process: its episodes are new ones
@@ -59,17 +68,22 @@ class EpisodeTracker:
         done_TWB = np.stack(
             [(s.terminated_TB | s.truncated_TB).cpu().numpy() for s in slots], axis=1
         )
+        dropped_WB = np.stack([s.dropped_B.numpy() for s in slots])
         for reward_WB, done_WB in zip(reward_TWB, done_TWB, strict=True):
             self._return_WB += reward_WB
             self._length_WB += 1
             if not done_WB.any():
                 continue
-            counted_WB = done_WB & ~self._partial_WB
+            counted_WB = done_WB & ~self._partial_WB & ~dropped_WB
             ended = zip(self._return_WB[counted_WB], self._length_WB[counted_WB], strict=True)
             self._finished.extend((float(r), int(n)) for r, n in ended)
             self.total_finished += int(counted_WB.sum())
             self._return_WB[done_WB], self._length_WB[done_WB] = 0.0, 0
             self._partial_WB[done_WB] = False
+        for w, slot in enumerate(slots):
+            restarted_B = slot.restarted_B.numpy()
+            self._return_WB[w, restarted_B], self._length_WB[w, restarted_B] = 0.0, 0
+            self._partial_WB[w, restarted_B] = self._random_start[w]
 
     @property
     def mean_return(self) -> float | None:
@@ -128,6 +142,27 @@ def collection_metrics(
     }
 
 
+def rollout_notes(iteration: int, extras: list[dict[str, Any]], said: set[str]) -> list[str]:
+    """Return what collectors have to say to the user.
+
+    Args:
+        iteration: k of the rollouts.
+        extras: What `Slot.read_extra` gave for each, in worker order.
+        said: What need not be said again; added to.
+    """
+    notes = []
+    for w, extra in enumerate(extras):
+        notes += [f"worker {w}: {note}" for note in extra.get("notes", [])]
+        for name in extra.get("too_large", {}).keys() - said:
+            said.add(name)
+            notes.append(
+                f"worker {w}, rollout {iteration}: the env's {name} takes "
+                f"{extra['too_large'][name]:,} bytes of JSON, more than fits beside a rollout; it "
+                f"is left out: {LEFT_OUT[name]}"
+            )
+    return notes
+
+
 @dataclass
 class RunTotals:
     """Sums over the whole run, earlier processes of a resumed run included."""
@@ -144,6 +179,7 @@ class RunTotals:
     samples_produced: int = 0
     samples_consumed: int = 0
     samples_abandoned: int = 0
+    samples_dropped: int = 0
 
     def add(
         self, metrics: dict[str, float], episodes: EpisodeTracker, samples: int
@@ -173,12 +209,17 @@ class RunTotals:
         return {f"Async/{name}": float(n) for name, n in self.with_counts(counts).items()}
 
     def with_counts(self, counts: RolloutCounts) -> dict[str, int]:
-        """Return the sample counters with this process's share added."""
+        """Return the sample counters with this process's share added.
+
+        Abandoned are all that were not learned from; dropped, those of them that were left out of
+        a rollout for NaN or Inf.
+        """
         return {
             "worker_restarts": self.worker_restarts + counts.restarts,
             "samples_produced": self.samples_produced + counts.produced,
             "samples_consumed": self.samples_consumed + counts.consumed,
             "samples_abandoned": self.samples_abandoned + counts.abandoned,
+            "samples_dropped": self.samples_dropped + counts.dropped,
         }
 
 
@@ -198,6 +239,7 @@ def summarize(
         episodes: None if the run has not got as far as that.
         device: The learner's.
     """
+    counters = totals.with_counts(counts)
     summary: dict[str, Any] = {
         "status": status,
         "iterations": totals.iterations,
@@ -208,7 +250,7 @@ def summarize(
         "best_return": totals.best_return,
         "mean_episode_length": episodes.mean_length if episodes else None,
         "policy_lag_mean": totals.policy_lag_sum / max(1, totals.iterations),
-        **totals.with_counts(counts),
+        **{name: n for name, n in counters.items() if name != "samples_dropped"},
         "learner_idle_s": round(totals.learner_idle_s, 3),
         "workers_wait_s": round(totals.workers_wait_s, 3),
         "device": str(device),

@@ -133,6 +133,15 @@ class GymVecEnv:
             log={},
         )
 
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
+        """See `VecEnv.reset_envs`; each env's own random generator goes on."""
+        found = [self._vec.envs[env].reset()[0] for env in envs]
+        rows = [obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs} for obs in found]
+        return {
+            group: torch.from_numpy(np.stack([row[group] for row in rows]).astype(s.dtype))
+            for group, s in self.spec.obs.items()
+        }
+
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """Advance each TimeLimit's clock by a random part of its limit; see `VecEnv`."""
         limits = [_time_limit(env) for env in self._vec.envs]

@@ -116,6 +116,12 @@ class MjlabVecEnv:
             log=log,
         )
 
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
+        """See `VecEnv.reset_envs`."""
+        rows = torch.tensor(envs, device=self._env.device)
+        obs, _ = self._env.reset(env_ids=rows)
+        return {group: value[rows] for group, value in copy_obs(obs).items()}
+
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
         clock = self._env.episode_length_buf

@@ -118,6 +118,14 @@ class VecEnv(Protocol):
         """
         ...
 
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor] | None:
+        """Start the episodes of these envs anew, the others' go on.
+
+        Returns:
+            Group -> [len(envs), ...]; None, and nothing has happened, where only `reset` can.
+        """
+        ...
+
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """Put each env at a random time of its episode; returns whether the env can."""
         ...

@@ -10,7 +10,10 @@ from isaac_hydra_ext.rollout.buffer import Slot
 
 
 class RolloutBatch:
-    """Preallocated tensors; `load` overwrites them, so a slot is free again once it returns."""
+    """Preallocated tensors; `load` overwrites them, so a slot is free again once it returns.
+
+    Envs that a collector left out (`Slot.dropped_B`) have no column: [T, N] is then narrower.
+    """
 
     def __init__(
         self,
@@ -27,45 +30,59 @@ class RolloutBatch:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        self.obs = {
+        self._obs = {
             group: empty(T + 1, N, *s.shape, dtype=getattr(torch, s.dtype))
             for group, s in spec.obs.items()
         }
-        self.action_TNA = empty(T, N, spec.action.dim, dtype=action_dtype)
-        self.behavior_log_prob_TN = empty(T, N)
-        self.reward_TN = empty(T, N)
-        self.terminated_TN = empty(T, N, dtype=torch.bool)
-        self.truncated_TN = empty(T, N, dtype=torch.bool)
+        self._action_TNA = empty(T, N, spec.action.dim, dtype=action_dtype)
+        self._behavior_log_prob_TN = empty(T, N)
+        self._reward_TN = empty(T, N)
+        self._terminated_TN = empty(T, N, dtype=torch.bool)
+        self._truncated_TN = empty(T, N, dtype=torch.bool)
+        self._narrow(N)
         self.final_index = torch.empty(0, 2, dtype=torch.int64, device=device)
         self.final_obs: dict[str, torch.Tensor] = {}
         self.policy_versions: list[int] = []
 
+    def _narrow(self, columns: int) -> None:
+        """Show the first columns; all of them are the tensors themselves."""
+        self.obs = {group: obs[:, :columns] for group, obs in self._obs.items()}
+        self.action_TNA = self._action_TNA[:, :columns]
+        self.behavior_log_prob_TN = self._behavior_log_prob_TN[:, :columns]
+        self.reward_TN = self._reward_TN[:, :columns]
+        self.terminated_TN = self._terminated_TN[:, :columns]
+        self.truncated_TN = self._truncated_TN[:, :columns]
+
     def load(self, slots: list[Slot]) -> None:
         """Copy the slots in, in worker order. Returns when the copies are done."""
-        B = self._spec.num_envs
-        index_parts, obs_parts = [], {group: [] for group in self._spec.obs}
         self.policy_versions = [int(slot.header["policy_version"][0]) for slot in slots]
-        for w, slot in enumerate(slots):
-            columns = slice(w * B, (w + 1) * B)
+        finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
+        first = 0  # column of the next slot's first env
+        for slot in slots:
+            kept = None  # all, which is one plain copy
+            if slot.dropped_B.any():
+                kept = (~slot.dropped_B).nonzero().squeeze(1).to(slot.reward_TB.device)
+            count = self._spec.num_envs if kept is None else kept.shape[0]
             for ours, theirs in (
-                *((self.obs[group], slot.obs[group]) for group in self._spec.obs),
-                (self.action_TNA, slot.action_TBA),
-                (self.behavior_log_prob_TN, slot.behavior_log_prob_TB),
-                (self.reward_TN, slot.reward_TB),
-                (self.terminated_TN, slot.terminated_TB),
-                (self.truncated_TN, slot.truncated_TB),
+                *((self._obs[group], slot.obs[group]) for group in self._spec.obs),
+                (self._action_TNA, slot.action_TBA),
+                (self._behavior_log_prob_TN, slot.behavior_log_prob_TB),
+                (self._reward_TN, slot.reward_TB),
+                (self._terminated_TN, slot.terminated_TB),
+                (self._truncated_TN, slot.truncated_TB),
             ):
-                ours[:, columns].copy_(theirs, non_blocking=True)
+                theirs = theirs if kept is None else theirs[:, kept]
+                ours[:, first : first + count].copy_(theirs, non_blocking=True)
             if slot.final_index_C2 is not None:
-                count = int(slot.header["final_count"][0])
-                index = slot.final_index_C2[:count].clone()
-                index[:, 1] += w * B
-                index_parts.append(index)
-                for group, parts in obs_parts.items():
-                    parts.append(slot.final_obs[group][:count].clone())
-        if index_parts:
-            self.final_index = torch.cat(index_parts).to(self._device)
-            self.final_obs = {g: torch.cat(p).to(self._device) for g, p in obs_parts.items()}
+                finals.append(_final_rows(slot, kept, first))
+            first += count
+        self._narrow(first)
+        if finals:
+            self.final_index = torch.cat([index for index, _ in finals]).to(self._device)
+            self.final_obs = {
+                group: torch.cat([obs[group] for _, obs in finals]).to(self._device)
+                for group in self._spec.obs
+            }
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
 
@@ -73,3 +90,19 @@ class RolloutBatch:
     def obs_N(self) -> dict[str, torch.Tensor]:
         """Observations acted on, group -> [T * N, ...]; views."""
         return {group: obs[:-1].flatten(0, 1) for group, obs in self.obs.items()}
+
+
+def _final_rows(
+    slot: Slot, kept: torch.Tensor | None, first: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Copy the final observations of the envs that are kept; their index is of our columns."""
+    assert slot.final_index_C2 is not None
+    count = int(slot.header["final_count"][0])
+    index, obs = slot.final_index_C2[:count].clone(), slot.final_obs
+    if kept is None:
+        index[:, 1] += first
+        return index, {group: rows[:count].clone() for group, rows in obs.items()}
+    chosen = torch.isin(index[:, 1], kept).nonzero().squeeze(1)
+    index = index[chosen]
+    index[:, 1] = first + torch.searchsorted(kept, index[:, 1].contiguous())
+    return index, {group: rows[:count][chosen] for group, rows in obs.items()}

@@ -96,8 +96,14 @@ class Learner:
             Metrics by tag.
 
         Raises:
-            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone.
+            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone, or there is no
+                sample.
         """
+        if not self.batch.reward_TN.numel():
+            raise NonFiniteError(
+                f"iteration {iteration}: every env has been left out for NaN or Inf "
+                "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
+            )
         ppo, before = self._ppo, self._copy_state()
         if ppo.lr_schedule == "linear":
             self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))

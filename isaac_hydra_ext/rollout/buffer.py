@@ -4,7 +4,7 @@ Learner and workers compute the same `BlockPlan` from the same few numbers, so t
 ever travels. With W = 0 the same `Slot` is made of ordinary tensors on the simulation's device.
 
     block = | status of each worker | slots of worker 0 | slots of worker 1 | ... | weights |
-    slot  = | header | obs groups | action | log-prob | reward | flags | final obs | extra |
+    slot  = | header | obs groups | action | log-prob | reward | flags | final obs | envs | extra |
 """
 
 import json
@@ -53,7 +53,8 @@ class SlotLayout:
 
     `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
     after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
-    T * B rows are reserved and untouched pages cost nothing.
+    T * B rows are reserved and untouched pages cost nothing. `dropped` are envs whose steps are not
+    to be learned from, `restarted` those whose next episode begins after this rollout.
     """
 
     def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
@@ -80,6 +81,8 @@ class SlotLayout:
             for group, tensor in spec.obs.items():
                 shape = (T * B, *tensor.shape)
                 self._add(f"final_obs/{group}", shape, getattr(torch, tensor.dtype))
+        self._add("dropped", (B,), torch.bool)
+        self._add("restarted", (B,), torch.bool)
         extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
         self._add("extra", (extra,), torch.uint8)
         self.nbytes = _align(self._end, ALIGNMENT)
@@ -104,6 +107,8 @@ class Slot:
         self.truncated_TB = tensors["truncated"]
         self.final_index_C2 = tensors.get("final_index")  # row -> (t, b)
         self.final_obs = _with_prefix(tensors, "final_obs/")  # group -> [C, ...]
+        self.dropped_B = tensors["dropped"]  # on the host, as is all that follows
+        self.restarted_B = tensors["restarted"]
         self._extra = tensors["extra"]
 
     @classmethod
@@ -119,12 +124,17 @@ class Slot:
     @classmethod
     def allocate(cls, layout: SlotLayout, device: str) -> "Slot":
         """Make a slot of ordinary tensors (W = 0)."""
-        on_host = ("extra",)
+        on_host = ("dropped", "restarted", "extra")
         tensors = {
             name: torch.empty(f.shape, dtype=f.dtype, device="cpu" if name in on_host else device)
             for name, f in layout.fields.items()
         }
         return cls(np.zeros(1, HEADER), tensors)
+
+    @property
+    def dropped_samples(self) -> int:
+        """Transitions of this rollout that are not to be learned from."""
+        return int(self.dropped_B.sum()) * self.reward_TB.shape[0]
 
     def write_extra(self, extra: dict[str, Any]) -> None:
         """Store JSON-ready data beside the rollout. What does not fit is left out and named."""

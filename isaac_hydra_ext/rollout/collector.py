@@ -6,16 +6,27 @@ Runs wherever the simulation does: in a worker, or in the learner's main thread 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import make_env
-from isaac_hydra_ext.envs.vec_env import check_obs
+from isaac_hydra_ext.envs.vec_env import StepResult, check_obs
+from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.invalid_numbers import (
+    InvalidNumber,
+    find_invalid,
+    is_valid,
+    write_dump,
+)
 from isaac_hydra_ext.seeding import Stream, make_generator, stream_seed
+
+NAN_DUMP = "nan_dump"  # the directory in a run's
+MAX_NOTES = 16  # of dropped envs from one process; what follows is counted only
 
 
 class Collector:
@@ -26,6 +37,7 @@ class Collector:
         config: RunConfig,
         worker: int,
         generation: int,
+        dump_dir: Path,
         env_state: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the env and start its first episodes.
@@ -34,23 +46,39 @@ class Collector:
             config: After `complete`.
             worker: Index of the worker, 0 with W = 0.
             generation: How many processes have had this worker's place before.
+            dump_dir: Where the last steps before a NaN or Inf are written; made when needed.
             env_state: From `VecEnv.state_dict` of an earlier run, to go on from there.
         """
         self._config, self._address = config, (worker, generation)
-        seed = config.experiment.seed
-        env_seed = stream_seed(seed, Stream.ENV, *self._address) % 2**31
+        self._dump_dir, self._notes_left = dump_dir, MAX_NOTES
+        env_seed = self._env_seed()
         self.env = make_env(config, env_seed)
         self.random_start = False
         if env_state is not None:
             self._obs = self.env.load_state_dict(env_state)
+            check_obs(self._obs, self.env.spec)
         else:
-            self._obs = self.env.reset(env_seed)
-            if config.rollout.init_at_random_ep_len:
-                generator = make_generator(seed, Stream.EPISODE_TIME, *self._address)
-                self.random_start = self.env.randomize_episode_time(generator)
-        check_obs(self._obs, self.env.spec)
+            self._start_episodes(env_seed)
         self._device = next(iter(self._obs.values())).device
-        self.policy = ActorCritic(config.policy, self.env.spec, seed, self._device)
+        self.policy = ActorCritic(
+            config.policy, self.env.spec, config.experiment.seed, self._device
+        )
+        self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
+        self._last_slot: Slot | None = None
+
+    def _env_seed(self, *address: int) -> int:
+        seed = self._config.experiment.seed
+        return stream_seed(seed, Stream.ENV, *self._address, *address) % 2**31
+
+    def _start_episodes(self, env_seed: int, *address: int) -> None:
+        """Reset all envs, to random times of their episodes where that is wanted."""
+        config = self._config
+        self._obs = self.env.reset(env_seed)
+        if config.rollout.init_at_random_ep_len:
+            seed = config.experiment.seed
+            generator = make_generator(seed, Stream.EPISODE_TIME, *self._address, *address)
+            self.random_start = self.env.randomize_episode_time(generator)
+        check_obs(self._obs, self.env.spec)
 
     @torch.inference_mode()
     def collect(
@@ -71,14 +99,34 @@ class Collector:
             on_step: Called with the number of steps done, before each step and after the last.
             wait_s: How long the collector waited for this slot [s], for the header.
             save_env_state: Also store the env's state after the rollout, where it has one.
+
+        Raises:
+            InvalidNumberError: There is a NaN or Inf, and `rollout.on_invalid` is not drop_env or
+                the env has raised because of it.
         """
         started = time.monotonic()
+        worker, generation = self._address
+        slot.header[0] = (iteration, worker, generation, version, 0, 0, 0.0, wait_s)
+        slot.dropped_B.fill_(False)
+        slot.restarted_B.fill_(False)
+        log = self._act(slot, on_step)
+        self._obs = {group: obs[-1].clone() for group, obs in slot.obs.items()}
+        T, notes = self._config.rollout.steps_per_env, []
+        if not is_valid(slot, self._groups_read, T):
+            notes = self._drop_invalid(slot)
+        self._last_slot = slot
+        slot.header["collect_s"] = time.monotonic() - started
+        state = self.env.state_dict() if save_env_state else None
+        slot.write_extra({"log": log, "env_state": state, "notes": notes})
+
+    def _act(self, slot: Slot, on_step: Callable[[int], None]) -> dict[str, float]:
+        """Take T steps and write them; returns the means of what the env logs."""
         T, distribution = self._config.rollout.steps_per_env, self.policy.distribution
         seed, shape = self._config.experiment.seed, (T, self.env.spec.num_envs)
-        address = (*self._address, iteration)
+        address = (*self._address, int(slot.header["iteration"][0]))
         generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self._device)
         noise_TBP = distribution.draw_noise(shape, generator)
-        params_T, log, finals = [], defaultdict(list), 0
+        params_T, log = [], defaultdict(list)
         for group, obs in self._obs.items():
             slot.obs[group][0].copy_(obs)
         for t in range(T):
@@ -87,41 +135,97 @@ class Collector:
             params_T.append(params)
             action = distribution.sample(params, noise_TBP[t])
             slot.action_TBA[t].copy_(action)
-            result = self.env.step(distribution.to_env(action))
+            try:
+                result = self.env.step(distribution.to_env(action))
+            except Exception as e:
+                self._write_log_prob(slot, params_T)
+                self._blame_invalid(slot, t, e)
+                raise
             check_obs(result.obs, self.env.spec)
-            for group, obs in result.obs.items():
-                slot.obs[group][t + 1].copy_(obs)
-            slot.reward_TB[t].copy_(result.reward_B)
-            slot.terminated_TB[t].copy_(result.terminated_B)
-            slot.truncated_TB[t].copy_(result.truncated_B)
-            if result.final_obs is not None:
-                rows = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
-                finals = _write_final_obs(slot, t, rows, result.final_obs, finals)
+            _write_step(slot, t, result)
             for key, value in result.log.items():
                 log[key].append(value)
         on_step(T)
-        # One log-prob of [T, B] instead of T small ones; the parameters are those that acted.
-        slot.behavior_log_prob_TB.copy_(
-            distribution.log_prob(torch.stack(params_T), slot.action_TBA)
+        self._write_log_prob(slot, params_T)
+        return {key: sum(values) / len(values) for key, values in log.items()}
+
+    def _write_log_prob(self, slot: Slot, params_T: list[torch.Tensor]) -> None:
+        """Write one log-prob of [T, B] instead of T small ones; from the parameters that acted."""
+        steps = len(params_T)
+        slot.behavior_log_prob_TB[:steps].copy_(
+            self.policy.distribution.log_prob(torch.stack(params_T), slot.action_TBA[:steps])
         )
-        self._obs = {group: obs[T].clone() for group, obs in slot.obs.items()}
-        worker, generation = self._address
-        slot.header[0] = (
-            iteration, worker, generation, version, finals, 0, time.monotonic() - started, wait_s,
-        )  # fmt: skip
-        means = {key: sum(values) / len(values) for key, values in log.items()}
-        state = self.env.state_dict() if save_env_state else None
-        slot.write_extra({"log": means, "env_state": state})
+
+    def _blame_invalid(self, slot: Slot, steps: int, error: Exception) -> None:
+        """Raise for the number that came before an env's own error, if there is one.
+
+        Args:
+            slot: The unfinished rollout.
+            steps: Done before the one in which the env raised.
+            error: What it raised.
+        """
+        if found := find_invalid(slot, self._groups_read, steps):
+            raise InvalidNumberError(
+                f"{self._tell(slot, found, steps)}; the env then raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _drop_invalid(self, slot: Slot) -> list[str]:
+        """Leave envs with invalid numbers out and restart them, or raise; returns what to say."""
+        T, rollout = self._config.rollout.steps_per_env, self._config.rollout
+        found = find_invalid(slot, self._groups_read, T)
+        if not found:
+            return []
+        said = self._tell(slot, found, T)
+        if rollout.on_invalid == "stop":
+            said += "; to go on after such numbers set rollout.on_invalid"
+        if rollout.on_invalid != "drop_env":
+            raise InvalidNumberError(said)
+        self._restart(slot, [number.env for number in found])
+        self._notes_left -= 1
+        if self._notes_left < 0:
+            return []
+        more = "" if self._notes_left else "; what follows is counted only (Async/samples_dropped)"
+        return [f"{said}; left out and started anew{more}"]
+
+    def _restart(self, slot: Slot, envs: list[int]) -> None:
+        """Leave `envs` out of the rollout and begin new episodes in them, or in all if need be."""
+        slot.dropped_B[envs] = True
+        rows = self.env.reset_envs(envs)
+        if rows is None:  # this env resets all or none
+            iteration = int(slot.header["iteration"][0])
+            self._start_episodes(self._env_seed(iteration), iteration)
+            slot.restarted_B.fill_(True)
+            return
+        slot.restarted_B[envs] = True
+        for group, obs in self._obs.items():
+            obs[envs] = rows[group]
+
+    def _tell(self, slot: Slot, found: list[InvalidNumber], steps: int) -> str:
+        """Dump the first one's steps and say what and where it is."""
+        names = ("worker", "generation", "iteration", "policy_version")
+        about = {name: int(slot.header[name][0]) for name in names}
+        previous = self._last_slot if self._last_slot is not slot else None
+        where = write_dump(self._dump_dir, found[0], slot, previous, steps, about)
+        others = f" (and {len(found) - 1} more envs)" if len(found) > 1 else ""
+        return f"rollout {about['iteration']}, {found[0]}{others}; {where}"
 
 
-def _write_final_obs(
-    slot: Slot, t: int, rows: torch.Tensor, final_obs: Mapping[str, torch.Tensor], count: int
-) -> int:
-    """Append the final observations of envs `rows` at step t; returns the new count."""
+def _write_step(slot: Slot, t: int, result: StepResult) -> None:
+    """Copy what step t gave, and the final observations of the episodes that it cut off."""
+    for group, obs in result.obs.items():
+        slot.obs[group][t + 1].copy_(obs)
+    slot.reward_TB[t].copy_(result.reward_B)
+    slot.terminated_TB[t].copy_(result.terminated_B)
+    slot.truncated_TB[t].copy_(result.truncated_B)
+    if result.final_obs is None:
+        return
     assert slot.final_index_C2 is not None
+    rows = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
+    count = int(slot.header["final_count"][0])
     end = count + rows.shape[0]
     slot.final_index_C2[count:end, 0] = t
     slot.final_index_C2[count:end, 1] = rows
-    for group, obs in final_obs.items():
+    for group, obs in result.final_obs.items():
         slot.final_obs[group][count:end] = obs[rows]
-    return end
+    slot.header["final_count"] = end

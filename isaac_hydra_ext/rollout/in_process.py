@@ -19,7 +19,7 @@ from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.collector import NAN_DUMP, Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -53,7 +53,7 @@ class InProcessCollector:
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
         with self._telling("build"):
-            self._collector = Collector(config, worker=0, generation=0, env_state=state)
+            self._collector = Collector(config, 0, 0, log_dir.parent / NAN_DUMP, state)
         return self.collector.env.spec
 
     def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
@@ -111,7 +111,8 @@ class InProcessCollector:
 
     def release(self, iteration: int) -> None:
         """See `WorkerPool.release`."""
-        self.counts.consumed += self._slots[0].reward_TB.numel()
+        slot = self._slots[iteration % len(self._slots)]
+        self.counts.release(slot.reward_TB.numel(), slot.dropped_samples)
 
     def close(self, grace_s: float = 0.0) -> list[str]:
         """See `WorkerPool.close`; an env that fails to close raises here."""

@@ -24,7 +24,7 @@ from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.errors import IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
-from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.collector import NAN_DUMP, Collector
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
@@ -146,10 +146,12 @@ class WorkerProcess:
         assert isinstance(config, RunConfig)
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
-        _redirect_output(Path(message.body["log_path"]))
+        log_path = Path(message.body["log_path"])
+        _redirect_output(log_path)
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
-        self._collector = Collector(config, self._worker, self._generation, env_state)
+        dump_dir = log_path.parent.parent / NAN_DUMP
+        self._collector = Collector(config, self._worker, self._generation, dump_dir, env_state)
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
         self._send(Kind.BUILT, body=body)

@@ -187,8 +187,10 @@ class WorkerPool:
     def release(self, iteration: int) -> None:
         """Give rollout `iteration`'s slots back; the learner has copied what it needs."""
         for worker in self._workers:
-            worker.move(worker.ready.pop(iteration), SlotState.TRAINING, SlotState.FREE)
-            self.counts.consumed += self._rollout_size
+            index = worker.ready.pop(iteration)
+            worker.move(index, SlotState.TRAINING, SlotState.FREE)
+            dropped = self._slots[worker.index][index].dropped_samples
+            self.counts.release(self._rollout_size, dropped)
 
     @property
     def _rollout_size(self) -> int:
@@ -246,8 +248,10 @@ class WorkerPool:
             self._on_error(worker, message.body)
 
     def _on_error(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
-        """Raise what a worker reported, as its own class; in `step` obey on_worker_failure."""
-        if body["phase"] == "step" and self._budget.allowed:
+        """Raise what a worker reported, as its own class; in `step` obey the rollout's policies."""
+        invalid = body["class"] == errors.InvalidNumberError.__name__
+        wanted = not invalid or self._config.rollout.on_invalid != "stop"
+        if body["phase"] == "step" and wanted and self._budget.allowed:
             self._on_failure(worker, f"raised: {body['message']}")
             return
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError

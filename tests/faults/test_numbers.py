@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_module
 from live_run import LiveRun
+from safetensors.torch import load_file
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
@@ -22,7 +24,6 @@ import gymnasium, numpy as np
 class Odd(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-
     made = 0
 
     def __init__(
@@ -50,8 +51,6 @@ class Odd(gymnasium.Env):
 
     def step(self, action):
         self.clock += 1
-        if self.is_bad("step") and not np.isfinite(action).all():
-            raise ValueError("the simulation does not take such an action")
         reward = self.bad if self.is_bad("reward") else self.reward
         return self.observe(), reward, self.end == "terminated", self.end == "truncated", {}
 
@@ -92,34 +91,120 @@ def moved(checkpoint: Checkpoint) -> bool:
     return any(t.any() for n, t in checkpoint.tensors.items() if n.startswith("optimizer.exp_avg"))
 
 
-@pytest.mark.parametrize(("where", "bad"), [("reward", "nan"), ("obs", "inf")])
-def test_a_bad_number_stops_the_run_before_it_reaches_weights_or_checkpoints(
-    live: Live, odd: Path, where: str, bad: str
+# ------------------------------------------------------------------ numbers that are none
+
+# 16 steps an iteration: what env 1 of each worker gives is bad in rollout 2 alone.
+ONE_ROLLOUT = ("+env.kwargs.bad_from=33", "+env.kwargs.bad_until=48", "+env.kwargs.bad_envs=[1]")
+ALL = ("checkpoint.every=1", "checkpoint.keep_last=0")
+
+
+def balanced(summary: dict[str, Any]) -> bool:
+    consumed, abandoned = summary["samples_consumed"], summary["samples_abandoned"]
+    return summary["samples_produced"] == consumed + abandoned
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("where", "bad", "found"),
+    [
+        ("reward", "nan", "env 1, step 0: reward[0] is nan"),
+        ("obs", "-inf", "env 1, step 1: obs/policy[0] is -inf"),
+    ],
+)
+def test_a_bad_number_ends_the_run_and_is_named_before_anything_learns_from_it(
+    live: Live, odd: Path, where: str, bad: str, found: str, workers: int
 ) -> None:
-    # 16 steps an iteration: the first two are good, and the checkpoint after each is written.
     run = live(
-        *(*ODD, f"+env.kwargs.bad='{bad}'", "+env.kwargs.bad_from=40"),
-        *(f"+env.kwargs.where={where}", "checkpoint.every=1", "checkpoint.keep_last=0"),
-        *("experiment.max_iterations=1000", "policy.hidden_dims=[8]"),
+        *(*ODD, *ONE_ROLLOUT, *ALL, f"+env.kwargs.bad='{bad}'", f"+env.kwargs.where={where}"),
+        *(f"rollout.num_workers={workers}", "experiment.max_iterations=1000"),
+        *("policy.hidden_dims=[8]", "rollout.max_policy_lag=0"),
     )
     assert run.finish(timeout=40) == 1, run.text()
-    error = run.text()[1].strip()
-    assert len(error.splitlines()) == 1 and error.startswith("error: iteration 2: "), error
-    assert "not finite" in error
-    assert [p.name for p in run.checkpoints()] == [
-        f"model_{n}.safetensors" for n in range(1, len(run.checkpoints()) + 1)
-    ]
+    error = run.text()[1].strip().splitlines()[-1]
+    assert error.startswith("error: "), error
+    assert f"rollout 2, {found}; " in error
+    assert ("step, env Odd-v0: rollout 2" in error) == bool(workers)  # behind "worker N, "
+    assert "set rollout.on_invalid" in error
+    (dump, *_) = run.logs.glob("*/*/nan_dump/*_rollout_2_env_1.safetensors")
+    assert f"its last steps are in {dump.parent}" in error
+    assert len(load_file(dump)["reward"]) <= 2
+    assert len(run.checkpoints()) == 2
     newest = load_checkpoint(run.checkpoints()[-1])
     assert newest.meta["iteration"] == 2
     assert moved(newest) and not_finite(newest) == []
     summary = run.summary()
     assert (summary["status"], summary["iterations"]) == ("failed", 2)
-    assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
+    assert balanced(summary)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("where", ["reward", "obs"])
+def test_envs_with_bad_numbers_are_left_out_and_counted(
+    live: Live, odd: Path, where: str, workers: int
+) -> None:
+    run = live(
+        *(*ODD, *ONE_ROLLOUT, *ALL, "+env.kwargs.bad=nan", f"+env.kwargs.where={where}"),
+        *(f"rollout.num_workers={workers}", "rollout.on_invalid=drop_env"),
+        *("experiment.max_iterations=5", "policy.hidden_dims=[8]"),
+    )
+    assert run.finish(timeout=40) == 0, run.text()
+    said = run.text()[1].strip().splitlines()
+    assert len(said) == max(1, workers), said
+    for w, line in enumerate(said):
+        assert line.startswith(f"worker {w}: rollout 2, env 1, step "), line
+        assert line.endswith("left out and started anew")
+    for path in run.checkpoints():
+        assert not_finite(load_checkpoint(path)) == []
+    totals = load_checkpoint(run.checkpoints()[-1]).meta["totals"]
+    summary = run.summary()
+    assert totals["samples_dropped"] == summary["samples_abandoned"] == 16 * max(1, workers)
+    assert summary["env_steps"] == summary["samples_produced"] == 5 * 64 * max(1, workers)
+    assert balanced(summary) and totals["bad_updates"] == 0
+    assert learned(run.checkpoints()[1]) != learned(run.checkpoints()[2])
+
+
+def test_a_run_in_which_no_env_is_left_ends_with_what_it_had(live: Live, odd: Path) -> None:
+    run = live(
+        *(*ODD, "+env.kwargs.bad=nan", "+env.kwargs.bad_from=33", "checkpoint.every=1000"),
+        *("rollout.on_invalid=drop_env", "policy.hidden_dims=[8]"),
+    )
+    assert run.finish(timeout=40) == 1, run.text()
+    error = run.text()[1].strip().splitlines()[-1]
+    assert error.startswith("error: iteration 2: every env has been left out"), error
+    (checkpoint,) = run.checkpoints()
+    assert load_checkpoint(checkpoint).meta["iteration"] == 2
+    assert not_finite(load_checkpoint(checkpoint)) == []
+    assert balanced(run.summary())
+
+
+def test_workers_with_bad_numbers_are_replaced_and_their_rollouts_abandoned(
+    live: Live, odd: Path
+) -> None:
+    # The replacement begins with rollout 2; its own third one, rollout 4, is bad again.
+    run = live(
+        *(*ODD, *ONE_ROLLOUT, *ALL, "+env.kwargs.bad=nan", "rollout.on_invalid=restart_worker"),
+        *("experiment.max_iterations=5", "policy.hidden_dims=[8]"),
+    )
+    assert run.finish(timeout=60) == 0, run.text()
+    summary = run.summary()
+    assert summary["worker_restarts"] == 4
+    assert summary["samples_consumed"] == summary["env_steps"] == 5 * 2 * 64
+    assert summary["samples_abandoned"] == 4 * 64 and balanced(summary)
+    assert len(list(run.logs.glob("*/*/nan_dump/*_generation_[01]_*.safetensors"))) == 4
+    assert run.text()[1].count("env 1, step 0: reward[0] is nan") == 4
+    assert not_finite(load_checkpoint(run.checkpoints()[-1])) == []
+
+
+def test_replacements_for_bad_numbers_have_the_budget_of_deaths(live: Live, odd: Path) -> None:
+    run = live(
+        *(*ODD, "+env.kwargs.bad=nan", "+env.kwargs.bad_from=1", "rollout.max_restarts=1"),
+        *("rollout.on_invalid=restart_worker", "policy.hidden_dims=[8]"),
+    )
+    assert run.finish(timeout=40) == 1, run.text()
+    assert "rollout.max_restarts=1 replacements in an hour are used up" in run.text()[1]
 
 
 # ------------------------------------------------------------------ updates that are undone
-
-ALL = ("checkpoint.every=1", "checkpoint.keep_last=0")
 
 
 def learned(path: Path) -> dict[str, bytes]:

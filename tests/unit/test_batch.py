@@ -101,3 +101,40 @@ def test_samples_are_time_major_and_leave_the_last_observation_out() -> None:
     assert rows[:4].tolist() == [[0, 1], [2, 3], [100, 101], [102, 103]]
     assert rows[4].tolist() == [4, 5]
     assert rows.data_ptr() == batch.obs["a"].data_ptr()  # a view: nothing is copied
+
+
+def without(slot: Slot, *envs: int) -> Slot:
+    slot.dropped_B[list(envs)] = True
+    return slot
+
+
+def test_an_env_that_was_left_out_has_no_column() -> None:
+    first, second = slot_of(0, FIRST, 7), slot_of(1, SECOND, 6)
+    whole = loaded(first, second)
+    batch = loaded(without(first, 0), second)
+    for name in ("reward_TN", "behavior_log_prob_TN", "action_TNA", "terminated_TN"):
+        assert torch.equal(getattr(batch, name), getattr(whole, name)[:, 1:]), name
+    assert batch.truncated_TN.nonzero().tolist() == [[0, 1], [1, 2], [2, 0]]
+    for group in OBS:
+        assert torch.equal(batch.obs[group], whole.obs[group][:, 1:])
+        assert batch.obs_N[group].shape[0] == T * 3
+    assert batch.final_index.tolist() == [[2, 0], [0, 1], [1, 2]]
+    assert torch.equal(batch.final_obs["a"], whole.final_obs["a"])
+
+
+def test_final_observations_of_an_env_that_was_left_out_go_with_it() -> None:
+    batch = loaded(slot_of(0, FIRST, 7), without(slot_of(1, SECOND, 6), 0))
+    assert batch.reward_TN[0].tolist() == [0.0, 1.0, 101.0]
+    assert batch.final_index.tolist() == [[2, 1], [1, 2]]
+    assert batch.final_obs["a"].tolist() == [[21.0] * 2, [1011.0] * 2]
+    nothing = loaded(without(slot_of(0, FIRST, 7), 0, 1), without(slot_of(1, SECOND, 6), 0, 1))
+    assert nothing.reward_TN.shape == (T, 0) and nothing.final_index.shape == (0, 2)
+
+
+def test_the_columns_come_back_with_the_next_iteration() -> None:
+    batch = RolloutBatch(SPEC, 2, T, torch.int64, torch.device("cpu"))
+    batch.load([without(slot_of(0, FIRST, 0), 1), slot_of(1, SECOND, 0)])
+    batch.load([slot_of(0, FIRST, 1), slot_of(1, SECOND, 1)])
+    expected = loaded(slot_of(0, FIRST, 1), slot_of(1, SECOND, 1))
+    assert torch.equal(batch.reward_TN, expected.reward_TN)
+    assert batch.obs_N["a"].data_ptr() == batch.obs["a"].data_ptr()  # nothing is copied again

@@ -165,6 +165,16 @@ def test_precisions_that_need_a_gpu_are_refused_without() -> None:
     assert message == "ppo.precision=bf16: needs a CUDA learner; use fp32"
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["rollout.num_workers=0", "rollout.deterministic=true", "rollout.on_worker_failure=stop"],
+)
+def test_replacing_workers_for_their_numbers_needs_workers_to_replace(other: str) -> None:
+    typed = ("rollout.num_workers=2", "rollout.on_invalid=restart_worker")
+    loaded(*typed)
+    assert refusal(*typed, other).startswith("rollout.on_invalid=restart_worker: needs workers")
+
+
 def test_an_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")

@@ -1,5 +1,6 @@
 """The Gymnasium adapter: spaces, autoreset, final observations, actions."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -90,6 +91,20 @@ def test_what_a_step_returns_is_the_callers_to_keep(name: str) -> None:
     assert torch.equal(first.obs["policy"], kept[0])
     assert torch.equal(first.reward_B, kept[1]) and first.reward_B.dtype == torch.float32
     assert torch.equal(first.truncated_B, kept[2]) and first.truncated_B.dtype == torch.bool
+
+
+@pytest.mark.parametrize("name", ["Groups", "InPlaceGroups", "Counter"])
+def test_some_envs_begin_anew_and_the_others_go_on(name: str) -> None:
+    env = env_of(name, 3)
+    for _ in range(3):
+        stepped(env)
+    rows = env.reset_envs([2, 0])
+    clock = "policy" if name == "Counter" else "a"
+    check_obs(rows, dataclasses.replace(env.spec, num_envs=2))
+    assert rows[clock].flatten(1)[:, 0].tolist() == [0, 0]
+    result = stepped(env)
+    assert result.truncated_B.tolist() == [False, True, False]  # the limit is 4 steps
+    assert result.obs[clock].flatten(1)[:, 0].tolist() == [1, 0, 1]
 
 
 # ------------------------------------------------------------------ ends

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.errors import NonFiniteError
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
 from isaac_hydra_ext.learner.preparation import Prepared, prepare
@@ -14,7 +15,7 @@ from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.seeding import Stream, make_generator
 
-from .builders import InProcessRun, env_spec, run_config
+from .builders import InProcessRun, changed, env_spec, learner_state, run_config
 
 CPU = torch.device("cpu")
 
@@ -183,3 +184,62 @@ def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> Non
     # V is 2: advantages 1+1-2, 2+1-2, 3+1-2 = (0, 1, 2) become (-s, 0, s), s = sqrt(1.5):
     # minus the mean of 1.5 * -s and 2 * s.
     assert metrics["Loss/surrogate"] == pytest.approx(-0.5 * 1.5**0.5 / 3, rel=1e-4)
+
+
+# ------------------------------------------------------------------ envs that were left out
+
+
+def wide_and_narrow(policy: dict[str, Any]) -> tuple[InProcessRun, InProcessRun]:
+    """Rollouts of 4 envs; the second run knows nothing of env 2, which is left out of the first."""
+    runs = []
+    for num_envs in (4, 3):
+        run = pendulum(num_envs, policy=policy, ppo={"batch_size": 10})
+        run.collect(0)
+        runs.append(run)
+    wide, narrow = runs
+    slot = wide.source.gather(0)[0]
+    truncated = torch.zeros_like(slot.truncated_TB)
+    truncated[3, 1] = truncated[5, 2] = truncated[6, 3] = True
+    assert slot.final_index_C2 is not None
+    slot.truncated_TB.copy_(truncated)
+    slot.final_index_C2[:3] = truncated.nonzero()
+    slot.final_obs["policy"][:3] = torch.arange(9.0).view(3, 3)
+    slot.header["final_count"] = 3
+    slot.dropped_B[2] = True
+    wide.learner.load([slot])
+    kept = [0, 1, 3]
+    narrow_slot = narrow.source.gather(0)[0]
+    for name in ("action_TBA", "reward_TB", "behavior_log_prob_TB", "truncated_TB"):
+        getattr(narrow_slot, name).copy_(getattr(slot, name)[:, kept])
+    narrow_slot.obs["policy"].copy_(slot.obs["policy"][:, kept])
+    assert narrow_slot.final_index_C2 is not None
+    narrow_slot.final_index_C2[:2] = torch.tensor([[3, 1], [6, 2]])
+    narrow_slot.final_obs["policy"][:2] = slot.final_obs["policy"][[0, 2]]
+    narrow_slot.header["final_count"] = 2
+    narrow.learner.load([narrow_slot])
+    # What is wrong with env 2 must be nowhere.
+    slot.obs["policy"][:, 2] = float("nan")
+    slot.reward_TB[:, 2] = float("nan")
+    slot.final_obs["policy"][1] = float("nan")
+    wide.learner.load([slot])
+    return wide, narrow
+
+
+@pytest.mark.parametrize("policy", [{}, {"normalize_values": True, "squash": "tanh"}])
+def test_an_update_without_an_env_is_that_of_a_run_without_it(policy: dict[str, Any]) -> None:
+    wide, narrow = wide_and_narrow(policy)
+    found, expected = wide.learner.update(0), narrow.learner.update(0)
+    assert found == expected
+    assert found["Loss/undone"] == 0
+    assert changed(learner_state(narrow.learner), learner_state(wide.learner)) == []
+
+
+def test_an_update_without_any_sample_is_an_error_and_changes_no_bit() -> None:
+    run = collected()
+    slot = run.source.gather(0)[0]
+    slot.dropped_B.fill_(True)
+    run.learner.load([slot])
+    before = learner_state(run.learner)
+    with pytest.raises(NonFiniteError, match="iteration 0: every env has been left out"):
+        run.learner.update(0)
+    assert changed(before, learner_state(run.learner)) == []

@@ -11,7 +11,7 @@ from isaac_hydra_ext.metrics import (
     EpisodeTracker,
     RunTotals,
     TensorBoardLogger,
-    summarize,
+    rollout_notes,
     write_summary,
 )
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
@@ -144,6 +144,66 @@ def test_state_without_running_episodes_starts_them_anew() -> None:
     other.load_state_dict(tracker.state_dict(episodes_go_on=False))
     other.observe([slot_of([[7.0]], ((0, 0),))])
     assert finished(other) == [(1.0, 1), (7.0, 1)]
+
+
+def test_steps_that_were_left_out_belong_to_no_episode() -> None:
+    tracker = EpisodeTracker(1, 2, [False])
+    tracker.observe([slot_of([[1, 10], [2, 20]])])
+    spoilt = slot_of([[4, float("nan")], [8, 40]], ((1, 0), (1, 1)))
+    spoilt.dropped_B[1] = spoilt.restarted_B[1] = True
+    tracker.observe([spoilt])
+    tracker.observe([slot_of([[1, 50], [2, 60]], ((1, 0), (1, 1)))])
+    assert finished(tracker) == [(15.0, 4), (3.0, 2), (110.0, 2)]
+
+
+def test_episodes_that_were_broken_off_for_another_env_do_not_count() -> None:
+    tracker = EpisodeTracker(2, 2, [False, True])
+    for _ in range(2):  # worker 1 is past its first episodes
+        ends = ((0, 0), (0, 1))
+        tracker.observe([slot_of([[0, 0]], ends), slot_of([[0, 0]], ends)])
+    kept = len(finished(tracker))
+    slots = [slot_of([[1, 2]]), slot_of([[3, 4]])]
+    for slot in slots:
+        slot.dropped_B[0] = True
+        slot.restarted_B.fill_(True)
+    tracker.observe(slots)
+    for _ in range(2):
+        ends = ((0, 0), (0, 1))
+        tracker.observe([slot_of([[10, 20]], ends), slot_of([[30, 40]], ends)])
+    # Worker 1's envs have begun at random times again: the first two do not count.
+    assert [r for r, _ in finished(tracker)[kept:]] == [10.0, 20.0, 10.0, 20.0, 30.0, 40.0]
+
+
+# ------------------------------------------------------------------ notes
+
+
+def test_a_collectors_notes_are_said_with_its_worker() -> None:
+    extras = [{"log": {}}, {"log": {}, "notes": ["env 3 is odd"]}]
+    said: set[str] = set()
+    assert rollout_notes(4, extras, said) == ["worker 1: env 3 is odd"]
+    assert rollout_notes(5, extras, said) == ["worker 1: env 3 is odd"]
+
+
+def test_what_does_not_fit_beside_a_rollout_is_said_once() -> None:
+    slots = [slot_of([[1.0]]) for _ in range(2)]
+    for slot in slots:
+        slot.write_extra({"log": {"x": 1.0}, "env_state": "s" * 200_000, "notes": []})
+    extras = [slot.read_extra() for slot in slots]
+    said: set[str] = set()
+    (line,) = rollout_notes(3, extras, said)
+    assert line.startswith("worker 0, rollout 3: the env's env_state takes 200,002 bytes")
+    assert line.endswith("a resumed run starts its episodes anew")
+    assert rollout_notes(4, extras, said) == []
+
+
+def test_dropped_samples_are_counted_among_the_abandoned() -> None:
+    counts = RolloutCounts(produced=30)
+    counts.release(20, 4)
+    counts.release(10, 0)
+    assert (counts.consumed, counts.abandoned, counts.dropped) == (26, 4, 4)
+    metrics = RunTotals(samples_dropped=1).sample_metrics(counts)
+    assert metrics["Async/samples_dropped"] == 5
+    assert metrics["Async/samples_consumed"] == 26
 
 
 # ------------------------------------------------------------------ summary.json

@@ -1,0 +1,177 @@
+"""What a collector does about numbers that are none."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from isaac_hydra_ext.envs.vec_env import StepResult
+from isaac_hydra_ext.errors import InvalidNumberError
+from isaac_hydra_ext.rollout import collector
+from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.rollout.collector import MAX_NOTES, Collector
+from isaac_hydra_ext.rollout.invalid_numbers import MAX_DUMPS
+
+from .builders import env_spec, run_config
+
+NAN = float("nan")
+T, B = 6, 4
+
+
+class Spoiling:
+    """Observes its step; from `since` on, env 1's `where` is NaN until it is reset."""
+
+    def __init__(self, where: str, since: int, alone: bool, raises: bool = False) -> None:
+        self.spec = env_spec(B, {"policy": ((1,), "float32")}, has_state=True)
+        self.where, self.since, self.alone, self.raises = where, since, alone, raises
+        self.clock_B = torch.zeros(B)
+        self.resets: list[Any] = []
+
+    def observe(self) -> dict[str, torch.Tensor]:
+        obs = self.clock_B.clone()
+        if self.where == "obs" and self.clock_B[1] >= self.since:
+            obs[1] = NAN
+        return {"policy": obs.unsqueeze(1)}
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        self.resets.append(seed)
+        self.clock_B.zero_()
+        return self.observe()
+
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor] | None:
+        if not self.alone:
+            return None
+        self.resets.append(envs)
+        self.clock_B[envs] = 0
+        return {group: obs[envs] for group, obs in self.observe().items()}
+
+    def step(self, actions_BA: torch.Tensor) -> StepResult:
+        if self.raises and not torch.isfinite(actions_BA).all():
+            raise ValueError("such an action is not possible")
+        self.clock_B += 1
+        reward = self.clock_B.clone()
+        if self.where == "reward" and self.clock_B[1] >= self.since:
+            reward[1] = NAN
+        none = torch.zeros(B, dtype=torch.bool)
+        return StepResult(self.observe(), reward, none, none.clone(), None, {})
+
+    def randomize_episode_time(self, generator: torch.Generator) -> bool:
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"clock": self.clock_B.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        raise AssertionError
+
+
+class Rig:
+    """A collector over `Spoiling` with as many slots as `lag` asks for."""
+
+    def __init__(
+        self, patch: pytest.MonkeyPatch, directory: Path, env: Spoiling, on_invalid: str
+    ) -> None:
+        patch.setattr(collector, "make_env", lambda config, seed: env)
+        rollout = {"steps_per_env": T, "on_invalid": on_invalid, "num_workers": 1}
+        self.env, self.directory = env, directory
+        self.collector = Collector(run_config(B, rollout=rollout), 0, 0, directory / "nan_dump")
+        layout = SlotLayout(env.spec, T, torch.float32)
+        self.slots = [Slot.allocate(layout, "cpu") for _ in range(2)]
+
+    def collect(self, iteration: int) -> Slot:
+        slot = self.slots[iteration % 2]
+        self.collector.collect(slot, iteration, iteration, lambda steps: None, 0.0, True)
+        return slot
+
+    def dumps(self) -> list[str]:
+        return sorted(path.name for path in (self.directory / "nan_dump").glob("*"))
+
+
+@pytest.mark.parametrize("on_invalid", ["stop", "restart_worker"])
+@pytest.mark.parametrize(
+    ("where", "found"), [("obs", "step 3: obs/policy[0]"), ("reward", "step 2: reward[0]")]
+)
+def test_a_number_that_is_none_is_an_error_with_its_place_and_a_dump(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str, found: str, on_invalid: str
+) -> None:
+    rig = Rig(monkeypatch, tmp_path, Spoiling(where, T + 3, alone=True), on_invalid)
+    rig.collect(0)
+    assert rig.dumps() == []
+    with pytest.raises(InvalidNumberError, match="rollout 1, env 1") as e:
+        rig.collect(1)
+    assert f"env 1, {found} is nan; its last steps are in {tmp_path}" in str(e.value)
+    assert ("set rollout.on_invalid" in str(e.value)) == (on_invalid == "stop")
+    (name,) = rig.dumps()
+    rewards = load_file(tmp_path / "nan_dump" / name)["reward"]
+    assert rewards[:T].tolist() == [1.0, 2, 3, 4, 5, 6]  # of the rollout before
+
+
+@pytest.mark.parametrize("on_invalid", ["stop", "drop_env"])
+def test_an_env_that_raises_on_such_an_action_is_not_blamed_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, on_invalid: str
+) -> None:
+    rig = Rig(monkeypatch, tmp_path, Spoiling("obs", 3, alone=True, raises=True), on_invalid)
+    with pytest.raises(InvalidNumberError, match="env 1, step 3: obs/policy") as e:
+        rig.collect(0)
+    assert str(e.value).endswith("then raised ValueError: such an action is not possible")
+    assert isinstance(e.value.__cause__, ValueError)
+    assert len(rig.dumps()) == 1
+
+
+def test_an_env_that_raises_for_its_own_reasons_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env = Spoiling("", 0, alone=True)
+    rig = Rig(monkeypatch, tmp_path, env, "stop")
+    rig.slots[0].reward_TB.fill_(NAN)  # left from before
+    monkeypatch.setattr(env, "step", lambda actions: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rig.collect(0)
+    assert rig.dumps() == []
+
+
+def test_a_dropped_env_is_marked_and_begins_anew_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rig = Rig(monkeypatch, tmp_path, Spoiling("obs", 3, alone=True), "drop_env")
+    slot = rig.collect(0)
+    assert slot.dropped_B.tolist() == slot.restarted_B.tolist() == [False, True, False, False]
+    assert slot.dropped_samples == T
+    assert rig.env.resets[1:] == [[1]]
+    (note,) = slot.read_extra()["notes"]
+    assert note.startswith("rollout 0, env 1, step 3: obs/policy[0] is nan; ")
+    assert slot.read_extra()["env_state"] == {"clock": [6.0, 0.0, 6.0, 6.0]}  # after the reset
+    assert slot.obs["policy"][T, :, 0].isnan().tolist() == [False, True, False, False]
+    following = rig.collect(1)
+    assert following.obs["policy"][0, :, 0].tolist() == [6.0, 0.0, 6.0, 6.0]
+    assert following.dropped_B.any()  # it spoils itself again
+
+
+def test_all_envs_begin_anew_where_one_cannot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rig = Rig(monkeypatch, tmp_path, Spoiling("reward", 3, alone=False), "drop_env")
+    slot = rig.collect(0)
+    assert slot.dropped_B.tolist() == [False, True, False, False]
+    assert slot.restarted_B.all()
+    following = rig.collect(1)
+    assert following.obs["policy"][0, :, 0].tolist() == [0.0] * B
+    seeds = rig.env.resets
+    assert len(seeds) == 3 and len(set(seeds)) == 3  # other episodes each time
+
+
+def test_notes_and_dumps_of_dropped_envs_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rig = Rig(monkeypatch, tmp_path, Spoiling("reward", 3, alone=True), "drop_env")
+    notes = []
+    for k in range(MAX_NOTES + 3):
+        slot = rig.collect(k)
+        notes.append(slot.read_extra()["notes"])
+        assert slot.dropped_samples == T
+    assert [len(n) for n in notes] == [1] * MAX_NOTES + [0] * 3
+    assert "counted only" in notes[MAX_NOTES - 1][0]
+    assert len(rig.dumps()) == MAX_DUMPS
