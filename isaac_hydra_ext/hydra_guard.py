@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import (
     create_automatic_config_search_path,
@@ -26,7 +25,6 @@ from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.errors import ConfigError
@@ -120,10 +118,7 @@ class _Composer:
             )
         except HydraException:
             raise
-        except (
-            *(OmegaConfBaseException, yaml.YAMLError, LookupError),
-            *(ValueError, RecursionError, OSError),
-        ) as e:
+        except Exception as e:  # of every library that reads what the user wrote
             raise ConfigError(f"the configuration cannot be composed: {shown(e, 300)}") from e
         node = OmegaConf.to_container(cfg.hydra, resolve=False)
         assert isinstance(node, dict)

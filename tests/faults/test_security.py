@@ -256,6 +256,10 @@ TARGET_FILES = {
     "env/evil.yaml": "id: Pendulum-v1\nkwargs: {x: {_target_: os.mkdir, path: MARKER}}",
     "policy/evil.yaml": "_target_: os.mkdir\npath: MARKER",
     "experiment/evil.yaml": "defaults: [default, _self_]\nname: ../../evil",
+    "hydra/callbacks/evil.yaml": "x: {_target_: os.mkdir, path: MARKER}",
+    "hydra/job_logging/evil.yaml": (
+        "{version: 1, handlers: {x: {class: os.mkdir, path: MARKER}}, root: {handlers: [x]}}"
+    ),
 }
 
 
@@ -263,7 +267,7 @@ def test_a_users_yaml_can_neither_name_code_nor_leave_the_output_directory(tmp_p
     marker = tmp_path / "marker"
     running = []
     for file, text in TARGET_FILES.items():
-        group, path = file.split("/")[0], tmp_path / "conf" / file
+        group, path = file.rpartition("/")[0], tmp_path / "conf" / file
         path.parent.mkdir(parents=True)
         path.write_text(text.replace("MARKER", str(marker)))
         line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
@@ -277,13 +281,33 @@ def test_a_users_yaml_can_neither_name_code_nor_leave_the_output_directory(tmp_p
         told = error.strip()
         assert len(told.splitlines()) == 1, told
         assert told.startswith("error: "), told
-        assert ("experiment.name" if "experiment" in file else "_target_") in told
+        expected = {"experiment": "experiment.name", "hydra": "error: hydra."}
+        assert expected.get(file.split("/")[0], "_target_") in told
     assert not marker.exists()
     assert not (tmp_path / "logs").exists()
     assert not list(tmp_path.parent.rglob("evil"))
 
 
 # ---------------------------------------------------------------- what a run writes
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("experiment.run_name=${oc.env:SOME_API_TOKEN}", "+env.kwargs.x=${oc.env:SOME_API_TOKEN}"),
+        *("ppo.lr=${oc.env:SOME_API_TOKEN}", "hydra.job.env_copy=[SOME_API_TOKEN]"),
+        *("hydra.run.dir=${oc.env:SOME_API_TOKEN}",),
+    ],
+)
+def test_a_configuration_that_names_an_environment_variable_is_refused(
+    live: Live, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    monkeypatch.setenv("SOME_API_TOKEN", "canary-1b7e")
+    run = live(override)
+    assert run.finish() == 2, run.text()
+    (line,) = run.text()[1].splitlines()
+    assert line.startswith("error: ") and "canary" not in line
+    assert not [p for p in run.logs.parent.rglob("*") if "canary" in p.name or p == run.logs]
 
 
 def test_a_run_writes_no_environment_variable_and_no_file_wider_than_the_umask(

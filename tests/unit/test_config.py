@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
 
+from isaac_hydra_ext.command_line import help_text
 from isaac_hydra_ext.config import (
     RunConfig,
     all_knobs,
@@ -200,6 +202,24 @@ def test_every_knob_says_what_it_is() -> None:
     for key, _, metadata in knobs:
         assert len(metadata["doc"]) > 3, key
     assert len({key for key, _, _ in knobs}) == len(knobs)
+
+
+def test_every_number_says_its_unit_and_help_shows_it_with_the_bounds() -> None:
+    lines = {line.split("=")[0].strip(): line for line in help_text().splitlines() if "=" in line}
+    types = {
+        f"{section.name}.{f.name}": f.type
+        for section in dataclasses.fields(RunConfig)
+        if dataclasses.is_dataclass(section.type)
+        for f in dataclasses.fields(section.type)
+    }
+    numbers = [key for key, kind in types.items() if "int" in str(kind) or "float" in str(kind)]
+    assert len(numbers) > 30
+    for key in numbers:
+        assert re.search(r" \[[a-z -]+\] .*\((>|<)=? [0-9.,-]+", lines[key]), lines[key]
+    assert lines["ppo.gamma"].endswith("discount per env step (>= 0, <= 1)")
+    assert lines["rollout.startup_timeout_s"].endswith("(> 0, <= 1,000,000)")
+    assert lines["ppo.update_epochs"].endswith("(>= 1)")
+    assert lines["ppo.advantages"].endswith("(gae | vtrace)")
 
 
 def test_every_float_has_a_bound_that_nan_fails() -> None:
