@@ -6,6 +6,7 @@ Runs wherever the simulation does: in a worker, or in the learner's main thread 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class Collector:
         worker: int,
         generation: int,
         env_state: Mapping[str, Any] | None = None,
+        run_dir: Path | None = None,
     ) -> None:
         """Build the env and start its first episodes.
 
@@ -35,11 +37,12 @@ class Collector:
             worker: Index of the worker, 0 with W = 0.
             generation: How many processes have had this worker's place before.
             env_state: From `VecEnv.state_dict` of an earlier run, to go on from there.
+            run_dir: Where the env may write.
         """
         self._config, self._address = config, (worker, generation)
         seed = config.experiment.seed
         env_seed = stream_seed(seed, Stream.ENV, *self._address) % 2**31
-        self.env = make_env(config, env_seed)
+        self.env = make_env(config, env_seed, worker, run_dir)
         self.random_start = False
         if env_state is not None:
             self._obs = self.env.load_state_dict(env_state)

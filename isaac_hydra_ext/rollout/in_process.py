@@ -39,13 +39,15 @@ class InProcessCollector:
 
     def describe(self, config: RunConfig) -> TaskDescription:
         """See `WorkerPool.describe`."""
-        return describe_task(config.env)
+        return describe_task(config.env, config.rollout.device)
 
     def build(self, config: RunConfig, log_dir: Path, resume_from: Path | None) -> EnvSpec:
         """See `WorkerPool.build`; the env's output stays on the terminal."""
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
-        self._collector = Collector(config, worker=0, generation=0, env_state=state)
+        self._collector = Collector(
+            config, worker=0, generation=0, env_state=state, run_dir=log_dir.parent
+        )
         return self.collector.env.spec
 
     def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:

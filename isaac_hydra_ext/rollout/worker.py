@@ -136,7 +136,7 @@ class WorkerProcess:
         self._phase = "describe"
         env_config = EnvConfig(**message.body["env"])
         self._env_name = str(env_config.id or env_config.task)
-        self._send(Kind.DESCRIBED, body=asdict(describe_task(env_config)))
+        self._send(Kind.DESCRIBED, body=asdict(describe_task(env_config, message.body["device"])))
 
     def _build(self, message: Message) -> None:
         self._phase = "build"
@@ -146,10 +146,13 @@ class WorkerProcess:
         assert isinstance(config, RunConfig)
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
-        _redirect_output(Path(message.body["log_path"]))
+        log_path = Path(message.body["log_path"])
+        _redirect_output(log_path)
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
-        self._collector = Collector(config, self._worker, self._generation, env_state)
+        self._collector = Collector(
+            config, self._worker, self._generation, env_state, log_path.parent.parent
+        )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
         self._send(Kind.BUILT, body=body)

@@ -64,7 +64,11 @@ class WorkerPool:
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
         self._config = config
-        self._ask(self._workers[0], Kind.DESCRIBE, {"env": config.to_dict()["env"]})
+        self._ask(
+            self._workers[0],
+            Kind.DESCRIBE,
+            {"env": config.to_dict()["env"], "device": config.rollout.device},
+        )
         self._wait_handshake([0], lambda worker: self._description is not None)
         assert self._description is not None
         return self._description
