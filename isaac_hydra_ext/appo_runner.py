@@ -192,8 +192,9 @@ class Run:
         config, source = self.config, self.source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
         self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
-        self.spec: EnvSpec = source.build(config, self.run_dir / "workers", env_state_from)
+        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
         self.learner = Learner(config, self.spec, self.device)
@@ -231,7 +232,6 @@ class Run:
             self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
         self.episodes.load_state_dict(resumed.meta["episodes"])
         self.totals = RunTotals(**resumed_totals(resumed))
-        self.first = resumed.meta["iteration"]
 
     def iterate(self) -> None:
         """Learn until the last iteration.

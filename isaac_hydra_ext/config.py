@@ -74,12 +74,21 @@ class ExperimentConfig:
 class EnvConfig:
     """Which environment; the rest of what it needs is its own."""
 
-    kind: str = knob("gym", "adapter", choices=("gym", "mjlab"))
+    kind: str = knob("gym", "adapter", choices=("gym", "mjlab", "isaaclab"))
     id: str | None = knob(None, "Gymnasium id (kind=gym)")
-    task: str | None = knob(None, "task name (kind=mjlab)")
+    task: str | None = knob(None, "task name (kind=mjlab, isaaclab)")
     kwargs: dict[str, Any] = knob({}, "keyword arguments of gymnasium.make (kind=gym)")
     imports: list[str] = knob([], "packages imported in each worker before the env is made")
     appo: dict[str, Any] = knob({}, "settings this task recommends; anything you type wins")
+    cfg: dict[str, Any] = knob({}, "Isaac Lab: the task's own cfg: ++env.cfg.decimation=4")
+    physics: str | None = knob(None, "Isaac Lab 3.0: physics preset, e.g. newton_mjwarp")
+    renderer: str | None = knob(None, "Isaac Lab 3.0: renderer preset")
+    presets: list[str] = knob([], "Isaac Lab 3.0: further presets of the task")
+    agent: str | None = knob(
+        None, "Isaac Lab: entry of the rsl_rl cfg to start from; null: rsl_rl_cfg_entry_point; none"
+    )
+    play: bool = knob(False, "Isaac Lab: the task's play_mode(), where it has one")
+    launcher: dict[str, Any] = knob({}, "Isaac Lab: arguments of AppLauncher")
 
 
 @dataclass
@@ -102,7 +111,7 @@ class RolloutConfig:
     deterministic: bool = knob(
         False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
     )
-    device: str = knob("cpu", "the simulation's device, where the env lets one choose")
+    device: str = knob("auto", "the simulation's device; auto: the task's own, else the CPU")
     init_at_random_ep_len: bool = knob(
         True, "start envs at random episode times, so that episodes do not end in step"
     )
@@ -157,7 +166,7 @@ class PPOConfig:
         2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
     )
     max_bad_updates: int = knob(
-        3, "updates in a row that are undone for NaN or Inf; one more ends the run", ge=0
+        3, "[updates] in a row that are undone for NaN or Inf; one more ends the run", ge=0
     )
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
@@ -278,7 +287,10 @@ def load_config(
     check_names(config)
     check_bounds(config)
     if config.rollout.num_workers == "auto":
-        on_gpu = config.rollout.device != "cpu"  # two processes on one GPU only take turns
+        on_gpu = config.rollout.device not in (
+            "cpu",
+            "auto",
+        )  # two processes on one GPU only take turns
         config.rollout.num_workers = 0 if on_gpu else max(1, available_cores() - 1)
     check_rest(config, typed)
     if config.experiment.seed == -1:
@@ -329,6 +341,8 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     rollout, ppo, notes = config.rollout, config.ppo, []
     if rollout.envs_per_worker is None:
         rollout.envs_per_worker = max(1, default_num_envs // config.num_collectors)
+    if rollout.device == "auto":
+        rollout.device = "cpu"  # a task that has a device of its own has said so by now
     if config.experiment.name is None:
         name = (config.env.id or config.env.task or "run").lower()
         config.experiment.name = "".join(c if c in SAFE_NAME else "-" for c in name)

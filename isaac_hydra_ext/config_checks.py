@@ -209,7 +209,7 @@ def _check_device(config: "RunConfig") -> None:
         ("experiment.device", config.experiment.device),
         ("rollout.device", config.rollout.device),
     ):
-        if value == "auto" and key == "experiment.device":
+        if value == "auto":
             continue
         try:
             device = torch.device(value)

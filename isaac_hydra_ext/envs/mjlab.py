@@ -55,7 +55,9 @@ def _import_task(env_config: EnvConfig) -> Any:
 def describe(env_config: EnvConfig) -> TaskDescription:
     """Resolve the task and read its rsl_rl settings; see `TaskDescription`."""
     registry = _import_task(env_config)
-    settings, notes = settings_from_rsl_rl(asdict(registry.load_rl_cfg(env_config.task)))
+    settings, notes = {}, ()
+    if env_config.agent != "none":
+        settings, notes = settings_from_rsl_rl(asdict(registry.load_rl_cfg(env_config.task)))
     env_cfg = registry.load_env_cfg(env_config.task)
     about = {"task": env_config.task, "decimation": env_cfg.decimation}
     about["episode_length_s"] = env_cfg.episode_length_s

@@ -1,5 +1,7 @@
 """Which adapter serves which `env.kind`. Imports an adapter only in the process that needs it."""
 
+from pathlib import Path
+
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
 
@@ -12,14 +14,22 @@ def needs_simulator(env_config: EnvConfig) -> bool:
     return env_config.kind != "gym" or bool(env_config.imports)
 
 
-def describe_task(env_config: EnvConfig) -> TaskDescription:
+def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescription:
     """Resolve the task without building it.
 
     Runs where the simulation will, or, if it needs none, in the learner's process.
 
+    Args:
+        env_config: The `env` section.
+        device: Of the simulation, for envs that must know it from the start.
+
     Raises:
         EnvNotFoundError: No such task; names near ones.
     """
+    if env_config.kind == "isaaclab":
+        from isaac_hydra_ext.envs import isaac_lab
+
+        return isaac_lab.describe(env_config, device)
     if env_config.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import describe
     else:
@@ -27,15 +37,22 @@ def describe_task(env_config: EnvConfig) -> TaskDescription:
     return describe(env_config)
 
 
-def make_env(config: RunConfig, seed: int) -> VecEnv:
+def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None = None) -> VecEnv:
     """Build the vector env of B envs. Runs where the simulation will.
 
     Args:
         config: After `complete`.
         seed: For whatever the env draws while it is built.
+        worker: Index of the worker, 0 with W = 0.
+        run_dir: Where the env may write; None where there is no run.
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
+    if config.env.kind == "isaaclab":
+        from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
+
+        device = config.rollout.device
+        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir)
     if config.env.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 

@@ -37,8 +37,9 @@ class Collector:
         config: RunConfig,
         worker: int,
         generation: int,
-        dump_dir: Path,
+        run_dir: Path,
         env_state: Mapping[str, Any] | None = None,
+        first: int = 0,
     ) -> None:
         """Build the env and start its first episodes.
 
@@ -46,19 +47,21 @@ class Collector:
             config: After `complete`.
             worker: Index of the worker, 0 with W = 0.
             generation: How many processes have had this worker's place before.
-            dump_dir: Where the last steps before a NaN or Inf are written; made when needed.
+            run_dir: Where the env may write, and the last steps before a NaN or Inf go.
             env_state: From `VecEnv.state_dict` of an earlier run, to go on from there.
+            first: The iteration that a resumed run begins with: its new episodes are other ones.
         """
         self._config, self._address = config, (worker, generation)
-        self._dump_dir, self._notes_left = dump_dir, MAX_NOTES
-        env_seed = self._env_seed()
-        self.env = make_env(config, env_seed)
+        self._dump_dir, self._notes_left = run_dir / NAN_DUMP, MAX_NOTES
+        when = (first,) if first else ()
+        env_seed = self._env_seed(*when)
+        self.env = make_env(config, env_seed, worker, run_dir)
         self.random_start = False
         if env_state is not None:
             self._obs = self.env.load_state_dict(env_state)
             check_obs(self._obs, self.env.spec)
         else:
-            self._start_episodes(env_seed)
+            self._start_episodes(env_seed, *when)
         self._device = next(iter(self._obs.values())).device
         self.policy = ActorCritic(
             config.policy, self.env.spec, config.experiment.seed, self._device

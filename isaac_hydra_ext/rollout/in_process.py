@@ -19,7 +19,7 @@ from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.collector import NAN_DUMP, Collector
+from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -46,14 +46,16 @@ class InProcessCollector:
 
     def describe(self) -> TaskDescription:
         """See `WorkerPool.describe`."""
-        return describe_task(self._config.env)
+        return describe_task(self._config.env, self._config.rollout.device)
 
-    def build(self, config: RunConfig, log_dir: Path, resume_from: Path | None) -> EnvSpec:
+    def build(
+        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int = 0
+    ) -> EnvSpec:
         """See `WorkerPool.build`; the env's output stays on the terminal."""
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
         with self._telling("build"):
-            self._collector = Collector(config, 0, 0, log_dir.parent / NAN_DUMP, state)
+            self._collector = Collector(config, 0, 0, run_dir, state, first)
         return self.collector.env.spec
 
     def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:

@@ -24,7 +24,7 @@ from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.errors import IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
-from isaac_hydra_ext.rollout.collector import NAN_DUMP, Collector
+from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
@@ -136,7 +136,7 @@ class WorkerProcess:
         self._phase = "describe"
         env_config = EnvConfig(**message.body["env"])
         self._env_name = str(env_config.id or env_config.task)
-        self._send(Kind.DESCRIBED, body=asdict(describe_task(env_config)))
+        self._send(Kind.DESCRIBED, body=asdict(describe_task(env_config, message.body["device"])))
 
     def _build(self, message: Message) -> None:
         self._phase = "build"
@@ -146,12 +146,13 @@ class WorkerProcess:
         assert isinstance(config, RunConfig)
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
-        log_path = Path(message.body["log_path"])
-        _redirect_output(log_path)
+        run_dir = Path(message.body["run_dir"])
+        _redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
-        dump_dir = log_path.parent.parent / NAN_DUMP
-        self._collector = Collector(config, self._worker, self._generation, dump_dir, env_state)
+        self._collector = Collector(
+            config, self._worker, self._generation, run_dir, env_state, message.body["first"]
+        )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
         self._send(Kind.BUILT, body=body)
@@ -196,6 +197,7 @@ def _redirect_output(path: Path) -> None:
     """Send this process's stdout and stderr, native code's included, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
+    path.parent.mkdir(exist_ok=True)
     with path.open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

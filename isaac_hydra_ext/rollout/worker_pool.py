@@ -56,7 +56,7 @@ class WorkerPool:
         self._memory: np.ndarray | None = None
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
-        self._build_bodies: list[dict[str, Any]] = []
+        self._build_body: dict[str, Any] = {}
         self.random_start = [False] * config.num_workers
         self._version = 0
         self._closed = False
@@ -75,32 +75,38 @@ class WorkerPool:
             IsaacHydraExtError: What the worker reports, e.g. `EnvNotFoundError`.
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
-        timeout_s, env = self._config.rollout.startup_timeout_s, self._config.to_dict()["env"]
-        self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, timeout_s, {"env": env})
+        rollout = self._config.rollout
+        body = {"env": self._config.to_dict()["env"], "device": rollout.device}
+        self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, rollout.startup_timeout_s, body)
         self._wait_while(Phase.DESCRIBING, [0])
         assert self._description is not None
         return self._description
 
-    def build(self, config: RunConfig, log_dir: Path, resume_from: Path | None) -> EnvSpec:
+    def build(
+        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int = 0
+    ) -> EnvSpec:
         """Have every worker build its env: worker 0 first (it fills caches), then the rest.
 
         Args:
             config: After `complete`.
-            log_dir: Where each worker's output goes.
+            run_dir: Of the run; each worker's output goes to its `workers/`.
             resume_from: Checkpoint that holds the envs' states, to go on from them.
+            first: The iteration that the run begins with.
 
         Raises:
             IsaacHydraExtError: An env that cannot be built.
             HandshakeTimeoutError: One that takes too long.
         """
         self._config, self._budget = config, RestartBudget(config.rollout)
-        everyone = range(len(self._workers))
-        for w in everyone:
-            body = {"config": config.to_dict(), "log_path": str(log_dir / f"worker_{w}.log")}
-            self._build_bodies.append({**body, "resume_from": str(resume_from or "")})
-        for group in ([0], list(everyone)[1:]):
+        self._build_body = {
+            "config": config.to_dict(),
+            "run_dir": str(run_dir),
+            "resume_from": str(resume_from or ""),
+            "first": first,
+        }
+        for group in ([0], range(1, len(self._workers))):
             for w in group:
-                self._ask_to_build(self._workers[w], self._build_bodies[w])
+                self._ask_to_build(self._workers[w])
             self._wait_while(Phase.BUILDING, group)
         assert self._spec is not None
         return self._spec
@@ -135,8 +141,9 @@ class WorkerPool:
         process, pipe = spawn_worker(self._block, index, generation)
         return WorkerHandle(index, generation, process, pipe)
 
-    def _ask_to_build(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
-        worker.ask(Kind.BUILD, Phase.BUILDING, self._config.rollout.startup_timeout_s, body)
+    def _ask_to_build(self, worker: WorkerHandle) -> None:
+        timeout_s = self._config.rollout.startup_timeout_s
+        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, self._build_body)
 
     def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
         """Wait until no worker of the group is in `phase`."""
@@ -280,7 +287,8 @@ class WorkerPool:
         new.ready, new.states = worker.ready, worker.states
         self._workers[worker.index] = new
         self._reset_status(new)
-        self._ask_to_build(new, {**self._build_bodies[worker.index], "resume_from": ""})
+        self._build_body["resume_from"] = ""  # those episodes are over
+        self._ask_to_build(new)
         new.say(Kind.ATTACH, body={"name": self._block.name})
         for iteration, order in sorted(worker.granted.items()):
             new.grant(iteration, order.version, order.slot, order.body)

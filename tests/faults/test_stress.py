@@ -165,11 +165,10 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
         }
     )
     complete(config, W * B, [])
-    (tmp_path / "logs").mkdir()
     pool, chance = WorkerPool(config, StopSignals()), random.Random(1)
     pool.start()
     try:
-        spec = pool.build(config, tmp_path / "logs", None)
+        spec = pool.build(config, tmp_path, None)
         policy = ActorCritic(config.policy, spec, 1, "cpu")
         weights = pool.attach(policy.distribution.action_dtype, policy.flat.numel())
         weights.publish(0, policy.flat)

@@ -72,7 +72,7 @@ def _config() -> RunConfig:
 
 
 def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(collector, "make_env", lambda config, seed: RewritingEnv())
+    monkeypatch.setattr(collector, "make_env", lambda *arguments: RewritingEnv())
     config = _config()
     source = InProcessCollector(config)
     spec = source.build(config, tmp_path, None)

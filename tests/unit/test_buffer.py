@@ -131,7 +131,7 @@ def collected(env_id: str, kwargs: dict[str, Any], T: int = 60) -> tuple[Slot, i
     """Collect a rollout into a slot full of magic bytes; returns it and its final count."""
     env = {"id": env_id, "kwargs": kwargs}
     config = run_config(3, env=env, rollout={"steps_per_env": T})
-    collector = Collector(config, 0, 0, Path("nan_dump"))
+    collector = Collector(config, 0, 0, Path("."))
     dtype = collector.policy.distribution.action_dtype
     layout = SlotLayout(collector.env.spec, T, dtype)
     slot = Slot.map(layout, np.full(layout.nbytes, MAGIC, np.uint8))

@@ -74,10 +74,10 @@ class Rig:
     def __init__(
         self, patch: pytest.MonkeyPatch, directory: Path, env: Spoiling, on_invalid: str
     ) -> None:
-        patch.setattr(collector, "make_env", lambda config, seed: env)
+        patch.setattr(collector, "make_env", lambda config, seed, worker, run_dir: env)
         rollout = {"steps_per_env": T, "on_invalid": on_invalid, "num_workers": 1}
         self.env, self.directory = env, directory
-        self.collector = Collector(run_config(B, rollout=rollout), 0, 0, directory / "nan_dump")
+        self.collector = Collector(run_config(B, rollout=rollout), 0, 0, directory)
         layout = SlotLayout(env.spec, T, torch.float32)
         self.slots = [Slot.allocate(layout, "cpu") for _ in range(2)]
 

@@ -12,6 +12,7 @@ from isaac_hydra_ext.metrics import (
     RunTotals,
     TensorBoardLogger,
     rollout_notes,
+    summarize,
     write_summary,
 )
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout

@@ -147,8 +147,6 @@ def test_without_a_distribution_cfg_rsl_rls_defaults_hold() -> None:
     [
         ("algorithm.normalize_advantage_per_mini_batch", True, "normalize_advantage_per_mini"),
         ("algorithm.optimizer", "sgd", "optimizer=sgd"),
-        ("algorithm.rnd_cfg", {"weight": 1.0}, "rnd_cfg"),
-        ("algorithm.symmetry_cfg", {"use_data_augmentation": True}, "symmetry_cfg"),
         ("critic.activation", "tanh", "activation"),
     ],
 )
@@ -162,13 +160,66 @@ def test_extensions_that_are_switched_off_need_no_note(key: str) -> None:
     assert settings_from_rsl_rl(changed_cfg(f"algorithm.{key}", None))[1] == ()
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("algorithm.rnd_cfg", {"weight": 1.0}, "random network distillation"),
+        ("algorithm.symmetry_cfg", {"use_data_augmentation": True}, "symmetry"),
+        ("algorithm.symmetry_cfg", {"use_mirror_loss": True}, "symmetry"),
+        ("class_name", "DistillationRunner", "distillation"),
+        ("algorithm.class_name", "Distillation", "distillation"),
+    ],
+)
+def test_algorithms_we_do_not_have_are_refused(path: str, value: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^env\.task: .*{says}.*env\.agent=none"):
+        settings_from_rsl_rl(changed_cfg(path, value))
+
+
+def test_the_layout_of_isaac_lab_2_says_the_same() -> None:
+    cfg = copy.deepcopy(CFG)
+    del cfg["actor"], cfg["critic"]
+    cfg["obs_groups"] = {"policy": ["policy"], "critic": ["policy", "privileged"]}
+    cfg["empirical_normalization"] = False
+    cfg["policy"] = {
+        "class_name": "ActorCritic",
+        "init_noise_std": 0.7,
+        "noise_std_type": "log",
+        "actor_hidden_dims": [33, 22],
+        "critic_hidden_dims": [44],
+        "activation": "relu",
+    }
+    assert settings_from_rsl_rl(cfg) == settings_from_rsl_rl(CFG)
+    cfg["empirical_normalization"] = True
+    assert settings_from_rsl_rl(cfg)[0]["policy"]["normalize_critic_obs"] is True
+    cfg["policy"]["rnn_type"] = "lstm"
+    with pytest.raises(ConfigError, match="a recurrent actor"):
+        settings_from_rsl_rl(cfg)
+
+
+@pytest.mark.parametrize(
+    ("asked", "groups", "chosen"),
+    [
+        ({}, None, None),  # by name, once the env is there
+        ({}, ["policy"], {"actor": ["policy"], "critic": ["policy"]}),
+        ({}, ["policy", "critic"], {"actor": ["policy"], "critic": ["critic"]}),
+        ({"actor": ["a", "b"]}, ["a", "b", "policy"], {"actor": ["a", "b"], "critic": ["policy"]}),
+        ({"policy": ["a"]}, None, {"actor": ["a"]}),
+    ],
+)
+def test_missing_obs_groups_are_the_group_of_that_name_else_policy(
+    asked: Any, groups: Any, chosen: Any
+) -> None:
+    cfg = changed_cfg("obs_groups", asked)
+    assert settings_from_rsl_rl(cfg, groups)[0]["policy"]["obs_groups"] == chosen
+
+
 @pytest.mark.parametrize("role", ["actor", "critic"])
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [("rnn_type", "lstm", "recurrent"), ("cnn_cfg", {"output_channels": [8]}, "convolutional")],
 )
 def test_networks_we_do_not_have_are_refused(role: str, key: str, value: Any, what: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^env\.task: .*a {what} {role}, .*not supported"):
+    with pytest.raises(ConfigError, match=rf"^env\.task: .*a {what} {role} .*not supported"):
         settings_from_rsl_rl(changed_cfg(f"{role}.{key}", value))
 
 

@@ -1,0 +1,263 @@
+"""Isaac Lab tasks behind the contract: ManagerBased, Direct, DirectMARL; 2.x and 3.0.
+
+With its two neighbours (`isaac_launch` starts the simulation, `isaac_cfg` reads and sets its
+configuration) the only code that imports isaaclab. Lives in the process that hosts the simulation.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs import isaac_cfg
+from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
+from isaac_hydra_ext.envs.isaac_launch import (
+    check_gpu,
+    explained,
+    get_runtime,
+    host_settings_kept,
+    output_kept,
+)
+from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
+from isaac_hydra_ext.envs.vec_env import (
+    ActionSpec,
+    EnvSpec,
+    StepResult,
+    TaskDescription,
+    TensorSpec,
+)
+from isaac_hydra_ext.errors import EnvError
+
+_said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
+SEED_LIMIT = 2**31  # Isaac Lab hands the seed on to numpy's 32-bit one
+
+
+def open_task(env_config: EnvConfig, device: str, worker: int) -> TaskConfigs:
+    """Start the simulation, once a process, and resolve the task's configuration.
+
+    Args:
+        env_config: The `env` section.
+        device: Of the simulation; `auto` is the task's own.
+        worker: Its index.
+
+    Raises:
+        IsaacHydraExtError: One line about what is missing, misspelt or of the wrong type.
+    """
+    runtime = get_runtime(env_config, device, worker)
+    task = isaac_cfg.find_task(str(env_config.task))
+    configs = isaac_cfg.resolve(env_config, task, runtime.generation, env_config.play)
+    if device != "auto":
+        configs.env.sim.device = device
+    check_gpu(configs.env.sim.device)
+    runtime.start(configs.env, configs.physics)
+    return configs
+
+
+def describe(env_config: EnvConfig, device: str) -> TaskDescription:
+    """Resolve the task and what its trainer cfgs recommend; see `TaskDescription`."""
+    with output_kept(_said):
+        configs = open_task(env_config, device, worker=0)
+    notes: list[str] = []
+    settings: dict[str, Any] = {}
+    if configs.agent is None:
+        notes.append(f"{configs.task}: no rsl_rl cfg is used; this package's defaults are")
+    else:
+        groups = getattr(configs.env, "observations", None)
+        names = list(vars(groups)) if groups is not None else None
+        settings, said = settings_from_rsl_rl(configs.agent, names)
+        notes += said
+    for section, values in (configs.appo or {}).items():
+        settings[section] = (
+            {**settings.get(section, {}), **values} if isinstance(values, Mapping) else values
+        )
+    settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
+    about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
+    return TaskDescription(
+        int(configs.env.scene.num_envs), settings, {**about, "cfg": env_config.cfg}, tuple(notes)
+    )
+
+
+class IsaacLabVecEnv:
+    """One Isaac Lab environment."""
+
+    def __init__(
+        self,
+        env_config: EnvConfig,
+        num_envs: int,
+        device: str,
+        seed: int,
+        worker: int = 0,
+        run_dir: Path | None = None,
+    ) -> None:
+        """Start the simulation and build the task.
+
+        Args:
+            env_config: The `env` section.
+            num_envs: B.
+            device: Of the simulation: cpu or cuda:N.
+            seed: Isaac Lab draws start-up randomisation while it builds.
+            worker: Its index.
+            run_dir: Of the run; worker 0 writes `params/env.yaml` there.
+
+        Raises:
+            EnvError: The task cannot be built, or has a space that is not supported.
+        """
+        while _said:
+            print(_said.pop(0), end="", flush=True)
+        configs = open_task(env_config, device, worker)
+        cfg, self._task = configs.env, configs.task
+        cfg.scene.num_envs, cfg.seed, cfg.sim.device = num_envs, seed % SEED_LIMIT, device
+        if run_dir is not None:
+            cfg.log_dir = str(run_dir)
+            if worker == 0:
+                _write_cfg(cfg, run_dir / "params" / "env.yaml")
+        self._build(cfg)
+        obs = self._groups(self._env.reset()[0])
+        space = getattr(self._env, "unwrapped", self._env).single_action_space
+        self._first_choice: torch.Tensor | None = None
+        self.spec = EnvSpec(
+            num_envs=num_envs,
+            obs={name: TensorSpec.of(value) for name, value in obs.items()},
+            action=self._action_spec(space),
+            step_dt=float(self._core.step_dt),
+            max_episode_length=int(self._core.max_episode_length),
+            has_final_obs=self._gives_final_obs,
+            finite_horizon=bool(getattr(cfg, "is_finite_horizon", False)),
+        )
+
+    def _build(self, cfg: Any) -> None:
+        """Make the env; `_core` has the counters, `_env` is what is stepped."""
+        envs = importlib.import_module("isaaclab.envs")
+        multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
+        # Of a multi-agent env the final observations are per agent: those are not joined.
+        self._gives_final_obs = hasattr(cfg, "compute_final_obs") and not multi_agent
+        if self._gives_final_obs:
+            cfg.compute_final_obs = True
+        with explained(f"env.task={self._task}"), host_settings_kept():
+            self._env: Any = gym.make(self._task, cfg=cfg)
+            self._core: Any = self._env.unwrapped
+            if multi_agent:
+                for agent, space in self._core.action_spaces.items():
+                    if not isinstance(space, spaces.Box):
+                        raise EnvError(
+                            f"env.task={self._task}: agent {agent!r} has the action space {space}; "
+                            "of multi-agent tasks only Box is supported"
+                        )
+                self._env = envs.multi_agent_to_single_agent(self._core)
+
+    def _action_spec(self, space: gym.Space) -> ActionSpec:
+        """Read one env's action space; the batched one has the envs in its shape."""
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+            low, high = space.low.tolist(), space.high.tolist()
+            return ActionSpec("continuous", space.shape[0], tuple(low), tuple(high))
+        if isinstance(space, spaces.Discrete):
+            self._first_choice = torch.as_tensor(int(space.start))
+            return ActionSpec("discrete", 1, nvec=(int(space.n),))
+        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            start = np.asarray(getattr(space, "start", 0))
+            self._first_choice = torch.as_tensor(start, dtype=torch.int64)
+            return ActionSpec("discrete", len(space.nvec), nvec=tuple(int(n) for n in space.nvec))
+        raise EnvError(
+            f"env.task={self._task}: action space {space} is not supported; Box of one dimension, "
+            "Discrete and MultiDiscrete are"
+        )
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        """See `VecEnv.reset`."""
+        return self._groups(self._env.reset(seed=seed % SEED_LIMIT)[0])
+
+    def step(self, actions_BA: torch.Tensor) -> StepResult:
+        """See `VecEnv.step`; Isaac Lab rewrites its buffers in place, so everything is copied."""
+        if self._first_choice is not None:
+            actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
+        obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
+        terminated_B = terminated.to(torch.bool, copy=True)
+        truncated_B = truncated.to(torch.bool, copy=True)
+        ended = bool((terminated_B | truncated_B).any())
+        final_obs = None
+        if ended and self._gives_final_obs and bool(truncated_B.any()):
+            final_obs = self._groups(extras["final_obs"])
+        return StepResult(
+            obs=self._groups(obs),
+            reward_B=reward.to(torch.float32, copy=True),
+            terminated_B=terminated_B,
+            truncated_B=truncated_B,
+            final_obs=final_obs,
+            # Between resets the dictionary still holds the last reset's numbers.
+            log=read_log(extras) if ended else {},
+        )
+
+    def reset_envs(self, envs: list[int]) -> None:
+        """Return None: Direct tasks can only be reset as a whole."""
+
+    def randomize_episode_time(self, generator: torch.Generator) -> bool:
+        """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
+        clock = self._core.episode_length_buf
+        times = torch.randint(self.spec.max_episode_length, clock.shape, generator=generator)
+        clock.copy_(times)
+        return True
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return None: physics and managers offer no state."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Never called: `spec.has_state` is False."""
+        raise AssertionError("Isaac Lab environments have no state to load")
+
+    def close(self) -> None:
+        """Close the env. The app stays: its own close may never return."""
+        with explained("closing the env"):
+            self._env.close()
+
+    def _groups(self, obs: Any) -> dict[str, torch.Tensor]:
+        """Copy observations; nested terms become `group/term`."""
+        if isinstance(obs, torch.Tensor):
+            obs = {"policy": obs}
+        copies: dict[str, torch.Tensor] = {}
+        for group, value in obs.items():
+            terms = value.items() if isinstance(value, Mapping) else [(None, value)]
+            for term, tensor in terms:
+                name = f"{group}/{term}" if term else str(group)
+                if not isinstance(tensor, torch.Tensor):
+                    raise EnvError(
+                        f"env.task={self._task}: observation {name!r} is a "
+                        f"{type(tensor).__name__}; tensors, and one level of groups of them, are "
+                        "supported"
+                    )
+                copies[name] = tensor.clone()
+        return copies
+
+
+def read_log(extras: Mapping[str, Any]) -> dict[str, float]:
+    """Read the scalars of `extras["log"]` (older tasks: `episode`), tagged as rsl_rl does.
+
+    Device scalars are read in one go: each by itself would be a synchronisation.
+    """
+    log = extras.get("log") or extras.get("episode") or {}
+    scalars: dict[str, float] = {}
+    on_device: dict[str, torch.Tensor] = {}
+    for key, value in log.items():
+        tag = key if "/" in key else f"Episode/{key}"
+        if isinstance(value, torch.Tensor):
+            if value.numel() > 0:
+                on_device[tag] = value.detach().float().mean()
+        elif isinstance(value, (int, float, np.number)):
+            scalars[tag] = float(value)
+    if on_device:
+        device = next(iter(on_device.values())).device
+        values = torch.stack([value.to(device) for value in on_device.values()])
+        scalars |= dict(zip(on_device, values.tolist(), strict=True))
+    return scalars
+
+
+def _write_cfg(cfg: Any, path: Path) -> None:
+    """Write Isaac Lab's own cfg as its trainers do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    importlib.import_module("isaaclab.utils.io").dump_yaml(str(path), cfg)

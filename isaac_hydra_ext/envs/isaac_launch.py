@@ -1,0 +1,285 @@
+"""Starting Isaac Lab's simulation the way the installed generation wants it started.
+
+Runs in the process that hosts the simulation (a worker, or the learner's with W = 0). There is one
+simulation a process, and it lives as long as the process does: Kit's own `close()` may never
+return, or end the process with exit code 0 whatever has happened, so nothing here calls it.
+"""
+
+import atexit
+import contextlib
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.errors import (
+    ConfigError,
+    EnvError,
+    EnvNotFoundError,
+    MissingDependencyError,
+)
+
+# AppLauncher arguments that show or record something: one worker is enough.
+WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
+# Flags that Isaac Sim reads from sys.argv, whatever AppLauncher was given.
+ARGV_FLAGS = ("verbose", "info")
+KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV)
+
+
+class Generation(Enum):
+    """Isaac Lab's generations, by how a simulation is started and configured."""
+
+    V2 = "2.x"
+    BETA = "3.0 beta"
+    GA = "3.0"
+
+
+def detect_generation() -> Generation:
+    """Tell the installed generation by its files, without importing any of it.
+
+    Raises:
+        MissingDependencyError: There is no Isaac Lab, or one older than 2.0.
+    """
+    root, tasks = _package_dir("isaaclab"), _package_dir("isaaclab_tasks")
+    if root is None or tasks is None:
+        if _package_dir("omni.isaac.lab") is not None:
+            raise MissingDependencyError(
+                "env.kind=isaaclab: Isaac Lab 1.x is installed; 2.0 or newer is needed"
+            )
+        missing = "isaaclab" if root is None else "isaaclab_tasks"
+        raise MissingDependencyError(
+            f"env.kind=isaaclab: {missing} cannot be imported by {sys.executable}; run with Isaac "
+            "Lab's own Python (./isaaclab.sh -p -m isaac_hydra_ext.appo_runner ...)"
+        )
+    if (root / "app" / "sim_launcher.py").exists():
+        return Generation.GA
+    if (tasks / "utils" / "sim_launcher.py").exists():
+        return Generation.BETA
+    return Generation.V2
+
+
+def _package_dir(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a parent package is missing
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+class Runtime:
+    """What has been started in this process: the generation, and Kit or no Kit."""
+
+    def __init__(self, env_config: EnvConfig, device: str, worker: int) -> None:
+        """Prepare the process; for 2.x start Kit, which must come before any other import.
+
+        Args:
+            env_config: `launcher` and `imports` are read.
+            device: Of the simulation; `auto` is the task's own.
+            worker: Its index; only worker 0 shows or records anything.
+
+        Raises:
+            MissingDependencyError: No Isaac Lab, or one that is too old.
+            ConfigError: `env.imports` cannot be imported, or there is no such GPU.
+        """
+        self.generation = detect_generation()
+        self.asked_device = device
+        arguments = dict(env_config.launcher)
+        self._arguments = {
+            k: v for k, v in arguments.items() if worker == 0 or k not in WORKER_0_ONLY
+        }
+        if self._arguments.get("video") or self._arguments.get("livestream"):
+            self._arguments.setdefault("enable_cameras", True)
+        flags = [f"--{name}" for name in ARGV_FLAGS if arguments.get(name)]
+        sys.argv = [sys.argv[0], *flags]  # Isaac Lab parses what it finds there
+        if device == "cpu" and multiprocessing.parent_process() is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a context costs half a GB a worker
+        self._simulation: Any = None  # AppLauncher, or launch_simulation's open context
+        if self.generation is Generation.V2:
+            self._start_app_launcher()
+        self.import_tasks(env_config.imports)
+
+    def _start_app_launcher(self) -> None:
+        device = "cuda:0" if self.asked_device == "auto" else self.asked_device
+        check_gpu(device)
+        arguments = {"headless": True, **self._arguments, "device": device}
+        with explained("AppLauncher"), host_settings_kept():
+            app = importlib.import_module("isaaclab.app")
+            self._simulation = app.AppLauncher(arguments)
+        _leave_without_kit()
+
+    def import_tasks(self, imports: Sequence[str]) -> None:
+        """Fill Gymnasium's registry: Isaac Lab's tasks, then the user's packages.
+
+        Raises:
+            EnvNotFoundError: A package of `env.imports` cannot be imported.
+        """
+        with explained("isaaclab_tasks"):
+            importlib.import_module("isaaclab_tasks")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("isaaclab_tasks_experimental")
+        for module in imports:
+            try:
+                importlib.import_module(module)
+            except ImportError as e:
+                raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+
+    def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:
+        """Start what a resolved task needs, once a process (3.0; in 2.x Kit runs already).
+
+        Args:
+            env_cfg: Isaac Lab's cfg, resolved, with its device set.
+            kitless: The task's physics presets, named where Kit is needed and missing.
+
+        Raises:
+            EnvError: Isaac Lab gave up; the message says what to choose instead.
+        """
+        if self._simulation is not None:
+            return
+        home = "isaaclab.app" if self.generation is Generation.GA else "isaaclab_tasks.utils"
+        launch = importlib.import_module(home).launch_simulation
+        context = launch(env_cfg, {**self._arguments, "device": env_cfg.sim.device})
+        try:
+            with host_settings_kept():
+                context.__enter__()
+        except SystemExit as e:
+            hint = f"; physics presets of this task: env.physics={' or '.join(kitless)}"
+            raise EnvError(
+                "env.task needs Isaac Sim (Kit), which cannot be started here (SystemExit "
+                f"{e.code}){hint if kitless else ', and has no other physics preset'}"
+            ) from e
+        except (ValueError, ImportError) as e:
+            raise EnvError(f"starting the simulation: {first_line(e)}") from e
+        self._simulation = context
+        if "omni.kit.app" in sys.modules:
+            _leave_without_kit()
+
+
+_runtime: Runtime | None = None
+
+
+def get_runtime(env_config: EnvConfig, device: str, worker: int) -> Runtime:
+    """Return this process's runtime, preparing it on the first call."""
+    global _runtime
+    if _runtime is None:
+        _runtime = Runtime(env_config, device, worker)
+    return _runtime
+
+
+def check_gpu(device: str) -> None:
+    """Refuse a GPU simulation where there is no such GPU, before minutes of Kit's start.
+
+    Raises:
+        ConfigError: Says what there is.
+    """
+    try:
+        parsed = torch.device(device)
+    except RuntimeError as e:
+        raise ConfigError(f"rollout.device={device}: not a device; use cpu or cuda:0") from e
+    count = torch.cuda.device_count()
+    if parsed.type == "cuda" and (parsed.index or 0) >= count:
+        raise ConfigError(
+            f"rollout.device={device}: the simulation wants a GPU, and PyTorch sees {count} here; "
+            "say rollout.device=cpu (--device cpu) to simulate on the CPU"
+        )
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn what Isaac Lab raises for things a user can change into one line.
+
+    Raises:
+        EnvError: A missing asset (with the asset root), or a SystemExit.
+    """
+    try:
+        yield
+    except SystemExit as e:
+        raise EnvError(
+            f"{what}: Isaac Lab ended with SystemExit({e.code}); its own message is in the "
+            "worker's log"
+        ) from e
+    except FileNotFoundError as e:
+        raise EnvError(f"{what}: asset missing: {first_line(e)} ({_asset_root()})") from e
+
+
+def _asset_root() -> str:
+    assets = sys.modules.get("isaaclab.utils.assets")
+    root = getattr(assets, "NUCLEUS_ASSET_ROOT_DIR", None) or os.environ.get("ISAACSIM_ASSET_ROOT")
+    return (
+        f"the asset root is {root or 'not set'}; change it with ISAACSIM_ASSET_ROOT (3.0) or "
+        "persistent.isaac.asset_root.cloud in apps/isaaclab.python.kit"
+    )
+
+
+@contextlib.contextmanager
+def output_kept(said: list[str]) -> Iterator[None]:
+    """Keep what Isaac Lab prints, native code's included, off the terminal.
+
+    Args:
+        said: Gets the output at the end, however the block ends.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile("w+", errors="replace") as kept:
+        os.dup2(kept.fileno(), 1)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, number)
+                os.close(original)
+            kept.seek(0)
+            said.append(kept.read())
+
+
+@contextlib.contextmanager
+def host_settings_kept() -> Iterator[None]:
+    """Put back what Kit changes in its host: signal handlers, stdout, stderr, torch's threads."""
+    handlers = {s: signal.getsignal(s) for s in KEPT_SIGNALS}
+    streams, threads = (sys.stdout, sys.stderr), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        torch.set_num_threads(threads)
+        for signum, handler in handlers.items():
+            if handler is not None and signal.getsignal(signum) is not handler:
+                signal.signal(signum, handler)
+
+
+def _leave_without_kit() -> None:
+    """End a worker at once when it is done: Kit's exit handlers may hang.
+
+    What a worker has achieved it has said in messages; nobody reads its exit code.
+    """
+    if multiprocessing.parent_process() is not None:
+        atexit.register(os._exit, 0)  # registered after Kit's, so it runs before them
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def as_plain(value: Any) -> Any:
+    """Turn a cfg's data into what JSON can hold; anything else becomes its text."""
+    if isinstance(value, Mapping):
+        return {str(k): as_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
