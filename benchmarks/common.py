@@ -109,7 +109,9 @@ def read_curve(run_dir: Path, summary: dict[str, Any]) -> list[Point]:
     """Read a run's curve from its events. Their step is the learning iteration."""
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()
-    returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")}
+    # The tag is not there before the first episode has finished.
+    finished = "Train/mean_reward" in events.Tags()["scalars"]
+    returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")} if finished else {}
     n_buffer = summary["env_steps"] // summary["iterations"]
     seconds, curve = 0.0, []
     for event in events.Scalars("Perf/iteration_time"):

@@ -16,9 +16,10 @@ import numpy as np
 
 from benchmarks.common import markdown, run_benchmark, train
 
-SEEDS = tuple(range(1, 11))
+# None that a setting was chosen with: Pendulum's learning rate was, with seeds 1 to 10.
+SEEDS = tuple(range(11, 21))
 LAGS = (0, 1)
-PARALLEL_RUNS = os.cpu_count() or 2
+PARALLEL_RUNS = len(os.sched_getaffinity(0))
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 WINDOW = 100  # finished episodes that the mean return is over
@@ -56,7 +57,7 @@ TASKS = {
     "Mjlab-Cartpole-Balance": Task(
         (
             *("env=mjlab_cartpole_balance", "rollout.num_workers=0", "rollout.envs_per_worker=64"),
-            "experiment.max_iterations=150",
+            "experiment.max_iterations=300",
         ),
         45.0,
         num_envs=64,

@@ -117,7 +117,7 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
-        self._build(cfg)
+        self._build(cfg, env_config.cfg)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
         self._first_choice: torch.Tensor | None = None
@@ -131,13 +131,15 @@ class IsaacLabVecEnv:
             finite_horizon=bool(getattr(cfg, "is_finite_horizon", False)),
         )
 
-    def _build(self, cfg: Any) -> None:
+    def _build(self, cfg: Any, asked: Mapping[str, Any]) -> None:
         """Make the env; `_core` has the counters, `_env` is what is stepped."""
         envs = importlib.import_module("isaaclab.envs")
         multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
         # Of a multi-agent env the final observations are per agent: those are not joined.
         self._gives_final_obs = hasattr(cfg, "compute_final_obs") and not multi_agent
-        if self._gives_final_obs:
+        if self._gives_final_obs and "compute_final_obs" in asked:
+            self._gives_final_obs = bool(cfg.compute_final_obs)
+        elif self._gives_final_obs:
             cfg.compute_final_obs = True
         with explained(f"env.task={self._task}"), host_settings_kept():
             self._env: Any = gym.make(self._task, cfg=cfg)

@@ -214,7 +214,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def _asset_root() -> str:
-    assets = sys.modules.get("isaaclab.utils.assets")
+    assets = importlib.import_module("isaaclab.utils.assets")
     root = getattr(assets, "NUCLEUS_ASSET_ROOT_DIR", None) or os.environ.get("ISAACSIM_ASSET_ROOT")
     return (
         f"the asset root is {root or 'not set'}; change it with ISAACSIM_ASSET_ROOT (3.0) or "

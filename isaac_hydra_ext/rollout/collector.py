@@ -4,6 +4,7 @@ Runs wherever the simulation does: in a worker, or in the learner's main thread 
 """
 
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -168,9 +169,10 @@ class Collector:
             error: What it raised.
         """
         if found := find_invalid(slot, self._groups_read, steps):
+            at = traceback.extract_tb(error.__traceback__)[-1]
             raise InvalidNumberError(
                 f"{self._tell(slot, found, steps)}; the env then raised "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error} ({at.filename}:{at.lineno})"
             ) from error
 
     def _drop_invalid(self, slot: Slot) -> list[str]:

@@ -1,7 +1,9 @@
 """Numbers that are not numbers, too large, or never change; and the smallest sizes there are."""
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.errors import InvalidNumberError, NonFiniteError
 
 Live = Callable[..., LiveRun]
 # Each step gives `reward`. From step `bad_from` until `bad_until` of the envs in `bad_envs` (all,
@@ -28,8 +30,10 @@ class Odd(gymnasium.Env):
 
     def __init__(
         self, reward=1.0, obs="noise", end="", bad="", bad_from=0, bad_until=10**9, bad_envs=(),
-        where="reward",
+        where="reward", choices=0,
     ):
+        if choices:
+            self.action_space = gymnasium.spaces.Discrete(choices)
         self.reward, self.obs, self.end, self.clock = float(reward), obs, end, 0
         self.bad, self.span, self.where = float(bad or 0), (bad_from, bad_until), where
         self.may_be_bad = not bad_envs or Odd.made in bad_envs
@@ -52,7 +56,8 @@ class Odd(gymnasium.Env):
     def step(self, action):
         self.clock += 1
         reward = self.bad if self.is_bad("reward") else self.reward
-        return self.observe(), reward, self.end == "terminated", self.end == "truncated", {}
+        ends = [self.end in (kind, "both") for kind in ("terminated", "truncated")]
+        return self.observe(), reward, *ends, {}
 
 gymnasium.register("Odd-v0", Odd)
 """
@@ -256,20 +261,28 @@ def test_too_many_bad_updates_in_a_row_end_the_run_with_the_last_good_weights(
 
 CASES: dict[str, tuple[str, ...]] = {
     "observations that never change": ("+env.kwargs.obs='0.5'",),
+    "large observations that never change": ("+env.kwargs.obs='1e8'",),
     "rewards that never change": ("+env.kwargs.reward=1",),
     "no reward ever": ("+env.kwargs.reward=0", "+env.kwargs.obs='0'"),
     "every step ends in a terminal state": ("+env.kwargs.end=terminated",),
     "every step is cut off": ("+env.kwargs.end=truncated",),
+    "every step ends for both reasons": ("+env.kwargs.end=both",),
+    "every step is cut off, V(s_T) counts nothing": ("+env.kwargs.end=truncated", "ppo.gamma=0"),
     "no episode ends": ("ppo.gamma=1", "ppo.lam=1"),
     "T = 1": ("rollout.steps_per_env=1",),
     "B = 1": ("rollout.envs_per_worker=1",),
     "one sample": ("rollout.steps_per_env=1", "rollout.envs_per_worker=1"),
     "one minibatch": ("ppo.num_mini_batches=1",),
+    "one sample, cut off": (
+        *("rollout.steps_per_env=1", "rollout.envs_per_worker=1", "+env.kwargs.end=truncated"),
+    ),
     "minibatches of one sample": ("ppo.batch_size=1", "rollout.steps_per_env=4"),
 }
 VARIANTS: dict[str, tuple[str, ...]] = {
     "gae": (),
     "vtrace, values normalised": ("ppo=vtrace", "policy.normalize_values=true"),
+    "discrete actions, no lag": ("+env.kwargs.choices=3", "rollout.max_policy_lag=0"),
+    "squashed actions": ("policy.squash=tanh", "policy.std_type=log"),
 }
 
 
@@ -285,17 +298,32 @@ def test_the_weights_stay_finite_with(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("huge", ["reward=1e18", "reward=-1e30", "reward=1e300", "obs='1e30'"])
+@pytest.mark.parametrize(
+    ("huge", "error"),
+    [
+        ("reward=1e15", None),
+        ("reward=-1e30", NonFiniteError),
+        ("reward=1e300", InvalidNumberError),  # more than float32 holds
+        ("obs='1e15'", NonFiniteError),
+        ("obs='-1e300'", InvalidNumberError),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_huge_numbers_leave_finite_weights_or_end_with_our_error(
-    odd_run: Callable[..., Checkpoint], odd: Path, huge: str, variant: str
+    odd_run: Callable[..., Checkpoint],
+    odd: Path,
+    huge: str,
+    error: type[Exception] | None,
+    variant: str,
 ) -> None:
-    overrides = (f"+env.kwargs.{huge}", "checkpoint.every=1", *VARIANTS[variant])
-    try:
-        checkpoint = odd_run("rollout.steps_per_env=8", *overrides)
-    except NonFiniteError as e:
-        assert "observations and rewards" in str(e)
-        written = list(odd.glob("odd-v0/*/checkpoints/*"))
-        assert all(not_finite(load_checkpoint(path)) == [] for path in written)
-    else:
-        assert not_finite(checkpoint) == []
+    line = (f"+env.kwargs.{huge}", "checkpoint.every=1", "checkpoint.keep_last=0")
+    line += ("rollout.steps_per_env=8", *VARIANTS[variant])
+    with nullcontext() if error is None else pytest.raises(error) as caught:
+        odd_run(*line)
+    if caught is not None:
+        assert re.search("observations and rewards|env 0, step 0: ", str(caught.value))
+    written = [load_checkpoint(path) for path in odd.glob("odd-v0/*/checkpoints/*")]
+    # Undone updates are versions, too; there is none without a rollout.
+    assert len(written) == {None: 4, NonFiniteError: 3, InvalidNumberError: 0}[error]
+    assert all(not_finite(checkpoint) == [] for checkpoint in written)
+    assert all(moved(checkpoint) == (error is None) for checkpoint in written)

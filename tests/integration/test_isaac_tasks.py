@@ -1,0 +1,267 @@
+"""Every kind of Isaac Lab task, on stand-ins of every generation.
+
+Run as a script, this file makes all checks in one process, as `test_isaac_contract.py` does.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from isaac_stage import physics, read_report, report, run_python, stage
+
+from isaac_hydra_ext.config import EnvConfig, load_config
+from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
+from isaac_hydra_ext.errors import ConfigError, EnvError
+
+pytestmark = pytest.mark.timeout(300)
+B = 3
+CHECKS: dict[str, Callable[[], None]] = {}
+
+
+def check(function: Callable[[], None]) -> Callable[[], None]:
+    """Have `function` run in each generation's process."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def env_config(task: str, **changed: Any) -> EnvConfig:
+    config = EnvConfig(kind="isaaclab", task=task, physics=os.environ["PHYSICS"] or None)
+    for name, value in changed.items():
+        setattr(config, name, value)
+    return config
+
+
+def make(task: str, **cfg: Any) -> IsaacLabVecEnv:
+    cfg.setdefault("episode_length_s", 0.05)  # three steps
+    return IsaacLabVecEnv(env_config(task, cfg=cfg), B, "cpu", seed=1)
+
+
+@check
+def groups_are_as_they_are() -> None:
+    env = make("Isaac-Velocity-Flat-Unitree-Go1-v0", terrain_levels=0)
+    assert {k: v.shape for k, v in env.spec.obs.items()} == {"policy": (3,), "critic": (3,)}
+    assert env.spec.action.dim == 12
+
+
+@check
+def terms_of_an_unconcatenated_group_have_names_of_their_own() -> None:
+    env = make("Isaac-Nested-Groups-v0")
+    shapes = {k: v.shape for k, v in env.spec.obs.items()}
+    assert shapes == {"policy/clock": (1,), "policy/rest": (2,)}
+    first = env.reset(1)
+    kept = first["policy/rest"].clone()
+    env.step(torch.full((B, 1), 0.5))
+    assert first["policy/rest"].equal(kept)
+
+
+@check
+def discrete_actions_count_from_the_spaces_start() -> None:
+    env = make("Isaac-Pick-One-v0")
+    assert (env.spec.action.kind, env.spec.action.nvec) == ("discrete", (4,))
+    assert env.spec.finite_horizon
+    env.reset(1)
+    actions = torch.tensor([[0], [1], [2]])
+    assert env.step(actions).reward_B.tolist() == [-2.0, -1.0, 0.0]  # start is -2
+    assert actions.flatten().tolist() == [0, 1, 2]
+
+
+@check
+def several_choices_come_as_columns() -> None:
+    env = make("Isaac-Pick-Two-v0")
+    assert (env.spec.action.dim, env.spec.action.nvec) == (2, (3, 2))
+    env.reset(1)
+    assert env.step(torch.tensor([[0, 1], [1, 1], [2, 0]])).terminated_B.tolist() == [
+        False, True, True,
+    ]  # fmt: skip
+
+
+@check
+def bounds_are_one_envs() -> None:
+    action = make("Isaac-Bounded-Box-v0").spec.action
+    assert (action.low, action.high) == ((-2.0, -2.0), (3.0, 3.0))
+
+
+@check
+def agents_are_joined_and_the_counters_are_the_inner_envs() -> None:
+    env = make("Isaac-Cart-Double-Pendulum-Direct-v0")
+    assert env.spec.obs["policy"].shape == (6,) and env.spec.action.dim == 2
+    assert env.spec.max_episode_length == 3 and not env.spec.has_final_obs
+    env.reset(1)
+    assert env.randomize_episode_time(torch.Generator().manual_seed(0))
+    clock = env._core.episode_length_buf.clone()
+    result = env.step(torch.full((B, 2), 0.25))
+    assert result.reward_B.tolist() == [0.5] * B  # the sum over agents
+    assert result.obs["policy"][:, 0].equal(torch.where(clock == 2, 0.0, clock + 1.0))
+    for _ in range(3):
+        result = env.step(torch.full((B, 2), 0.25))
+    assert env._core.common_step_counter == 4
+
+
+@check
+def agents_with_choices_are_refused() -> None:
+    with pytest.raises(EnvError, match="agent 'cart' has the action space Discrete"):
+        make("Isaac-Discrete-Agents-v0")
+
+
+@check
+def a_termination_and_a_truncation_at_once_are_told_apart() -> None:
+    env = make("Isaac-Cartpole-Direct-v0")
+    env.reset(1)
+    for _ in range(2):
+        env.step(torch.zeros(B, 1))
+    result = env.step(torch.tensor([[1.0], [0.0], [1.0]]))
+    assert result.terminated_B.tolist() == [True, False, True]
+    assert result.truncated_B.tolist() == [True, True, True]
+
+
+@check
+def final_observations_are_of_the_step_that_ended_the_episode() -> None:
+    env = make("Isaac-Cartpole-Direct-v0")
+    if not env.spec.has_final_obs:
+        return
+    env.reset(1)
+    env._core.episode_length_buf[:] = torch.tensor([0, 1, 0])
+    env.step(torch.full((B, 1), 0.5))
+    result = env.step(torch.full((B, 1), 0.25))
+    assert result.truncated_B.tolist() == [False, True, False]
+    assert result.final_obs is not None
+    assert result.final_obs["policy"][1, 0] == 3 and result.final_obs["policy"][1, 2] == 0.25
+    assert result.obs["policy"][1, 0] == 0
+    kept = result.final_obs["policy"].clone()
+    last = env.step(torch.zeros(B, 1))
+    assert result.final_obs["policy"].equal(kept)
+    assert last.truncated_B.tolist() == [True, False, True]
+    # Terminated only: there is nothing to bootstrap from, and what is stored is an older step's.
+    env.reset(1)
+    ended = env.step(torch.ones(B, 1))
+    assert ended.terminated_B.all() and ended.final_obs is None
+
+
+@check
+def final_observations_can_be_declined() -> None:
+    env = make("Isaac-Velocity-Flat-Unitree-Go1-v0")
+    assert not env.spec.has_final_obs  # this stand-in's cfg does not know them
+    if make("Isaac-Cartpole-Direct-v0").spec.has_final_obs:
+        assert not make("Isaac-Cartpole-Direct-v0", compute_final_obs=False).spec.has_final_obs
+
+
+@check
+def tensors_of_the_log_are_read() -> None:
+    env = make("Isaac-Cartpole-Direct-v0")
+    env.reset(1)
+    log = [env.step(torch.zeros(B, 1)) for _ in range(3)][-1].log
+    assert log == {
+        "Episode_Termination/time_out": 3.0, "Episode/success": 0.5, "Episode/counter": 3.0,
+    }  # fmt: skip
+
+
+@check
+def a_missing_asset_is_named_with_the_asset_root() -> None:
+    with pytest.raises(EnvError, match=r"'/nowhere/robot\.usd'.*/stand-in/assets"):
+        make("Isaac-Cartpole-Direct-v0", usd_path="/nowhere/robot.usd")
+
+
+@check
+def overrides_take_the_type_of_what_they_replace() -> None:
+    config = {"decimation": 4, "sim": {"dt": 1}, "term": None, "limits": [0, 2], "func": "math:sin"}
+    cfg = make("Isaac-Cartpole-Direct-v0", **config)._core.cfg
+    assert (cfg.decimation, cfg.sim.dt, cfg.term) == (4, 1.0, None)
+    assert cfg.limits == (0.0, 2.0) and cfg.func(0.0) == 0.0
+    params = {"scale": 1, "joints": ["x"]}
+    cfg = make("Isaac-Cartpole-Direct-v0", term={"weight": 2, "params": params})._core.cfg
+    assert cfg.term.weight == 2.0 and cfg.term.params == {"scale": 1.0, "joints": ["x"]}
+
+
+@check
+def what_does_not_fit_is_refused() -> None:
+    for path, value in (
+        ("decimation", True), ("decimation", "4"), ("decimation", None), ("sim.dt", "x"),
+        ("is_finite_horizon", 1), ("limits", [0, "a"]), ("limits", 3), ("func", "nowhere:f"),
+        ("term.params.scale", None), ("term.params.scael", 1), ("term.weight.x", 1),
+        ("actor_groups.5", "x"), ("usd_path", 3),
+    ):  # fmt: skip
+        cfg: Any = value
+        for part in reversed(path.split(".")):
+            cfg = {part: cfg}
+        with pytest.raises(ConfigError) as raised:
+            make("Isaac-Cartpole-Direct-v0", **cfg)
+        message = str(raised.value)
+        assert message.startswith(f"env.cfg.{path}") and "\n" not in message, message
+
+
+@check
+def presets_and_variants_are_isaac_labs_to_apply() -> None:
+    if os.environ["PHYSICS"]:
+        cfg = make("Isaac-Cartpole-Direct-v0")._core.cfg
+        assert type(cfg.sim.physics).__name__ == "NewtonCfg"
+        for changed in (
+            {"physics": "newton"},  # its name before 3.0
+            {"physics": None, "presets": ["newton_mjwarp"]},
+            {"physics": None, "cfg": {"sim": {"physics": "newton_mjwarp"}}},
+        ):
+            describe(env_config("Isaac-Cartpole-Direct-v0", **changed), "cpu")
+        below = {"sim": {"physics": {"num_substeps": 3}}}
+        assert make("Isaac-Cartpole-Direct-v0", **below)._core.cfg.sim.physics.num_substeps == 3
+        return
+    assert make("Isaac-Cartpole-Direct-v0", limits="narrow")._core.cfg.limits == (0.1, 0.2)
+    with pytest.raises(ConfigError, match=r"^env\.cfg\.limits=wide: .*narrow"):
+        make("Isaac-Cartpole-Direct-v0", limits="wide")
+    with pytest.raises(ConfigError, match=r"^env\.physics=newton_mjwarp: .*it has none"):
+        describe(env_config("Isaac-Cartpole-Direct-v0", physics="newton_mjwarp"), "cpu")
+
+
+@check
+def what_the_author_recommends_beats_the_rsl_rl_cfg() -> None:
+    settings = describe(env_config("Isaac-Recommended-v0"), "cpu").settings
+    assert settings["ppo"]["gamma"] == 0.93 and settings["ppo"]["lam"] == 0.9
+    assert settings["rollout"]["max_policy_lag"] == 0
+    config = load_config({"env": {"kind": "isaaclab", "task": "X"}}, (), settings)
+    assert (config.ppo.gamma, config.ppo.lr, config.rollout.device) == (0.93, 3e-4, "cpu")
+
+
+@check
+def rsl_rls_older_layout_and_its_refusals_arrive() -> None:
+    task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
+    policy = describe(env_config(task), "cpu").settings["policy"]
+    assert policy["hidden_dims"] == [64] and policy["critic_hidden_dims"] == [48]
+    assert policy["normalize_obs"] is True and policy["init_std"] == 0.8
+    assert policy["obs_groups"] == {"actor": ["policy"], "critic": ["critic"]}
+    with pytest.raises(ConfigError, match=r"a recurrent actor .*env\.agent=none"):
+        describe(env_config("Isaac-Memory-v0"), "cpu")
+    assert describe(env_config("Isaac-Memory-v0", agent="none"), "cpu").notes
+
+
+@check
+def play_mode_is_applied_before_overrides() -> None:
+    task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
+    assert describe(env_config(task), "cpu").default_num_envs == 4096
+    assert describe(env_config(task, play=True), "cpu").default_num_envs == 50
+    typed = env_config(task, play=True, cfg={"scene": {"num_envs": 7}})
+    assert describe(typed, "cpu").default_num_envs == 7
+
+
+@check
+def a_cpu_simulation_leaves_the_host_as_it_was() -> None:
+    assert len(sys.argv) == 1 and sys.stdout is sys.__stdout__
+    assert not Path("outputs").exists()
+
+
+@pytest.fixture(scope="module")
+def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    where = tmp_path_factory.mktemp(request.param)
+    env = {**stage(request.param, where), "PHYSICS": physics(request.param) or ""}
+    return read_report(run_python([__file__], env, where))
+
+
+@pytest.mark.parametrize("findings", ["v2", "beta", "ga"], indirect=True, scope="module")
+@pytest.mark.parametrize("name", list(CHECKS))
+def test_kinds(findings: dict, name: str) -> None:
+    assert findings[name] == ""
+
+
+if __name__ == "__main__":
+    report(CHECKS, __file__)

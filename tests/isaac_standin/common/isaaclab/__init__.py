@@ -1,0 +1,1 @@
+"""Stand-in for Isaac Lab; see README.md two directories up."""

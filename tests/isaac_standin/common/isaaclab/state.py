@@ -1,0 +1,19 @@
+"""What has been started in this process; the real thing keeps this in Kit."""
+
+import signal
+import sys
+
+started: list[str] = []
+needs_kit_first = False
+
+
+def start_kit(arguments: dict) -> None:
+    """Do to the host process what Kit does."""
+    if started:
+        raise RuntimeError("a simulation app runs already")
+    too_early = [m for m in ("isaaclab.envs", "isaaclab_tasks") if m in sys.modules]
+    if too_early and arguments.get("checks_order", True):
+        raise RuntimeError(f"imported before AppLauncher: {too_early}")
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+    print("[Info] [carb] a hundred lines of start-up output")
+    started.append("kit")

@@ -1,0 +1,3 @@
+"""Stand-in: where assets are."""
+
+NUCLEUS_ASSET_ROOT_DIR = "/stand-in/assets"
