@@ -110,32 +110,40 @@ class Learner:
         seed = self._config.experiment.seed
         generator = make_generator(seed, Stream.SHUFFLE, iteration, device=self.device)
         prepared = prepare(self._config, self._spec, self.policy, self.batch, generator)
+        scalars = self._run_epochs(prepared.samples, generator)
+        metrics = self._read(scalars | prepared.diagnostics)
+        if metrics["Loss/undone"]:
+            return metrics | self._undo(iteration, before)
+        self._bad_in_a_row = 0
+        self.policy.update_statistics(self.batch.obs_N, prepared.target_N)
+        return metrics
 
+    def _run_epochs(
+        self, samples: Minibatch, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Take all minibatch steps, without the host knowing how they go; returns their metrics."""
         # 1 from the first minibatch on that must not step: fused Adam then leaves parameters,
-        # moments and its step count alone, without the host knowing.
+        # moments and its step count alone.
         stop = torch.zeros((), device=self.device)
         bad = torch.zeros((), device=self.device)
         totals = torch.zeros(len(MINIBATCH_METRICS), device=self.device)
         steps = torch.zeros((), device=self.device)
         self._optimizer.found_inf = stop  # type: ignore[attr-defined]
-        obs, samples = self.batch.obs_N, prepared.target_N.shape[0]
-        for _ in range(ppo.update_epochs):
-            order = torch.randperm(samples, generator=generator, device=self.device)
-            for rows in order.split(ppo.batch_size):
-                stats = self._step(prepared.samples, obs, rows, stop, bad)
+        obs, count = self.batch.obs_N, samples.target_M.shape[0]
+        for _ in range(self._ppo.update_epochs):
+            order = torch.randperm(count, generator=generator, device=self.device)
+            for rows in order.split(self._ppo.batch_size):
+                stats = self._step(samples, obs, rows, stop, bad)
                 taken = 1.0 - stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
         finite = torch.isfinite(self.policy.flat).all()
-        scalars = dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True))
-        scalars |= {"Loss/minibatch_steps": steps, "Loss/stopped_early": stop}
-        scalars |= {"Loss/undone": torch.maximum(bad, 1.0 - finite.float())}
-        metrics = self._read(scalars | prepared.diagnostics)
-        if metrics["Loss/undone"]:
-            return metrics | self._undo(iteration, before)
-        self._bad_in_a_row = 0
-        self.policy.update_statistics(obs, prepared.target_N)
-        return metrics
+        return {
+            **dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True)),
+            "Loss/minibatch_steps": steps,
+            "Loss/stopped_early": stop,
+            "Loss/undone": torch.maximum(bad, 1.0 - finite.float()),
+        }
 
     def _step(
         self,
@@ -200,7 +208,11 @@ class Learner:
         flat, lr, moments = before
         self.policy.flat.copy_(flat)
         self.lr.copy_(lr)
-        self._optimizer.state[self._parameters] = moments
+        state = self._optimizer.state[self._parameters]
+        for name, value in moments.items():
+            state[name].copy_(value)
+        if not moments:
+            state.clear()  # there had been no step yet
         self._bad_in_a_row += 1
         if self._bad_in_a_row > self._ppo.max_bad_updates:
             raise NonFiniteError(

@@ -27,6 +27,7 @@ from isaac_hydra_ext.rollout.invalid_numbers import (
 from isaac_hydra_ext.seeding import Stream, make_generator, stream_seed
 
 NAN_DUMP = "nan_dump"  # the directory in a run's
+AFTER = 1  # in the address of a seed: what is drawn after a rollout, not before
 MAX_NOTES = 16  # of dropped envs from one process; what follows is counted only
 
 
@@ -198,8 +199,8 @@ class Collector:
         slot.dropped_B[envs] = True
         rows = self.env.reset_envs(envs)
         if rows is None:  # this env resets all or none
-            iteration = int(slot.header["iteration"][0])
-            self._start_episodes(self._env_seed(iteration), iteration)
+            address = (int(slot.header["iteration"][0]), AFTER)
+            self._start_episodes(self._env_seed(*address), *address)
             slot.restarted_B.fill_(True)
             return
         slot.restarted_B[envs] = True

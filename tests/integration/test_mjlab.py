@@ -1,13 +1,18 @@
 """Real robot environments: mjlab's tasks through the same run."""
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
+from isaac_hydra_ext.envs.vec_env import check_obs
 
 pytest.importorskip("mjlab", reason="pip install -e '.[mjlab]'")
 pytestmark = [pytest.mark.mjlab, pytest.mark.timeout(600)]
@@ -52,3 +57,19 @@ def test_a_misspelt_task_names_the_near_one(command: Command) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "did you mean 'Mjlab-Cartpole-Balance'" in line
+
+
+def test_one_env_begins_anew_and_the_others_go_on() -> None:
+    config = EnvConfig(kind="mjlab", task="Mjlab-Cartpole-Balance")
+    env = MjlabVecEnv(config, 3, "cpu", seed=1)
+    env.reset(1)
+    for _ in range(4):
+        before = env.step(torch.ones(3, env.spec.action.dim)).obs
+    rows = env.reset_envs([1])
+    check_obs(rows, dataclasses.replace(env.spec, num_envs=1))
+    assert env._env.episode_length_buf.tolist() == [4, 0, 4]
+    after = env.step(torch.zeros(3, env.spec.action.dim)).obs
+    env.close()
+    # One step moves the others a little; env 1 has been put somewhere else.
+    moves = torch.cat([(after[g] - before[g]).flatten(1) for g in after], dim=1).abs().amax(1)
+    assert moves[1] > 2 * max(moves[0], moves[2])
