@@ -25,17 +25,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import (
     Checkpoint,
-    check_fits,
     delete_old,
     find_checkpoint,
     save_checkpoint,
 )
+from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import ConfigError, EnvError, RunInterrupted, WorkerError
+from isaac_hydra_ext.errors import (
+    CheckpointError,
+    ConfigError,
+    EnvError,
+    RunInterrupted,
+    WorkerError,
+)
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -195,11 +201,20 @@ class Run:
         rollout = resumed.meta["config"]["rollout"]
         workers = max(1, int(rollout["num_workers"]))
         ours = (self.config.num_collectors, self.config.rollout.envs_per_worker)
-        return (workers, rollout["envs_per_worker"]) == ours
+        if self.config.checkpoint.partial or (workers, rollout["envs_per_worker"]) != ours:
+            return False
+        saved_env, env = resumed.meta["config"]["env"], self.config.to_dict()["env"]
+        return all(saved_env.get(key) == env[key] for key in ("kind", "id", "task", "kwargs"))
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
-        check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
+        own, spec = self.learner.state_dict(), self.spec.to_json()
+        if self.config.checkpoint.partial:
+            resumed, left_out = fitting_part(resumed, own, spec)
+            for line in left_out:
+                self.console.warn(line)
+        else:
+            check_fits(resumed, own, spec)
         self.learner.load_state_dict(resumed.tensors)
         self.episodes.load_state_dict(resumed.meta["episodes"])
         self.totals = RunTotals(**resumed.meta["totals"])
@@ -301,8 +316,15 @@ class Run:
             "totals": totals,
         }
         directory = self.run_dir / "checkpoints"
-        save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
-        delete_old(directory, self.config.checkpoint)
+        done, state = self.totals.iterations, self.learner.state_dict()
+        try:
+            save_checkpoint(directory, done, state, meta)
+            delete_old(directory, self.config.checkpoint)
+        except CheckpointError as e:
+            last = done == self.config.total_iterations or self.stop.requested
+            if last or self.config.checkpoint.on_error == "stop":
+                raise
+            self.console.warn(f"WARNING: {e}; the run goes on (checkpoint.on_error=warn)")
         self._summarize("running")
 
     def _finish(self) -> None:

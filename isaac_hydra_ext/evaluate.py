@@ -66,13 +66,20 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]
 
 
 def config_of(checkpoint: Checkpoint) -> RunConfig:
-    """Return the configuration that a checkpoint was trained with."""
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: It holds none that a run could have.
+    """
     saved = deepcopy(checkpoint.meta["config"])
-    saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
-    saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
-    saved["ppo"]["precision"] = "fp32"
-    saved["resume"] = None
-    return load_config(saved)
+    try:
+        saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
+        saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
+        saved["ppo"]["precision"] = "fp32"
+        saved["resume"] = None
+        return load_config(saved)
+    except (ConfigError, KeyError) as e:
+        raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
 
 
 def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
