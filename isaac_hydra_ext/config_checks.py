@@ -208,6 +208,8 @@ def as_path(key: str, text: str) -> Path:
     """
     if not text.strip():
         raise ConfigError(f"{key}: empty; name a file or directory")
+    if not text.isprintable():
+        raise ConfigError(f"{key}={shown(ascii(text))}: must consist of printable characters")
     try:
         path = Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as e:  # an unknown user; a working directory that is gone
