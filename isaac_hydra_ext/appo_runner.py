@@ -23,13 +23,15 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isaac_hydra_ext.checkpoint import Checkpoint, check_fits, delete_old, save_checkpoint
+from isaac_hydra_ext.checkpoint import Checkpoint, delete_old, save_checkpoint
+from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
+    CheckpointError,
     EnvError,
     IsaacHydraExtError,
     NonFiniteError,
@@ -226,7 +228,13 @@ class Run:
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
         assert self.episodes is not None
-        check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
+        own, spec = self.learner.state_dict(), self.spec.to_json()
+        if self.config.checkpoint.partial:
+            resumed, left_out = fitting_part(resumed, own, spec)
+            for line in left_out:
+                self.console.warn(line)
+        else:
+            check_fits(resumed, own, spec)
         self.learner.load_state_dict(resumed.tensors)
         if resumed.meta["config"]["ppo"]["lr"] != self.config.ppo.lr:
             self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
@@ -337,9 +345,15 @@ class Run:
         }
         if self.tracker is not None:
             self.tracker.flush()
-        directory = self.run_dir / "checkpoints"
-        save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
-        delete_old(directory, self.config.checkpoint)
+        directory, done = self.run_dir / "checkpoints", self.totals.iterations
+        try:
+            save_checkpoint(directory, done, self.learner.state_dict(), meta)
+            delete_old(directory, self.config.checkpoint)
+        except CheckpointError as e:
+            last = done == self.last or self.stop.requested
+            if last or self.config.checkpoint.on_error == "stop":
+                raise
+            self.console.warn(f"WARNING: {e}; the run goes on (checkpoint.on_error=warn)")
         self._summarize("running")
 
     def _summarize(self, status: str) -> None:

@@ -12,6 +12,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,6 +44,41 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
     """Return a value as it stands in a message: one line, and not a long one."""
     text = " ".join(str(value).split())
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def first_line(error: Exception) -> str:
+    """Return what OmegaConf says is wrong, without its traceback in words."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a composed configuration into plain data with no interpolation left.
+
+    The values of environment variables stay out: the configuration is written to files, to
+    checkpoints, and to pipes.
+
+    Raises:
+        ConfigError: An interpolation that leads nowhere, or to an environment variable.
+    """
+    OmegaConf.register_new_resolver("oc.env", _refuse_environment, replace=True)
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
+    except (OmegaConfBaseException, RecursionError, ValueError) as e:
+        key = getattr(e, "full_key", None) or "config"
+        raise ConfigError(f"{key}: {first_line(e)}") from e
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
+    return {str(key): value for key, value in raw.items() if key != "hydra"}
+
+
+def _refuse_environment(name: Any, default: Any = None) -> None:
+    raise ValueError(
+        f"oc.env:{name} is not accepted, as configurations are written to files; let the shell "
+        "fill in what is no secret"
+    )
 
 
 def refuse_foreign(node: Any, path: str) -> None:
@@ -177,6 +216,8 @@ def as_path(key: str, text: str) -> Path:
     """
     if not text.strip():
         raise ConfigError(f"{key}: empty; name a file or directory")
+    if not text.isprintable():
+        raise ConfigError(f"{key}={shown(ascii(text))}: must consist of printable characters")
     try:
         path = Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as e:  # an unknown user; a working directory that is gone

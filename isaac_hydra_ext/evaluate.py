@@ -1,15 +1,18 @@
 """Evaluation: N whole episodes of a checkpoint's policy, with deterministic actions.
 
     appo eval RUN [--episodes 32] [--seed 0] [--json]
+    appo eval latest [experiment.name=NAME] [experiment.output_dir=logs/appo]
 
-Runs in one process of its own; a training is not disturbed by it.
+RUN is a run directory, a checkpoint file, `latest` or `best`, as `resume` has them. Runs in one
+process of its own; a training is not disturbed by it.
 """
 
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,11 @@ import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
 from isaac_hydra_ext.command_line import run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
+from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import VecEnv
-from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, did_you_mean
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_ENVS = 32
@@ -66,13 +70,23 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]
 
 
 def config_of(checkpoint: Checkpoint) -> RunConfig:
-    """Return the configuration that a checkpoint was trained with."""
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: It holds none that a run could have.
+    """
     saved = deepcopy(checkpoint.meta["config"])
-    saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
-    saved["experiment"].update(device="cpu", output_dir=".")  # of this process, not of that run
-    saved["ppo"]["precision"] = "fp32"
-    saved["resume"] = None
-    return load_config(saved)
+    try:
+        saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
+        # Of this process, not of that run.
+        saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
+        if not torch.cuda.is_available():
+            saved["rollout"]["device"] = "cpu"
+        saved["ppo"]["precision"] = "fp32"
+        saved["resume"] = None
+        return load_config(saved)
+    except (ConfigError, KeyError) as e:
+        raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
 
 
 def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
@@ -83,10 +97,11 @@ def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
     """
     for name, tensor in policy.state_dict().items():
         found = checkpoint.tensors.get(f"policy.{name}")
-        if found is None or found.shape != tensor.shape:
-            shape = None if found is None else tuple(found.shape)
+        if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
+            is_now = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
             raise CheckpointError(
-                f"{checkpoint.path}: policy.{name} is {shape}, expected {tuple(tensor.shape)}"
+                f"{checkpoint.path}: policy.{name} is {is_now}, expected {tuple(tensor.shape)} "
+                f"of {tensor.dtype}"
             )
         tensor.copy_(found)
 
@@ -116,17 +131,56 @@ def _play(
     return returns, lengths
 
 
+def find(what: str, settings: Sequence[str]) -> tuple[Checkpoint, list[str]]:
+    """Load what the command line names.
+
+    Args:
+        what: A run directory, a checkpoint file, `latest` or `best`.
+        settings: `experiment.name=...` and `experiment.output_dir=...`, where the words look;
+            without a name, at all runs of the output directory.
+
+    Returns:
+        As `find_checkpoint`.
+
+    Raises:
+        ConfigError: Another setting.
+        CheckpointError: As `find_checkpoint`.
+    """
+    where = {"experiment.name": "", "experiment.output_dir": ExperimentConfig().output_dir}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in where or not value:
+            hint = did_you_mean(key, where) or f"; there are {' and '.join(where)}"
+            raise ConfigError(f"{shown(setting)}: not a setting of appo eval{hint}")
+        where[key] = value
+    root = as_path("experiment.output_dir", where["experiment.output_dir"])
+    name = where["experiment.name"]
+    runs = as_path("experiment.name", str(root / name)) if name else root
+    return find_checkpoint(what, runs, key="appo eval ", pattern="*" if name else "*/*")
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", help="a run directory (its newest checkpoint) or a checkpoint file")
+    parser.add_argument(
+        "run",
+        help="a run directory (its newest checkpoint), a checkpoint file, latest (of all runs), "
+        "or best (the highest mean return in training)",
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="SETTING",
+        help="where latest and best look: experiment.name=NAME (default: every name), "
+        "experiment.output_dir=DIR (default: logs/appo)",
+    )
     parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="of the environments (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
 
     def task() -> None:
-        checkpoint, notes = find_checkpoint(arguments.run, Path("logs/appo"))
+        checkpoint, notes = find(arguments.run, arguments.settings)
         for note in notes:
             print(note, file=sys.stderr)
         result = evaluate(checkpoint, arguments.episodes, arguments.seed)

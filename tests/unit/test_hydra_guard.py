@@ -18,7 +18,7 @@ FILES = {
     "hydra/launcher/evil.yaml": "_target_: os.mkdir",
     "ppo/callbacks.yaml": f"# @package _global_\nhydra: {{callbacks: {{x: {EVIL}}}}}",
     "ppo/handlers.yaml": f"# @package _global_\nhydra: {{job_logging: {HANDLER}}}",
-    "ppo/elsewhere.yaml": "defaults: [default, ../stuff@_global_.hydra.callbacks.x: evil, _self_]",
+    "ppo/elsewhere.yaml": "defaults: [default, /stuff@_global_.hydra.callbacks.x: evil, _self_]",
     "stuff/evil.yaml": "_target_: os.mkdir\npath: MARKER",
     "ppo/variables.yaml": "# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: x}}}",
     "ppo/copied.yaml": "# @package _global_\nhydra: {job: {env_copy: [HOME]}}",
