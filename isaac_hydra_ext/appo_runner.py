@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isaac_hydra_ext.checkpoint import Checkpoint, delete_old, save_checkpoint
+from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
@@ -31,7 +30,6 @@ from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
-    CheckpointError,
     EnvError,
     IsaacHydraExtError,
     NonFiniteError,
@@ -39,21 +37,13 @@ from isaac_hydra_ext.errors import (
     WorkerError,
 )
 from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.metrics import (
-    EpisodeTracker,
-    RunTotals,
-    TensorBoardLogger,
-    collection_metrics,
-    rollout_notes,
-    summarize,
-    write_summary,
-)
-from isaac_hydra_ext.resume import find_resumed, last_iteration, resumed_totals
+from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
@@ -100,7 +90,7 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
                 source.start()  # only now: what was wrong has been said
             run.build(resumed)
             run.iterate()
-    return {**run.summary, "run_dir": str(run_dir)}
+    return {**run.record.summary, "run_dir": str(run_dir)}
 
 
 def _complete(
@@ -159,13 +149,9 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
         self.device = choose_device(config)
-        self.totals = RunTotals()
-        self.episodes: EpisodeTracker | None = None
-        self.tracker: TensorBoardLogger | None = None
+        self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
-        self.summary: dict[str, Any] = {}
-        self.said: set[str] = set()  # warnings that are given once
 
     def __enter__(self) -> "Run":
         """Nothing to do: `build` follows."""
@@ -179,13 +165,13 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
-        if self.tracker is not None:
-            self.tracker.close()
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
         failures = self.source.close()
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
-        self._summarize("completed" if kind is None else "interrupted" if interrupted else "failed")
+        self.record.close(
+            "completed" if kind is None else "interrupted" if interrupted else "failed"
+        )
         for failure in failures:
             self.console.warn(failure)
 
@@ -200,11 +186,9 @@ class Run:
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
         self.learner = Learner(config, self.spec, self.device)
-        self.episodes = EpisodeTracker(
-            config.num_collectors, self.spec.num_envs, source.random_start
-        )
         if resumed is not None:
             self._load(resumed)
+        self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
         if self.device.type == "cuda" and isinstance(source, WorkerPool):
@@ -227,7 +211,6 @@ class Run:
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
-        assert self.episodes is not None
         own, spec = self.learner.state_dict(), self.spec.to_json()
         if self.config.checkpoint.partial:
             resumed, left_out = fitting_part(resumed, own, spec)
@@ -238,8 +221,6 @@ class Run:
         self.learner.load_state_dict(resumed.tensors)
         if resumed.meta["config"]["ppo"]["lr"] != self.config.ppo.lr:
             self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
-        self.episodes.load_state_dict(resumed.meta["episodes"])
-        self.totals = RunTotals(**resumed_totals(resumed))
 
     def iterate(self) -> None:
         """Learn until the last iteration.
@@ -248,9 +229,6 @@ class Run:
             RunInterrupted: A signal ended it before; everything is saved.
         """
         config = self.config
-        self.tracker = (
-            TensorBoardLogger(self.run_dir, self.console.warn) if config.logging.backends else None
-        )
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.last)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
@@ -272,16 +250,10 @@ class Run:
         self, k: int, updater: ThreadPoolExecutor | None
     ) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
-        assert self.episodes is not None
-        config, source, started = self.config, self.source, time.monotonic()
+        source, started = self.source, time.monotonic()
         slots = source.gather(k)
-        idle_s = time.monotonic() - started
-        self.episodes.observe(slots)
+        metrics, env_states = self.record.read(k, slots, time.monotonic() - started)
         self.learner.load(slots)
-        extras = [slot.read_extra() for slot in slots]
-        for note in rollout_notes(k, extras, self.said):
-            self.console.warn(note)
-        metrics = collection_metrics(k, slots, extras, idle_s)
         source.release(k)
 
         learn_started = time.monotonic()
@@ -294,12 +266,10 @@ class Run:
             )
         self.weights.publish(k + 1, self.learner.policy.flat)
         source.announce(k + 1)
-        self._grant(k + 1 + config.rollout.max_policy_lag)
+        self._grant(k + 1 + self.config.rollout.max_policy_lag)
 
         metrics["Perf/iteration_time"] = time.monotonic() - started
-        metrics |= self.totals.add(metrics, self.episodes, config.n_buffer)
-        metrics |= self.totals.sample_metrics(source.counts)
-        return metrics, [extra.get("env_state") for extra in extras]
+        return self.record.add(metrics), env_states
 
     def _grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
@@ -322,51 +292,22 @@ class Run:
         return update.result(timeout=0)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
-        done, total = self.totals.iterations, self.last
-        if done % self.config.logging.every == 0 or done == total:
-            if self.tracker is not None:
-                self.tracker.log(metrics, done)
-            self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
+        totals, done = self.record.totals, self.record.totals.iterations
+        if done % self.config.logging.every == 0 or done == self.last:
+            self.record.log(metrics)
+            self.console.show(Progress(done, self.last, totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
         return done % self.config.checkpoint.every == 0 or done == self.last
 
     def _save(self, env_states: list[Any]) -> None:
-        """Write a checkpoint of everything after this iteration, and the summary."""
-        assert self.episodes is not None
-        whole = all(state is not None for state in env_states)
-        meta = {
-            "env_steps": self.totals.env_steps,
-            "config": self.config.to_dict(),
-            "spec": self.spec.to_json(),
-            "episodes": self.episodes.state_dict(episodes_go_on=whole),
-            "env_states": env_states if whole else None,
-            "totals": asdict(self.totals) | self.totals.with_counts(self.source.counts),
-        }
-        if self.tracker is not None:
-            self.tracker.flush()
-        directory, done = self.run_dir / "checkpoints", self.totals.iterations
-        try:
-            save_checkpoint(directory, done, self.learner.state_dict(), meta)
-            delete_old(directory, self.config.checkpoint)
-        except CheckpointError as e:
-            last = done == self.last or self.stop.requested
-            if last or self.config.checkpoint.on_error == "stop":
-                raise
-            self.console.warn(f"WARNING: {e}; the run goes on (checkpoint.on_error=warn)")
-        self._summarize("running")
-
-    def _summarize(self, status: str) -> None:
-        counts = self.source.counts
-        self.summary = summarize(status, self.totals, counts, self.episodes, self.device)
-        try:
-            write_summary(self.run_dir / "summary.json", self.summary)
-        except OSError as e:
-            self.console.warn(f"summary.json cannot be written: {e}")
+        final = self.record.totals.iterations == self.last or self.stop.requested
+        self.record.save(self.learner.state_dict(), env_states, must_succeed=final)
 
     def _farewell(self) -> str:
+        done = self.record.totals.iterations
         return (
-            f"stopped by signal {self.stop.signum} after iteration {self.totals.iterations}; "
+            f"stopped by signal {self.stop.signum} after iteration {done}; "
             f"go on with the same command and resume={self.run_dir}"
         )
 
