@@ -262,10 +262,24 @@ def load_config(
     check_bounds(config)
     check_rest(config, typed)
     if config.rollout.num_workers == "auto":
-        config.rollout.num_workers = max(1, len(os.sched_getaffinity(0)) - 1)
+        config.rollout.num_workers = auto_workers(config.env.kind, config.rollout.device)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
+
+
+def auto_workers(kind: str, device: str) -> int:
+    """Choose W: cores - 1 where the CPU simulates, none where a GPU does.
+
+    Two processes on one GPU only take turns, so its simulation is hosted by the learner's process.
+    Isaac Lab's own device is a GPU.
+    """
+    import torch
+
+    on_gpu = device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+    if on_gpu and torch.cuda.device_count():
+        return 0
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
