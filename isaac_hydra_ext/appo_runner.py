@@ -10,7 +10,7 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -49,13 +49,19 @@ from isaac_hydra_ext.stop_signals import StopSignals
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
-def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict[str, Any]:
+def train(
+    cfg: DictConfig,
+    typed: Sequence[str] = (),
+    package: str = "",
+    announce: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
     """Run one training from a composed configuration.
 
     Args:
         cfg: With the groups of this package's `conf/` at its top level.
         typed: The user's override tokens, which beat what a task recommends.
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
+        announce: Told of the run's directory, before any env is built.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -84,6 +90,8 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
         config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = make_run_dir(config)
         write_inputs(run_dir, cfg, typed, config, task.env_config)
+        if announce is not None:
+            announce(run_dir)
         console.say(f"run directory: {run_dir}")
         with Run(config, run_dir, console, stop, source) as run:
             if not needs_simulator(config.env):
@@ -314,11 +322,24 @@ class Run:
 
 @hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
 def _hydra_task(cfg: DictConfig) -> float | None:
+    return run_from_hydra(cfg)
+
+
+def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = None) -> float | None:
+    """Train inside a `hydra.main` function; ends the process where the run has failed.
+
+    Args:
+        cfg: What Hydra composed.
+        announce: See `train`.
+
+    Returns:
+        The mean return, which is what a Hydra sweeper optimises.
+    """
     summary: dict[str, Any] = {}
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed)))
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])
@@ -327,7 +348,7 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}")
     print(f"evaluate: appo eval {run_dir}", flush=True)
-    return summary["mean_return"]  # what a Hydra sweeper optimises
+    return summary["mean_return"]
 
 
 def main() -> None:

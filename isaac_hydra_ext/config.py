@@ -290,15 +290,25 @@ def load_config(
     check_names(config)
     check_bounds(config)
     if config.rollout.num_workers == "auto":
-        on_gpu = config.rollout.device not in (
-            "cpu",
-            "auto",
-        )  # two processes on one GPU only take turns
-        config.rollout.num_workers = 0 if on_gpu else max(1, available_cores() - 1)
+        config.rollout.num_workers = auto_workers(config.env.kind, config.rollout.device)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
+
+
+def auto_workers(kind: str, device: str) -> int:
+    """Choose W: cores - 1 where the CPU simulates, none where a GPU does.
+
+    Two processes on one GPU only take turns, so its simulation is hosted by the learner's process.
+    Isaac Lab's own device is a GPU.
+    """
+    import torch
+
+    on_gpu = device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+    if on_gpu and torch.cuda.device_count():
+        return 0
+    return max(1, available_cores() - 1)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:

@@ -11,8 +11,10 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,15 @@ from isaac_hydra_ext.models.actor_critic import ActorCritic
 MAX_ENVS = 32
 
 
-def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]:
+def evaluate(
+    checkpoint: Checkpoint,
+    episodes: int,
+    seed: int,
+    config: RunConfig | None = None,
+    num_envs: int | None = None,
+    real_time: bool = False,
+    run_dir: Path | None = None,
+) -> dict[str, Any]:
     """Play whole episodes with the mean (or most likely) action.
 
     Every env plays its fixed share of the episodes, so that short ones are not over-represented.
@@ -39,6 +49,10 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]
         checkpoint: The policy and its environment.
         episodes: N >= 1.
         seed: Of the environments.
+        config: To play with; None: `config_of(checkpoint)`.
+        num_envs: Played side by side, at most `episodes`; None: at most 32.
+        real_time: Wait, so that a step takes as long as what it simulates.
+        run_dir: Where the env may write.
 
     Returns:
         episodes, mean_return, std_return, mean_length [steps], std_length, iteration, checkpoint.
@@ -49,13 +63,13 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int) -> dict[str, Any]
     """
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
-    config = config_of(checkpoint)
-    config.rollout.envs_per_worker = min(episodes, MAX_ENVS)
-    env = make_env(config, seed)
+    config = config or config_of(checkpoint)
+    config.rollout.envs_per_worker = min(episodes, MAX_ENVS if num_envs is None else num_envs)
+    env = make_env(config, seed, run_dir=run_dir)
     try:
         policy = ActorCritic(config.policy, env.spec, config.experiment.seed, config.rollout.device)
         load_policy(policy, checkpoint)
-        returns, lengths = _play(env, policy, episodes, seed)
+        returns, lengths = _play(env, policy, episodes, seed, real_time)
     finally:
         env.close()
     return {
@@ -108,7 +122,7 @@ def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
 
 @torch.inference_mode()
 def _play(
-    env: VecEnv, policy: ActorCritic, episodes: int, seed: int
+    env: VecEnv, policy: ActorCritic, episodes: int, seed: int, real_time: bool
 ) -> tuple[list[float], list[int]]:
     B = env.spec.num_envs
     quota_B = np.array([episodes // B + (b < episodes % B) for b in range(B)])
@@ -117,6 +131,7 @@ def _play(
     lengths: list[int] = []
     obs = env.reset(seed)
     while quota_B.any():
+        started = time.monotonic()
         action = policy.distribution.mode(policy.action_params(obs))
         result = env.step(policy.distribution.to_env(action))
         obs = result.obs
@@ -128,6 +143,8 @@ def _play(
         lengths += length_B[counted_B].tolist()
         quota_B[counted_B] -= 1
         return_B[done_B], length_B[done_B] = 0.0, 0
+        if real_time:
+            time.sleep(max(0.0, env.spec.step_dt - (time.monotonic() - started)))
     return returns, lengths
 
 

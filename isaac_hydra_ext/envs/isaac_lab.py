@@ -50,7 +50,7 @@ def open_task(env_config: EnvConfig, device: str, worker: int) -> TaskConfigs:
         IsaacHydraExtError: One line about what is missing, misspelt or of the wrong type.
     """
     runtime = get_runtime(env_config, device, worker)
-    task = isaac_cfg.find_task(str(env_config.task))
+    task = isaac_cfg.find_task(str(env_config.task), env_config.play)
     configs = isaac_cfg.resolve(env_config, task, runtime.generation, env_config.play)
     if device != "auto":
         configs.env.sim.device = device
@@ -115,7 +115,7 @@ class IsaacLabVecEnv:
         cfg.scene.num_envs, cfg.seed, cfg.sim.device = num_envs, seed % SEED_LIMIT, device
         if run_dir is not None:
             cfg.log_dir = str(run_dir)
-            if worker == 0:
+            if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
         self._build(cfg, env_config.cfg)
         obs = self._groups(self._env.reset()[0])

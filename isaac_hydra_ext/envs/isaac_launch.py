@@ -122,6 +122,8 @@ class Runtime:
     def import_tasks(self, imports: Sequence[str]) -> None:
         """Fill Gymnasium's registry: Isaac Lab's tasks, then the user's packages.
 
+        `package.module:function` is also called (Isaac Lab's `--external_callback`).
+
         Raises:
             EnvNotFoundError: A package of `env.imports` cannot be imported.
         """
@@ -129,11 +131,14 @@ class Runtime:
             importlib.import_module("isaaclab_tasks")
         with contextlib.suppress(ImportError):
             importlib.import_module("isaaclab_tasks_experimental")
-        for module in imports:
+        for name in imports:
+            module, _, function = name.partition(":")
             try:
-                importlib.import_module(module)
-            except ImportError as e:
-                raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+                found = importlib.import_module(module)
+                if function:
+                    getattr(found, function)()
+            except (ImportError, AttributeError) as e:
+                raise EnvNotFoundError(f"env.imports: cannot import {name!r} ({e})") from e
 
     def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:
         """Start what a resolved task needs, once a process (3.0; in 2.x Kit runs already).
