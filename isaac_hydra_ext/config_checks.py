@@ -177,11 +177,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     _check_device(config)
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume
-    if resume is not None and resume not in RESUME_WORDS:
-        path = as_path("resume", resume)
-        if not path.exists():
-            words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
-            raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
+    named = resume is not None and resume not in RESUME_WORDS
+    if named and not os.path.exists(as_path("resume", str(resume))):
+        words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
+        raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
 
 

@@ -1,5 +1,6 @@
 """The run's directory holds what the run was started with, and nothing secret."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +26,13 @@ def hydra_config() -> Iterator[HydraConfig]:
 def test_variables_that_an_application_hands_to_hydra_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_config: HydraConfig
 ) -> None:
-    monkeypatch.setenv("APPO_SECRET", "hunter2")
+    secret = secrets.token_hex()  # a word of this file would be in git/*.diff
+    monkeypatch.setenv("APPO_SECRET", secret)
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
         overrides = ["hydra.job.env_copy=[APPO_SECRET]", "ppo.lr=0.5"]
         cfg = compose("train_appo", overrides, return_hydra_config=True)
     hydra_config.set_config(cfg)
-    assert HydraConfig.get().job.env_set.APPO_SECRET == "hunter2"
+    assert HydraConfig.get().job.env_set.APPO_SECRET == secret
     config = run_config(experiment={"output_dir": str(tmp_path), "name": "x"})
     run_dir = make_run_dir(config)
     task = OmegaConf.create({k: cfg[k] for k in cfg if k != "hydra"})
@@ -39,7 +41,7 @@ def test_variables_that_an_application_hands_to_hydra_are_not_written(
     assert {"config.yaml", "hydra.yaml", "overrides.yaml", "agent.yaml", "env.yaml"} <= {
         path.name for path in files
     }
-    assert [path for path in files if b"hunter2" in path.read_bytes()] == []
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
     written = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
     assert written.hydra.job.env_copy == ["APPO_SECRET"]
     assert written.hydra.launcher._target_.startswith("hydra.")
