@@ -32,7 +32,7 @@ def test_variables_that_an_application_hands_to_hydra_are_not_written(
         overrides = ["hydra.job.env_copy=[APPO_SECRET]", "ppo.lr=0.5"]
         cfg = compose("train_appo", overrides, return_hydra_config=True)
     hydra_config.set_config(cfg)
-    assert HydraConfig.get().job.env_set.APPO_SECRET == secret
+    assert HydraConfig.get().job.env_set["APPO_SECRET"] == secret
     config = run_config(experiment={"output_dir": str(tmp_path), "name": "x"})
     run_dir = make_run_dir(config)
     task = OmegaConf.create({k: cfg[k] for k in cfg if k != "hydra"})
