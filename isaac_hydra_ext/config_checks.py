@@ -7,7 +7,8 @@ line: the key, what is wrong, what would be right.
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,23 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: An interpolation that leads nowhere, or to an environment variable.
     """
-    OmegaConf.register_new_resolver("oc.env", _refuse_environment, replace=True)
+    _register_oc_env(_refuse_environment)
     try:
         raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
     except (OmegaConfBaseException, RecursionError, ValueError) as e:
         key = getattr(e, "full_key", None) or "config"
         raise ConfigError(f"{key}: {first_line(e)}") from e
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        _register_oc_env(oc.env)
     if not isinstance(raw, dict):
         raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
     return {str(key): value for key, value in raw.items() if key != "hydra"}
+
+
+def _register_oc_env(resolver: Callable[..., Any]) -> None:
+    with warnings.catch_warnings():  # OmegaConf 2.4 prefers a name that is another thing in 2.3
+        warnings.simplefilter("ignore")
+        OmegaConf.register_new_resolver("oc.env", resolver, replace=True)
 
 
 def _refuse_environment(name: Any, default: Any = None) -> None:
