@@ -20,7 +20,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
@@ -69,6 +69,8 @@ def train(
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
+    if isinstance(typed, ListConfig):  # as Hydra has it; reading it would fill in variables
+        typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)

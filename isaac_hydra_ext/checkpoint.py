@@ -239,9 +239,9 @@ def find_checkpoint(
         where, directories = f" under {runs}", list_runs(runs, pattern)
     else:
         path = as_path(key.rstrip("= "), resume)
-        if path.is_file():
+        if os.path.isfile(path):
             return load_checkpoint(path), []
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise CheckpointError(f"{asked}: no such file or directory")
         where, directories = "", [path]
     notes: list[str] = []

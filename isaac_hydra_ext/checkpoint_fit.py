@@ -74,10 +74,6 @@ def _differences(
         if saved_spec[key] != expected:
             line = f"of another environment: {key} is {shown(saved_spec[key], 300)}, here "
             yield f"spec.{key}", line + shown(expected, 300)
-    yield from _optimizer_differences(found, own)
-    for name in found:
-        if name not in own and not name.startswith(OPTIMIZER):
-            yield name, f"has {shown(repr(name))}, which the run's networks do not"
     for name, tensor in own.items():
         if name.startswith(OPTIMIZER):
             continue
@@ -85,6 +81,10 @@ def _differences(
             yield name, f"has no tensor {name!r}"
         elif line := _misfit(found[name], tensor.shape, tensor.dtype):
             yield name, f"{name} {line}"
+    for name in found:
+        if name not in own and not name.startswith(OPTIMIZER):
+            yield name, f"has {shown(repr(name))}, which the run's networks do not"
+    yield from _optimizer_differences(found, own)
 
 
 def _optimizer_differences(

@@ -108,17 +108,19 @@ def _are_states(value: Any) -> bool:
 
 _Check = tuple[Callable[[Any], bool], str]
 _COUNT: _Check = (_is_count, "a count")
+_OBJECT: _Check = (lambda value: isinstance(value, dict), "an object")
 _FIELDS: dict[str, _Check] = {
     "iteration": _COUNT,
     "env_steps": _COUNT,
     "config": (_are_groups, "an object of groups"),
+    "config.env": _OBJECT,
     "config.rollout.num_workers": _COUNT,
     "config.rollout.envs_per_worker": (lambda v: _is_count(v) and v > 0, "a count above 0"),
     "config.ppo.lr": (_is_number, "a number"),
     "episodes.finished": (_are_episodes, "pairs of return and length"),
     "episodes.total": _COUNT,
     "env_states": (_are_states, "null or an object for each worker"),
-    "totals": (lambda v: isinstance(v, dict), "an object"),
+    "totals": _OBJECT,
 }
 
 

@@ -404,7 +404,7 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
                 nested = {section: {name: leaf} if name else leaf}
                 try:
                     merged = OmegaConf.merge(merged, nested)
-                except (OmegaConfBaseException, ValueError) as e:
+                except (OmegaConfBaseException, ValueError, TypeError) as e:
                     key = f"{section}.{name}" if name else section
                     key = getattr(e, "full_key", None) or key
                     raise ConfigError(f"{key}: {first_line(e)}") from e

@@ -7,7 +7,8 @@ line: the key, what is wrong, what would be right.
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,17 +62,23 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: An interpolation that leads nowhere, or to an environment variable.
     """
-    OmegaConf.register_new_resolver("oc.env", _refuse_environment, replace=True)
+    _register_oc_env(_refuse_environment)
     try:
         raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
     except (OmegaConfBaseException, RecursionError, ValueError) as e:
         key = getattr(e, "full_key", None) or "config"
         raise ConfigError(f"{key}: {first_line(e)}") from e
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        _register_oc_env(oc.env)
     if not isinstance(raw, dict):
         raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
     return {str(key): value for key, value in raw.items() if key != "hydra"}
+
+
+def _register_oc_env(resolver: Callable[..., Any]) -> None:
+    with warnings.catch_warnings():  # OmegaConf 2.4 prefers a name that is another thing in 2.3
+        warnings.simplefilter("ignore")
+        OmegaConf.register_new_resolver("oc.env", resolver, replace=True)
 
 
 def _refuse_environment(name: Any, default: Any = None) -> None:
@@ -185,11 +192,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     _check_device(config)
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume
-    if resume is not None and resume not in RESUME_WORDS:
-        path = as_path("resume", resume)
-        if not path.exists():
-            words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
-            raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
+    named = resume is not None and resume not in RESUME_WORDS
+    if named and not os.path.exists(as_path("resume", str(resume))):
+        words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
+        raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
 
 

@@ -68,8 +68,11 @@ def write_inputs(
     OmegaConf.save(cfg, hydra_dir / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(typed)), hydra_dir / "overrides.yaml")
     if HydraConfig.initialized():
-        # Unresolved: hydra.yaml would otherwise hold values of environment variables.
-        OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), hydra_dir / "hydra.yaml")
+        # Unresolved, and without what an application has copied: no variable's value.
+        node = OmegaConf.to_container(HydraConfig.get(), resolve=False, enum_to_str=True)
+        assert isinstance(node, dict)
+        node["job"]["env_set"] = {}
+        OmegaConf.save(OmegaConf.create({"hydra": node}), hydra_dir / "hydra.yaml")
     OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
     OmegaConf.save(OmegaConf.create(env_config), run_dir / "params" / "env.yaml")
     for name, where in (("isaac_hydra_ext", Path(__file__).parent), ("cwd", Path.cwd())):

@@ -109,6 +109,7 @@ def test_counts_that_are_none(path: Path, key: str, value: Any) -> None:
     [
         *(("config", v) for v in (KeyError, None, 3, [], "x", {})),
         *(("config.rollout", v) for v in (KeyError, None, 3, [])),
+        *(("config.env", v) for v in (KeyError, None, 3, [])),
         *(("config.policy", v) for v in (None, 3, [], "hidden_dims")),
         *(("config.rollout.envs_per_worker", v) for v in (KeyError, 0, None, 2.0, "2")),
         *(("config.ppo.lr", v) for v in (KeyError, "fast", NAN, None, True)),
