@@ -216,6 +216,8 @@ class Run:
         self.first = resumed.meta["iteration"]
         if not resumed.meta["env_states"]:
             self.console.say("no env states of these envs here: all episodes start anew")
+        elif not self.spec.whole_state:
+            self.console.say("the envs' curriculum goes on; all episodes start anew")
 
     def iterate(self) -> dict[str, Any]:
         """Learn until the last iteration, a signal, or an error; returns the summary."""
@@ -304,7 +306,7 @@ class Run:
             "env_steps": self.totals.env_steps,
             "config": self.config.to_dict(),
             "spec": self.spec.to_json(),
-            "episodes": self.episodes.state_dict(episodes_go_on=whole),
+            "episodes": self.episodes.state_dict(whole and self.spec.whole_state),
             "env_states": env_states if whole else None,
             "totals": totals,
         }
@@ -372,7 +374,10 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
 
 def main() -> None:
     """Run the command line; exits with the error's code."""
-    sys.exit(run_hydra_app(_hydra_task))
+    code = run_hydra_app(_hydra_task)
+    if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
+        sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

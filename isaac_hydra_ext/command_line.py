@@ -88,6 +88,8 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     try:
         task()
         return 0
+    except SystemExit as e:  # how a failed run leaves Hydra
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except HydraException as e:
         print(f"error: {_one_line(e)}", file=sys.stderr, flush=True)
         return ConfigError.exit_code

@@ -48,9 +48,10 @@ class Collector:
             self._obs = self.env.load_state_dict(env_state)
         else:
             self._obs = self.env.reset(env_seed)
-            if config.rollout.init_at_random_ep_len:
-                generator = make_generator(seed, Stream.EPISODE_TIME, *self._address)
-                self.random_start = self.env.randomize_episode_time(generator)
+        starts_anew = env_state is None or not self.env.spec.whole_state
+        if starts_anew and config.rollout.init_at_random_ep_len:
+            generator = make_generator(seed, Stream.EPISODE_TIME, *self._address)
+            self.random_start = self.env.randomize_episode_time(generator)
         check_obs(self._obs, self.env.spec)
         self._device = next(iter(self._obs.values())).device
         self.policy = ActorCritic(config.policy, self.env.spec, seed, self._device)
