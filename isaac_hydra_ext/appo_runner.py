@@ -355,7 +355,10 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
 
 def main() -> None:
     """Run the command line; exits with the error's code."""
-    sys.exit(run_hydra_app(_hydra_task))
+    code = run_hydra_app(_hydra_task)
+    if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
+        sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
         check_hydra_node(sys.argv[1:], task)
         task()
         return 0
+    except SystemExit as e:  # how a failed run leaves Hydra
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except (HydraException, ConfigError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
         print(f"error: {text}", file=sys.stderr, flush=True)

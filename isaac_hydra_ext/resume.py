@@ -36,6 +36,8 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
         console.say(f"other than in that run: {change}")
     if not keep_env_states(config, checkpoint):
         console.say("no env states of these envs there: all episodes start anew")
+    elif not checkpoint.meta["spec"].get("whole_state", True):
+        console.say("the envs' curriculum goes on; all episodes start anew")
     return checkpoint
 
 

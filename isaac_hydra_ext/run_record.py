@@ -126,7 +126,7 @@ class RunRecord:
             "env_steps": self.totals.env_steps,
             "config": self._config.to_dict(),
             "spec": self._spec.to_json(),
-            "episodes": self._episodes.state_dict(episodes_go_on=whole),
+            "episodes": self._episodes.state_dict(episodes_go_on=whole and self._spec.whole_state),
             "env_states": env_states if whole else None,
             "totals": asdict(self.totals) | self.totals.with_counts(self._counts),
         }

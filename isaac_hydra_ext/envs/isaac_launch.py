@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -265,6 +265,38 @@ def host_settings_kept() -> Iterator[None]:
         for signum, handler in handlers.items():
             if handler is not None and signal.getsignal(signum) is not handler:
                 signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Interrupt a block in the learner's main thread; a worker is watched by the learner.
+
+    Raises:
+        EnvError: The block took longer.
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise EnvError(f"{what}: not done after {seconds:g} s")
+
+    if multiprocessing.parent_process() is not None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with `code`, also where Kit would hang or make it 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _runtime is not None:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _leave_without_kit() -> None:

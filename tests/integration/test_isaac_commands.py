@@ -77,6 +77,7 @@ def test_two_workers_train_resume_and_play(
     done = isaac.train(*SMALL, "--resume", "--load_run", ".*_x y", "--checkpoint", r"model_.*\.pt")
     assert done.returncode == 0, done.stderr
     assert "iteration 4/4" in done.stdout
+    assert "the envs' curriculum goes on; all episodes start anew" in done.stdout
     newest = isaac.newest_run() / "checkpoints" / "model_4.safetensors"
     assert newest.exists()
     for checkpoint in ("latest", "best", str(newest)):
@@ -117,6 +118,14 @@ def test_a_close_that_fails_costs_nothing_and_is_told(
     summary = json.loads((isaac.newest_run() / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["iterations"] == 2
     assert "worker 0 did not close its env" in done.stdout + done.stderr
+
+
+def test_in_this_process_a_close_that_hangs_ends_the_run(on_stage: Callable[[str], Stage]) -> None:
+    done = on_stage("ga").train(
+        "--num_envs", "4", "--num_workers", "0", "--max_iterations", "1", "env.on_close=hang"
+    )
+    assert done.returncode == 1
+    assert "closing the env: not done after 20 s" in done.stderr
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)

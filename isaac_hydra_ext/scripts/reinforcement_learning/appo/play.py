@@ -7,7 +7,6 @@ Runs in one process, which hosts the simulation. The task's `-Play` id is used w
 else its `play_mode()`.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.checkpoint import load_checkpoint
 from isaac_hydra_ext.command_line import run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.envs.isaac_launch import end_process
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluate import config_of, evaluate
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
@@ -95,10 +95,7 @@ def with_overrides(config: RunConfig, tokens: list[str]) -> RunConfig:
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
-    code = run_reporting_errors(lambda: play(arguments))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # Kit's exit handlers may hang, or turn a failure into 0
+    end_process(run_reporting_errors(lambda: play(arguments)))
 
 
 if __name__ == "__main__":

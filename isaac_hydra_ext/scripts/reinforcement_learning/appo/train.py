@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from isaac_hydra_ext.appo_runner import run_from_hydra
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import auto_workers
+from isaac_hydra_ext.envs.isaac_launch import end_process
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
@@ -180,7 +181,7 @@ def main() -> None:
     if code or not overrides:
         sys.exit(code)
     sys.argv = [sys.argv[0], *overrides]
-    sys.exit(run_hydra_app(_task))
+    end_process(run_hydra_app(_task))
 
 
 if __name__ == "__main__":
