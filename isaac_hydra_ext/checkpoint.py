@@ -251,7 +251,7 @@ def find_checkpoint(
             return load_checkpoint(checkpoint), notes
         except CheckpointError as e:
             notes.append(f"DAMAGED checkpoint passed over: {e}")
-    why = "; ".join(notes) or "none there"
+    why = "; ".join(notes) or "none there (a run has them in checkpoints/)"
     raise CheckpointError(f"{asked}: no checkpoint that loads{where}; {why}")
 
 

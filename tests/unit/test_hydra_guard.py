@@ -27,8 +27,10 @@ FILES = {
         "hydra: {sweeper: {max_batch_size: 2}, job: {name: mine}}\nppo: {lr: 0.1}"
     ),
     "ppo/broken.yaml": "lr: [1",
-    "swept.yaml": "defaults: [train_appo]\nhydra: {sweeper: {params: {ppo: 'default,handlers'}}}",
-    "searched.yaml": "defaults: [train_appo]\nhydra: {searchpath: [file://DIRECTORY]}",
+    "swept.yaml": (
+        "defaults: [train_appo, _self_]\nhydra: {sweeper: {params: {ppo: 'default,handlers'}}}"
+    ),
+    "searched.yaml": "defaults: [train_appo, _self_]\nhydra: {searchpath: [file://DIRECTORY]}",
 }
 
 
