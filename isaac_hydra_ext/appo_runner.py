@@ -247,8 +247,7 @@ class Run:
                 try:
                     metrics, env_states = self._iteration(k, updater)
                 except (WorkerError, EnvError, NonFiniteError):
-                    if k > self.first and not self._is_checkpoint(k):
-                        self._save([None])  # what the iterations before have learned
+                    self._save_before(k)
                     raise
                 self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
                 if self._is_checkpoint(k + 1) or self.stop.requested:
@@ -309,6 +308,15 @@ class Run:
 
     def _is_checkpoint(self, done: int) -> bool:
         return done % self.config.checkpoint.every == 0 or done == self.last
+
+    def _save_before(self, failed: int) -> None:
+        """Save what was learned before an iteration that failed, unless that is done."""
+        if failed == self.first or self._is_checkpoint(failed):
+            return
+        try:
+            self._save([None])
+        except CheckpointError as e:  # what ended the run is the error to raise
+            self.console.warn(f"WARNING: {e}")
 
     def _save(self, env_states: list[Any]) -> None:
         final = self.record.totals.iterations == self.last or self.stop.requested

@@ -244,7 +244,8 @@ def _check_env(config: "RunConfig") -> None:
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")
     for module in env.imports:
-        if not all(part.isidentifier() for part in module.split(".")):
+        name, _, function = module.partition(":")  # Isaac Lab's --external_callback is called
+        if not all(part.isidentifier() for part in [*name.split("."), function or "none"]):
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 
