@@ -36,6 +36,7 @@ from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import ConfigError, EnvError, RunInterrupted, WorkerError
+from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
@@ -374,7 +375,10 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
 
 def main() -> None:
     """Run the command line; exits with the error's code."""
-    code = run_hydra_app(_hydra_task)
+    task = _hydra_task
+    if asked_for(sys.argv):
+        sys.argv, task = strip_flags(sys.argv), explain_task
+    code = run_hydra_app(task)
     if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
         sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
     sys.exit(code)

@@ -126,7 +126,11 @@ def _one_line(error: HydraException) -> str:
         return f"{error.override}: not an override Hydra can read (KEY=VALUE, values quoted)"
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
-        keys = [key for key, _, _ in all_knobs()]
+        knobs = {key: default for key, default, _ in all_knobs()}
+        keys = list(knobs)
+        below = any(found[1].startswith(f"{key}.") for key in keys)
+        if below or (found[1] in keys and not isinstance(knobs[found[1]], dict)):
+            return f"{found[1]}: not in this config yet; say ++{found[1]}=VALUE"
         if found[1] in keys:
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
         return f"{found[1]}: unknown key{did_you_mean(found[1], keys)}"
