@@ -133,10 +133,11 @@ def _one_line(error: HydraException) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         knobs = {key: default for key, default, _ in all_knobs()}
-        if isinstance(knobs.get(found[1]), dict):
+        below = any(found[1].startswith(f"{key}.") for key in knobs)
+        if not below and isinstance(knobs.get(found[1]), dict):
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
-        if found[1] in knobs:
-            return f"{found[1]}: not in the configuration you chose; add it: +{found[1]}=VALUE"
+        if below or found[1] in knobs:
+            return f"{found[1]}: not in the configuration you chose; add it: ++{found[1]}=VALUE"
         return f"{found[1]}: unknown key{did_you_mean(found[1], knobs)}"
     return shown(text, limit=300)
 

@@ -89,7 +89,11 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
     return TaskDescription(
-        int(configs.env.scene.num_envs), settings, {**about, "cfg": env_config.cfg}, tuple(notes)
+        default_num_envs=int(configs.env.scene.num_envs),
+        settings=settings,
+        env_config={**about, "cfg": env_config.cfg},
+        notes=tuple(notes),
+        authors=configs.appo or {},
     )
 
 
