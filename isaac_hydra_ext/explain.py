@@ -19,6 +19,7 @@ from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import TaskDescription
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+from isaac_hydra_ext.stop_signals import StopSignals
 
 FLAGS = ("--cfg", "-c")
 
@@ -70,9 +71,13 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     config = load_config(cfg, typed)
     with ExitStack() as stack:
         if needs_simulator(config.env):
-            source = WorkerPool(1) if config.num_workers else InProcessCollector()
+            if config.num_workers:
+                config.rollout.num_workers = 1  # one is enough to ask
+            stop = stack.enter_context(StopSignals())
+            source = WorkerPool(config, stop) if config.num_workers else InProcessCollector(config)
             stack.callback(source.close)
-            task = source.describe(config)
+            source.start()
+            task = source.describe()
         else:
             task = describe_task(config.env)
     config = load_config(cfg, typed, task.settings)
