@@ -28,7 +28,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train env=mjlab_go1_flat rollout.num_workers=2
   appo train resume=latest experiment.max_iterations=600
   appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
-  appo train --cfg job --resolve                     the composed configuration
+  appo train --cfg job --resolve                     the configuration, and who said what
   eval "$(appo train -sc install=bash)"              tab completion
   appo train --hydra-help                            Hydra's own flags
 
