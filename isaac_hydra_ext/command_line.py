@@ -31,7 +31,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train resume=latest experiment.max_iterations=600
   appo train resume=RUN --partial policy.hidden_dims=[64]   what fits of a checkpoint
   appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
-  appo train --cfg job --resolve                     the composed configuration
+  appo train --cfg job --resolve                     the configuration, and who said what
   eval "$(appo train -sc install=bash)"              tab completion
   appo train --hydra-help                            Hydra's own flags
 

@@ -3,6 +3,7 @@
 Runs in the learner's main thread; the task is described by a worker, as in a run. Nothing is built.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -92,7 +93,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
             shown = section
         text = OmegaConf.to_yaml({name or section: value}, sort_keys=False).rstrip("\n")
         if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
-            text = f"{name or section}: {value}"
+            text = f"{name or section}: {json.dumps(value)}"
         indent = "  " if name else ""
         lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
     return "\n".join(lines)
