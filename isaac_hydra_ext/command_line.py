@@ -21,6 +21,8 @@ from isaac_hydra_ext.hydra_guard import check_hydra_node
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a run's newest checkpoint: appo eval RUN"),
+    "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
+    "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
 }
 INTRODUCTION = """\
 Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]

@@ -8,8 +8,8 @@ Runs in one process of its own; a training is not disturbed by it.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
 from isaac_hydra_ext.command_line import run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
+from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import VecEnv
-from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, did_you_mean
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_ENVS = 32
@@ -116,6 +117,34 @@ def _play(
     return returns, lengths
 
 
+def find(what: str, settings: Sequence[str] = ()) -> tuple[Checkpoint, list[str]]:
+    """Load what the command line names.
+
+    Args:
+        what: A run directory, a checkpoint file, or `latest`.
+        settings: `experiment.name=...` and `experiment.output_dir=...`, where the word looks;
+            without a name, at all runs of the output directory.
+
+    Returns:
+        As `find_checkpoint`.
+
+    Raises:
+        ConfigError: Another setting.
+        CheckpointError: As `find_checkpoint`.
+    """
+    where = {"experiment.name": "", "experiment.output_dir": ExperimentConfig().output_dir}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in where or not value:
+            hint = did_you_mean(key, where) or f"; there are {' and '.join(where)}"
+            raise ConfigError(f"{shown(setting)}: not a setting of appo eval{hint}")
+        where[key] = value
+    root = as_path("experiment.output_dir", where["experiment.output_dir"])
+    names = [root / where["experiment.name"]] if where["experiment.name"] else root.glob("*")
+    runs = max(names, key=lambda p: max((r.name for r in p.glob("*")), default=""), default=root)
+    return find_checkpoint(what, runs)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
@@ -126,7 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def task() -> None:
-        checkpoint, notes = find_checkpoint(arguments.run, Path("logs/appo"))
+        checkpoint, notes = find(arguments.run)
         for note in notes:
             print(note, file=sys.stderr)
         result = evaluate(checkpoint, arguments.episodes, arguments.seed)
