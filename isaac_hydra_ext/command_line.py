@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a run's newest checkpoint: appo eval RUN"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
+    "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
 }
 INTRODUCTION = """\
 Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]

@@ -159,6 +159,16 @@ def test_torchscript_holds_the_actor_alone(tmp_path: Path) -> None:
     assert not [n for n in names if "critic" in n or "value" in n]
 
 
+@pytest.mark.parametrize("case", ["bounded", "squashed", "one choice"])
+def test_torchscript_moves_whole_to_another_device(case: str, tmp_path: Path) -> None:
+    spec, policy = CASES[case]
+    directory = export(trained(tmp_path, spec, policy=policy)).directory
+    moved = torch.jit.load(str(directory / "policy.pt"), map_location="meta")
+    outputs = moved(torch.zeros(5, 3, device="meta"))
+    actions = outputs[0] if isinstance(outputs, tuple) else outputs
+    assert (actions.device.type, actions.shape) == ("meta", (5, spec.action.dim))
+
+
 @pytest.mark.parametrize("spec", [env_spec(), env_spec(action=discrete(3))])
 def test_a_file_that_differs_is_not_written(
     spec: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
