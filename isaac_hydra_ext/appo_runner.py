@@ -10,10 +10,9 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,9 +20,10 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from isaac_hydra_ext.checkpoint import Checkpoint, check_fits, delete_old, save_checkpoint
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
@@ -37,33 +37,31 @@ from isaac_hydra_ext.errors import (
     WorkerError,
 )
 from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.metrics import (
-    EpisodeTracker,
-    RunTotals,
-    TensorBoardLogger,
-    collection_metrics,
-    rollout_notes,
-    summarize,
-    write_summary,
-)
-from isaac_hydra_ext.resume import find_resumed, last_iteration, resumed_totals
+from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
-def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict[str, Any]:
+def train(
+    cfg: DictConfig,
+    typed: Sequence[str] = (),
+    package: str = "",
+    announce: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
     """Run one training from a composed configuration.
 
     Args:
         cfg: With the groups of this package's `conf/` at its top level.
         typed: The user's override tokens, which beat what a task recommends.
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
+        announce: Told of the run's directory, before any env is built.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -71,6 +69,8 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
+    if isinstance(typed, ListConfig):  # as Hydra has it; reading it would fill in variables
+        typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
@@ -92,13 +92,15 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
         config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = make_run_dir(config)
         write_inputs(run_dir, cfg, typed, config, task.env_config)
+        if announce is not None:
+            announce(run_dir)
         console.say(f"run directory: {run_dir}")
         with Run(config, run_dir, console, stop, source) as run:
             if not needs_simulator(config.env):
                 source.start()  # only now: what was wrong has been said
             run.build(resumed)
             run.iterate()
-    return {**run.summary, "run_dir": str(run_dir)}
+    return {**run.record.summary, "run_dir": str(run_dir)}
 
 
 def _complete(
@@ -157,13 +159,9 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
         self.device = choose_device(config)
-        self.totals = RunTotals()
-        self.episodes: EpisodeTracker | None = None
-        self.tracker: TensorBoardLogger | None = None
+        self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
-        self.summary: dict[str, Any] = {}
-        self.said: set[str] = set()  # warnings that are given once
 
     def __enter__(self) -> "Run":
         """Nothing to do: `build` follows."""
@@ -177,13 +175,13 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
-        if self.tracker is not None:
-            self.tracker.close()
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
         failures = self.source.close()
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
-        self._summarize("completed" if kind is None else "interrupted" if interrupted else "failed")
+        self.record.close(
+            "completed" if kind is None else "interrupted" if interrupted else "failed"
+        )
         for failure in failures:
             self.console.warn(failure)
 
@@ -198,11 +196,9 @@ class Run:
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
         self.learner = Learner(config, self.spec, self.device)
-        self.episodes = EpisodeTracker(
-            config.num_collectors, self.spec.num_envs, source.random_start
-        )
         if resumed is not None:
             self._load(resumed)
+        self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
         if self.device.type == "cuda" and isinstance(source, WorkerPool):
@@ -225,13 +221,16 @@ class Run:
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
-        assert self.episodes is not None
-        check_fits(resumed, self.learner.state_dict(), self.spec.to_json())
+        own, spec = self.learner.state_dict(), self.spec.to_json()
+        if self.config.checkpoint.partial:
+            resumed, left_out = fitting_part(resumed, own, spec)
+            for line in left_out:
+                self.console.warn(line)
+        else:
+            check_fits(resumed, own, spec)
         self.learner.load_state_dict(resumed.tensors)
         if resumed.meta["config"]["ppo"]["lr"] != self.config.ppo.lr:
             self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
-        self.episodes.load_state_dict(resumed.meta["episodes"])
-        self.totals = RunTotals(**resumed_totals(resumed))
 
     def iterate(self) -> None:
         """Learn until the last iteration.
@@ -240,9 +239,6 @@ class Run:
             RunInterrupted: A signal ended it before; everything is saved.
         """
         config = self.config
-        self.tracker = (
-            TensorBoardLogger(self.run_dir, self.console.warn) if config.logging.backends else None
-        )
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.last)
         background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
@@ -251,8 +247,7 @@ class Run:
                 try:
                     metrics, env_states = self._iteration(k, updater)
                 except (WorkerError, EnvError, NonFiniteError):
-                    if k > self.first and not self._is_checkpoint(k):
-                        self._save([None])  # what the iterations before have learned
+                    self._save_before(k)
                     raise
                 self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
                 if self._is_checkpoint(k + 1) or self.stop.requested:
@@ -264,16 +259,10 @@ class Run:
         self, k: int, updater: ThreadPoolExecutor | None
     ) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
-        assert self.episodes is not None
-        config, source, started = self.config, self.source, time.monotonic()
+        source, started = self.source, time.monotonic()
         slots = source.gather(k)
-        idle_s = time.monotonic() - started
-        self.episodes.observe(slots)
+        metrics, env_states = self.record.read(k, slots, time.monotonic() - started)
         self.learner.load(slots)
-        extras = [slot.read_extra() for slot in slots]
-        for note in rollout_notes(k, extras, self.said):
-            self.console.warn(note)
-        metrics = collection_metrics(k, slots, extras, idle_s)
         source.release(k)
 
         learn_started = time.monotonic()
@@ -286,12 +275,10 @@ class Run:
             )
         self.weights.publish(k + 1, self.learner.policy.flat)
         source.announce(k + 1)
-        self._grant(k + 1 + config.rollout.max_policy_lag)
+        self._grant(k + 1 + self.config.rollout.max_policy_lag)
 
         metrics["Perf/iteration_time"] = time.monotonic() - started
-        metrics |= self.totals.add(metrics, self.episodes, config.n_buffer)
-        metrics |= self.totals.sample_metrics(source.counts)
-        return metrics, [extra.get("env_state") for extra in extras]
+        return self.record.add(metrics), env_states
 
     def _grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
@@ -314,56 +301,55 @@ class Run:
         return update.result(timeout=0)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
-        done, total = self.totals.iterations, self.last
-        if done % self.config.logging.every == 0 or done == total:
-            if self.tracker is not None:
-                self.tracker.log(metrics, done)
-            self.console.show(Progress(done, total, self.totals.env_steps, metrics, eta_s))
+        totals, done = self.record.totals, self.record.totals.iterations
+        if done % self.config.logging.every == 0 or done == self.last:
+            self.record.log(metrics)
+            self.console.show(Progress(done, self.last, totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
         return done % self.config.checkpoint.every == 0 or done == self.last
 
-    def _save(self, env_states: list[Any]) -> None:
-        """Write a checkpoint of everything after this iteration, and the summary."""
-        assert self.episodes is not None
-        whole = all(state is not None for state in env_states)
-        meta = {
-            "env_steps": self.totals.env_steps,
-            "config": self.config.to_dict(),
-            "spec": self.spec.to_json(),
-            "episodes": self.episodes.state_dict(episodes_go_on=whole),
-            "env_states": env_states if whole else None,
-            "totals": asdict(self.totals) | self.totals.with_counts(self.source.counts),
-        }
-        if self.tracker is not None:
-            self.tracker.flush()
-        directory = self.run_dir / "checkpoints"
-        save_checkpoint(directory, self.totals.iterations, self.learner.state_dict(), meta)
-        delete_old(directory, self.config.checkpoint)
-        self._summarize("running")
-
-    def _summarize(self, status: str) -> None:
-        counts = self.source.counts
-        self.summary = summarize(status, self.totals, counts, self.episodes, self.device)
+    def _save_before(self, failed: int) -> None:
+        """Save what was learned before an iteration that failed, unless that is done."""
+        if failed == self.first or self._is_checkpoint(failed):
+            return
         try:
-            write_summary(self.run_dir / "summary.json", self.summary)
-        except OSError as e:
-            self.console.warn(f"summary.json cannot be written: {e}")
+            self._save([None])
+        except CheckpointError as e:  # what ended the run is the error to raise
+            self.console.warn(f"WARNING: {e}")
+
+    def _save(self, env_states: list[Any]) -> None:
+        final = self.record.totals.iterations == self.last or self.stop.requested
+        self.record.save(self.learner.state_dict(), env_states, must_succeed=final)
 
     def _farewell(self) -> str:
+        done = self.record.totals.iterations
         return (
-            f"stopped by signal {self.stop.signum} after iteration {self.totals.iterations}; "
+            f"stopped by signal {self.stop.signum} after iteration {done}; "
             f"go on with the same command and resume={self.run_dir}"
         )
 
 
 @hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
 def _hydra_task(cfg: DictConfig) -> float | None:
+    return run_from_hydra(cfg)
+
+
+def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = None) -> float | None:
+    """Train inside a `hydra.main` function; ends the process where the run has failed.
+
+    Args:
+        cfg: What Hydra composed.
+        announce: See `train`.
+
+    Returns:
+        The mean return, which is what a Hydra sweeper optimises.
+    """
     summary: dict[str, Any] = {}
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed)))
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])
@@ -372,12 +358,15 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}")
     print(f"evaluate: appo eval {run_dir}", flush=True)
-    return summary["mean_return"]  # what a Hydra sweeper optimises
+    return summary["mean_return"]
 
 
 def main() -> None:
     """Run the command line; exits with the error's code."""
-    sys.exit(run_hydra_app(_hydra_task))
+    code = run_hydra_app(_hydra_task)
+    if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
+        sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,20 @@
 Tensors (weights, normalisers, optimizer, learning rate) are safetensors; everything else is JSON
 in the file's metadata. Written by the learner; workers read their env's state from it.
 
+A file is written under a temporary name, read back, and renamed; older ones are deleted only then.
+Whatever ends the process in between, the older ones are there and the temporary file is told by
+its lock, which ends with the process that wrote it.
+
 Random generators have no state to save: every stream is seeded by what it is for (`seeding.py`).
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +25,27 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from isaac_hydra_ext.config import CheckpointConfig
+from isaac_hydra_ext.checkpoint_meta import (
+    SCHEMA_VERSION,
+    check_env_states,
+    check_meta,
+    parse_meta,
+)
+from isaac_hydra_ext.config import CheckpointConfig, RunConfig
+from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown, walk
 from isaac_hydra_ext.errors import CheckpointError
 
-SCHEMA_VERSION = 1
 METADATA_KEY = "isaac_hydra_ext"
 DIGEST_KEY = "sha256"
-FILE_NAME = re.compile(r"model_(\d+)\.safetensors")
+# What safetensors and torch make of bytes that nobody meant to be a checkpoint.
+UNREADABLE = (SafetensorError, OSError, TypeError, ValueError, RuntimeError, AttributeError)
+FILE_NAME = re.compile(r"model_(\d{1,18})\.safetensors")
+TEMPORARY_NAMES = ".model_*.safetensors.*.tmp"
+# <time>, a number where runs began within one second, and the run's name.
+RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d{1,9}))?(_.*)?")
+# May differ between a run and the one that goes on from it without a word.
+UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
+UNTOLD_GROUPS = ("resume", "logging.", "env.appo")
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,8 @@ def save_checkpoint(
         meta: JSON-ready; schema and iteration are added.
 
     Raises:
-        CheckpointError: The file cannot be written; earlier ones are intact.
+        CheckpointError: The file cannot be written, or does not read back; earlier ones are
+            intact, and no part of it is left.
     """
     meta = {"schema": SCHEMA_VERSION, "iteration": iteration, **meta}
     on_cpu = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
@@ -64,17 +85,28 @@ def save_checkpoint(
     path = directory / f"model_{iteration}.safetensors"
     temporary = directory / f".{path.name}.{os.getpid()}.tmp"  # sorts and matches as nothing
     try:
+        remove_leftovers(directory)
         with temporary.open("wb") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        temporary.replace(path)
+            load_checkpoint(temporary)
+            temporary.replace(path)
         _fsync_directory(directory)
-    except OSError as e:
+    except (OSError, CheckpointError) as e:
         raise CheckpointError(f"cannot write {path}: {e}; earlier checkpoints are intact") from e
     finally:
         temporary.unlink(missing_ok=True)  # there only if the rename has not happened
     return path
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete what killed processes have left half written; leave what is being written now."""
+    for path in directory.glob(TEMPORARY_NAMES):
+        with contextlib.suppress(OSError), path.open("rb") as f:  # e.g. locked by its writer
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
@@ -96,36 +128,18 @@ def _fsync_directory(directory: Path) -> None:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read the metadata alone, of a file that `load_checkpoint` has found sound.
+    """Read and check the metadata alone, of a file that `load_checkpoint` has found sound.
 
     Raises:
         CheckpointError: Not a checkpoint of this package, damaged, or of a newer schema.
     """
-    try:
-        with safe_open(path, framework="pt") as f:
-            return _parse(path, f.metadata() or {})
-    except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({e})") from e
-
-
-def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not written by isaac_hydra_ext")
-    try:
-        meta = json.loads(metadata[METADATA_KEY])
-        schema = int(meta["schema"])
-    except (ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(f"{path}: damaged metadata ({e})") from e
-    if schema > SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path}: schema {schema} is newer than this version's {SCHEMA_VERSION}; "
-            "update isaac_hydra_ext"
-        )
+    meta = _read_meta(path)
+    _checked(path, lambda: check_meta(meta))
     return meta
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a whole checkpoint.
+    """Read and check a whole checkpoint.
 
     Raises:
         CheckpointError: As `read_meta`.
@@ -135,17 +149,51 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = f.metadata() or {}
             meta = _parse(path, metadata)
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({e})") from e
-    if metadata.get(DIGEST_KEY) != _digest(tensors, metadata[METADATA_KEY]):
+        digest = _digest(tensors, metadata[METADATA_KEY])
+    except UNREADABLE as e:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({shown(e)})") from e
+    if metadata.get(DIGEST_KEY) != digest:
         raise CheckpointError(f"{path}: damaged: its content does not match its checksum")
+    _checked(path, lambda: check_meta(meta))
     return Checkpoint(path, tensors, meta)
 
 
 def load_env_state(path: Path, worker: int) -> dict[str, Any] | None:
-    """Read the env state of one worker; None where the checkpoint holds none."""
-    states = read_meta(path)["env_states"]
+    """Read the env state of one worker; None where the checkpoint holds none.
+
+    Raises:
+        CheckpointError: As `read_meta`.
+    """
+    states = _read_meta(path).get("env_states")
+    _checked(path, lambda: check_env_states(states))
     return states[worker] if states and worker < len(states) else None
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            return _parse(path, f.metadata() or {})
+    except UNREADABLE as e:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({shown(e)})") from e
+
+
+def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not written by isaac_hydra_ext")
+    return _checked(path, lambda: parse_meta(metadata[METADATA_KEY]))
+
+
+def _checked(path: Path, check: Callable[[], Any]) -> Any:
+    try:
+        return check()
+    except ValueError as e:
+        raise CheckpointError(f"{path}: {e}") from e
+
+
+def _iteration(path: Path) -> int:
+    name = FILE_NAME.fullmatch(path.name)
+    assert name is not None, "list_checkpoints has matched it"
+    return int(name[1])
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
@@ -154,85 +202,130 @@ def list_checkpoints(directory: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_checkpoint(resume: str, runs: Path) -> tuple[Checkpoint, list[str]]:
+def list_runs(root: Path, pattern: str = "*") -> list[Path]:
+    """Return the directories that match, the newest run first; what is no run's name comes last."""
+    return sorted((p for p in root.glob(pattern) if p.is_dir()), key=_run_order, reverse=True)
+
+
+def _run_order(run: Path) -> tuple[str, int, list[str | int]]:
+    """Order runs by when they began; of one second by their number, and -2 before -10."""
+    name = RUN_NAME.fullmatch(run.name)
+    time, number, rest = name.groups() if name else ("", None, run.name)
+    parts = re.split(r"(\d{1,18})", rest or "")
+    return time, int(number or 0), [int(p) if i % 2 else p for i, p in enumerate(parts)]
+
+
+def find_checkpoint(
+    resume: str, runs: Path, *, key: str = "resume=", pattern: str = "*"
+) -> tuple[Checkpoint, list[str]]:
     """Load what `resume` names.
 
     Args:
-        resume: A checkpoint file, a run directory (its newest checkpoint), or `latest` (the
-            newest run under `runs` that has one).
+        resume: A checkpoint file; a run directory: its newest checkpoint; `latest`: that of the
+            newest run; `best`: the one of the highest mean return, in any run.
         runs: `<experiment.output_dir>/<experiment.name>`.
+        key: What the user has set to `resume`, for messages.
+        pattern: Of the run directories below `runs`.
 
     Returns:
-        The checkpoint, and a line for each damaged newer file that was passed over.
+        The checkpoint, and a line for each run or file that was passed over for it.
 
     Raises:
         CheckpointError: Nothing there, or a named file that does not load.
+        ConfigError: Not a path.
     """
-    path = Path(resume).expanduser()
-    if resume != "latest" and path.is_file():
-        return load_checkpoint(path), []
-    if resume != "latest" and not path.is_dir():
-        raise CheckpointError(f"resume={resume}: no such file or directory")
-    candidates = [path]
-    if resume == "latest":
-        candidates = sorted((p for p in runs.glob("*") if p.is_dir()), reverse=True)
+    asked = f"{key}{shown(resume)}"
+    if resume in RESUME_WORDS:
+        where, directories = f" under {runs}", list_runs(runs, pattern)
+    else:
+        path = as_path(key.rstrip("= "), resume)
+        if os.path.isfile(path):
+            return load_checkpoint(path), []
+        if not os.path.isdir(path):
+            raise CheckpointError(f"{asked}: no such file or directory")
+        where, directories = "", [path]
     notes: list[str] = []
-    for run in candidates:
-        for checkpoint in reversed(list_checkpoints(run / "checkpoints")):
-            try:
-                return load_checkpoint(checkpoint), notes
-            except CheckpointError as e:
-                notes.append(f"DAMAGED checkpoint passed over: {e}")
-    where = f" under {runs}" if resume == "latest" else ""
-    raise CheckpointError(
-        f"resume={resume}: no checkpoint that loads{where}; {notes or 'none there'}"
-    )
+    order = _best_first if resume == "best" else _newest_first
+    for checkpoint in order(directories, notes):
+        try:
+            return load_checkpoint(checkpoint), notes
+        except CheckpointError as e:
+            notes.append(f"DAMAGED checkpoint passed over: {e}")
+    why = "; ".join(notes) or "none there (a run has them in checkpoints/)"
+    raise CheckpointError(f"{asked}: no checkpoint that loads{where}; {why}")
 
 
-def check_fits(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor], spec: Any) -> None:
-    """Refuse a checkpoint of another env or network, before anything is loaded.
+def _newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+    """Yield the runs' checkpoints; note the runs that have none."""
+    for run in runs:
+        remove_leftovers(run / "checkpoints")
+        found = list_checkpoints(run / "checkpoints")
+        if not found and RUN_NAME.fullmatch(run.name):
+            notes.append(f"{run} holds no checkpoint: passed over")
+        yield from reversed(found)
 
-    Args:
-        checkpoint: The file.
-        own: The tensors it should have. The optimizer's may be absent on either side.
-        spec: The env's spec as JSON data; obs and action must be the same.
 
-    Raises:
-        CheckpointError: Names the first key that differs, expected and found.
-    """
-    path, saved_spec = checkpoint.path, checkpoint.meta["spec"]
-    for key in ("obs", "action"):
-        expected = json.loads(json.dumps(spec[key]))
-        if saved_spec[key] != expected:
-            raise CheckpointError(
-                f"{path}: of another environment: {key} is {saved_spec[key]}, here {expected}"
-            )
-    for name in checkpoint.tensors:
-        if name not in own and not name.startswith("optimizer."):
-            raise CheckpointError(f"{path}: has {name!r}, which the run's policy.* does not")
-    for name, tensor in own.items():
-        found = checkpoint.tensors.get(name)
-        if name.startswith("optimizer."):
-            continue
-        if found is None:
-            raise CheckpointError(f"{path}: has no tensor {name!r}; policy.* differs from the run")
-        if found.shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {name} is {tuple(found.shape)}, expected {tuple(tensor.shape)}; "
-                "set policy.* as in the run it comes from"
-            )
+def _best_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+    """Yield the runs' checkpoints that know a mean return, newer before older equals."""
+    ranked: list[tuple[float, Path]] = []
+    for path in _newest_first(runs, []):
+        try:
+            value = mean_return(read_meta(path))
+        except CheckpointError as e:
+            notes.append(f"DAMAGED checkpoint passed over: {e}")
+        else:
+            ranked += [] if value is None else [(value, path)]
+    yield from (path for _, path in sorted(ranked, key=lambda pair: -pair[0]))
+
+
+def mean_return(meta: Mapping[str, Any]) -> float | None:
+    """Return the mean over a checkpoint's last finished training episodes; None without any."""
+    finished = meta["episodes"]["finished"]
+    return sum(r for r, _ in finished) / len(finished) if finished else None
 
 
 def delete_old(directory: Path, config: CheckpointConfig) -> None:
-    """Delete what `keep_last` and `keep_every` do not keep."""
-    if config.keep_last == 0:
-        return
-    for path in list_checkpoints(directory)[: -config.keep_last]:
-        match = FILE_NAME.fullmatch(path.name)
-        assert match
-        if config.keep_every is None or int(match[1]) % config.keep_every:
-            path.unlink()
+    """Delete what `keep_last`, `keep_every` and `keep_best` do not keep.
+
+    To be called after `save_checkpoint`, which has read its file back: a sound one then remains.
+
+    Raises:
+        CheckpointError: A file cannot be deleted.
+    """
+    paths = list_checkpoints(directory)
+    old = paths[: -config.keep_last] if config.keep_last else []
+    if config.keep_every is not None:
+        old = [path for path in old if _iteration(path) % config.keep_every]
+    if old and config.keep_best:
+        best = next(_best_first([directory.parent], []), None)
+        old = [path for path in old if path != best]
+    for path in old:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as e:
+            raise CheckpointError(f"cannot delete the old checkpoint {path}: {e}") from e
 
 
-def changed_knobs(saved, config):
-    return []
+def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Say what a run does otherwise than the one it goes on from.
+
+    Args:
+        saved: The checkpoint's `meta["config"]`.
+        config: After `complete`.
+
+    Returns:
+        A line for each knob that differs: `ppo.lr: 0.001 -> 0.0005`.
+    """
+    lines = []
+    for key, value, _ in walk(config):
+        if key in UNTOLD_KNOBS or key.startswith(UNTOLD_GROUPS):
+            continue
+        section, name = key.split(".")
+        before = saved.get(section, {}).get(name, value)  # knobs that are new since then: as now
+        if before != value:
+            lines.append(f"{key}: {_as_typed(before)} -> {_as_typed(value)}")
+    return lines
+
+
+def _as_typed(value: Any) -> str:
+    return shown(value if isinstance(value, str) else json.dumps(value))

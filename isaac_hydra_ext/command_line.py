@@ -20,7 +20,7 @@ from isaac_hydra_ext.hydra_guard import check_hydra_node
 
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
-    "eval": ("isaac_hydra_ext.evaluate", "evaluate a run's newest checkpoint: appo eval RUN"),
+    "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
     "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
@@ -32,6 +32,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train env=gym_any env.id=Acrobot-v1           any Gymnasium environment
   appo train env=mjlab_go1_flat rollout.num_workers=2
   appo train resume=latest experiment.max_iterations=600
+  appo train resume=RUN --partial policy.hidden_dims=[64]   what fits of a checkpoint
   appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
   appo train --cfg job --resolve                     the composed configuration
   eval "$(appo train -sc install=bash)"              tab completion
@@ -88,12 +89,15 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
+    sys.argv = ["checkpoint.partial=true" if word == "--partial" else word for word in sys.argv]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
         check_hydra_node(sys.argv[1:], task)
         task()
         return 0
+    except SystemExit as e:  # how a failed run leaves Hydra
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except (HydraException, ConfigError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
         print(f"error: {text}", file=sys.stderr, flush=True)

@@ -15,17 +15,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 
 from isaac_hydra_ext.config_checks import (
     SAFE_NAME,
     check_bounds,
     check_names,
     check_rest,
+    first_line,
     is_typed,
     refuse_foreign,
     refuse_unknown,
-    shown,
+    resolve,
     walk,
 )
 from isaac_hydra_ext.errors import ConfigError
@@ -219,6 +219,9 @@ class CheckpointConfig:
     keep_every: int | None = knob(
         None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
     )
+    keep_best: bool = knob(True, "also keep the one with the highest mean return")
+    on_error: str = knob("warn", "a checkpoint that cannot be written", choices=("warn", "stop"))
+    partial: bool = knob(False, "resume with what fits of a checkpoint; the rest is listed")
 
 
 @dataclass
@@ -276,7 +279,7 @@ def load_config(
     Raises:
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
-    user = _resolve(cfg)
+    user = resolve(cfg)
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
     recommended = (user.get("env") or {}).get("appo") or {}
@@ -287,41 +290,25 @@ def load_config(
     check_names(config)
     check_bounds(config)
     if config.rollout.num_workers == "auto":
-        on_gpu = config.rollout.device not in (
-            "cpu",
-            "auto",
-        )  # two processes on one GPU only take turns
-        config.rollout.num_workers = 0 if on_gpu else max(1, available_cores() - 1)
+        config.rollout.num_workers = auto_workers(config.env.kind, config.rollout.device)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
 
 
-def _resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a composed configuration into plain data with no interpolation left.
+def auto_workers(kind: str, device: str) -> int:
+    """Choose W: cores - 1 where the CPU simulates, none where a GPU does.
 
-    The values of environment variables stay out: the configuration is written to files, to
-    checkpoints, and to pipes.
+    Two processes on one GPU only take turns, so its simulation is hosted by the learner's process.
+    Isaac Lab's own device is a GPU.
     """
-    OmegaConf.register_new_resolver("oc.env", _refuse_environment, replace=True)
-    try:
-        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
-    except (OmegaConfBaseException, RecursionError, ValueError) as e:
-        key = getattr(e, "full_key", None) or "config"
-        raise ConfigError(f"{key}: {_first_line(e)}") from e
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
-    return {str(key): value for key, value in raw.items() if key != "hydra"}
+    import torch
 
-
-def _refuse_environment(name: Any, default: Any = None) -> None:
-    raise ValueError(
-        f"oc.env:{name} is not accepted, as configurations are written to files; let the shell "
-        "fill in what is no secret"
-    )
+    on_gpu = device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+    if on_gpu and torch.cuda.device_count():
+        return 0
+    return max(1, available_cores() - 1)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
@@ -417,15 +404,10 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
                 nested = {section: {name: leaf} if name else leaf}
                 try:
                     merged = OmegaConf.merge(merged, nested)
-                except (OmegaConfBaseException, ValueError) as e:
+                except (OmegaConfBaseException, ValueError, TypeError) as e:
                     key = f"{section}.{name}" if name else section
                     key = getattr(e, "full_key", None) or key
-                    raise ConfigError(f"{key}: {_first_line(e)}") from e
+                    raise ConfigError(f"{key}: {first_line(e)}") from e
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     return config
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)

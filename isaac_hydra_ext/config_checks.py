@@ -7,10 +7,15 @@ line: the key, what is wrong, what would be right.
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
@@ -40,6 +45,47 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
     """Return a value as it stands in a message: one line, and not a long one."""
     text = " ".join(str(value).split())
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def first_line(error: Exception) -> str:
+    """Return what OmegaConf says is wrong, without its traceback in words."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a composed configuration into plain data with no interpolation left.
+
+    The values of environment variables stay out: the configuration is written to files, to
+    checkpoints, and to pipes.
+
+    Raises:
+        ConfigError: An interpolation that leads nowhere, or to an environment variable.
+    """
+    _register_oc_env(_refuse_environment)
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[arg-type]
+    except (OmegaConfBaseException, RecursionError, ValueError) as e:
+        key = getattr(e, "full_key", None) or "config"
+        raise ConfigError(f"{key}: {first_line(e)}") from e
+    finally:
+        _register_oc_env(oc.env)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
+    return {str(key): value for key, value in raw.items() if key != "hydra"}
+
+
+def _register_oc_env(resolver: Callable[..., Any]) -> None:
+    with warnings.catch_warnings():  # OmegaConf 2.4 prefers a name that is another thing in 2.3
+        warnings.simplefilter("ignore")
+        OmegaConf.register_new_resolver("oc.env", resolver, replace=True)
+
+
+def _refuse_environment(name: Any, default: Any = None) -> None:
+    raise ValueError(
+        f"oc.env:{name} is not accepted, as configurations are written to files; let the shell "
+        "fill in what is no secret"
+    )
 
 
 def refuse_foreign(node: Any, path: str) -> None:
@@ -146,11 +192,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     _check_device(config)
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume
-    if resume is not None and resume not in RESUME_WORDS:
-        path = as_path("resume", resume)
-        if not path.exists():
-            words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
-            raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
+    named = resume is not None and resume not in RESUME_WORDS
+    if named and not os.path.exists(as_path("resume", str(resume))):
+        words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
+        raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
 
 
@@ -177,6 +222,8 @@ def as_path(key: str, text: str) -> Path:
     """
     if not text.strip():
         raise ConfigError(f"{key}: empty; name a file or directory")
+    if not text.isprintable():
+        raise ConfigError(f"{key}={shown(ascii(text))}: must consist of printable characters")
     try:
         path = Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as e:  # an unknown user; a working directory that is gone
@@ -197,7 +244,8 @@ def _check_env(config: "RunConfig") -> None:
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")
     for module in env.imports:
-        if not all(part.isidentifier() for part in module.split(".")):
+        name, _, function = module.partition(":")  # Isaac Lab's --external_callback is called
+        if not all(part.isidentifier() for part in [*name.split("."), function or "none"]):
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 

@@ -1,6 +1,6 @@
 """A trained policy as files that need none of this package: ONNX, TorchScript, and a description.
 
-    appo export RUN [--output DIR]
+    appo export RUN [--output DIR] [experiment.name=NAME] [experiment.output_dir=DIR]
 
 writes `policy.onnx`, `policy.pt` and `policy.json` into `<run>/exported`, where Isaac Lab's users
 look. RUN is a run directory, a checkpoint file, `latest` or `best`. Runs in one process, builds no
@@ -175,11 +175,18 @@ def main() -> None:
     parser.add_argument(
         "run", help="a run directory (its newest checkpoint), a checkpoint file, latest or best"
     )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="SETTING",
+        help="where latest and best look: experiment.name=NAME (default: every name), "
+        "experiment.output_dir=DIR (default: logs/appo)",
+    )
     parser.add_argument("--output", type=Path, help="directory (default: RUN/exported)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
 
     def task() -> None:
-        checkpoint, notes = find(arguments.run, ())
+        checkpoint, notes = find(arguments.run, arguments.settings, "export")
         for note in notes:
             print(note, file=sys.stderr)
         done = export(checkpoint, arguments.output)

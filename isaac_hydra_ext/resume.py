@@ -36,6 +36,8 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
         console.say(f"other than in that run: {change}")
     if not keep_env_states(config, checkpoint):
         console.say("no env states of these envs there: all episodes start anew")
+    elif not checkpoint.meta["spec"].get("whole_state", True):
+        console.say("the envs' curriculum goes on; all episodes start anew")
     return checkpoint
 
 
@@ -56,9 +58,12 @@ def last_iteration(config: RunConfig, resumed: Checkpoint | None) -> int:
 
 def keep_env_states(config: RunConfig, resumed: Checkpoint) -> bool:
     """Drop env states that are of other workers or envs than here; returns whether any are left."""
-    saved = resumed.meta["config"]["rollout"]
-    theirs = (max(1, int(saved["num_workers"])), saved["envs_per_worker"])
-    if theirs != (config.num_collectors, config.rollout.envs_per_worker):
+    saved, env = resumed.meta["config"], config.to_dict()["env"]
+    theirs = (max(1, int(saved["rollout"]["num_workers"])), saved["rollout"]["envs_per_worker"])
+    same_envs = theirs == (config.num_collectors, config.rollout.envs_per_worker) and all(
+        saved["env"].get(key) == env[key] for key in ("kind", "id", "task", "kwargs")
+    )
+    if config.checkpoint.partial or not same_envs:
         resumed.meta["env_states"] = None
     if not resumed.meta["env_states"]:
         resumed.meta["episodes"].pop("running", None)

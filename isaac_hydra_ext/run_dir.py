@@ -26,15 +26,16 @@ def runs_root(config: RunConfig) -> Path:
 
 
 def make_run_dir(config: RunConfig) -> Path:
-    """Make `<output_dir>/<name>/<time>[_<run_name>]`, which did not exist before.
+    """Make `<output_dir>/<name>/<time>[-<number>][_<run_name>]`, which did not exist before.
 
     Raises:
         ConfigError: It cannot be made.
     """
+    root, time = runs_root(config), datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     suffix = f"_{config.experiment.run_name}" if config.experiment.run_name else ""
-    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + suffix
-    for attempt in range(100):  # runs that start within the same second
-        path = runs_root(config) / (stem if attempt == 0 else f"{stem}-{attempt}")
+    taken = sum(1 for _ in root.glob(f"{time}*"))  # by runs that started within the same second
+    for number in range(taken, taken + 100):
+        path = root / f"{time}{f'-{number}' if number else ''}{suffix}"
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -44,7 +45,7 @@ def make_run_dir(config: RunConfig) -> Path:
         for name in SUBDIRECTORIES:
             (path / name).mkdir()
         return path
-    raise ConfigError(f"experiment.output_dir: 100 runs named {stem} exist in {path.parent}")
+    raise ConfigError(f"experiment.output_dir: too many runs of {time} in {root}")
 
 
 def write_inputs(
@@ -67,8 +68,11 @@ def write_inputs(
     OmegaConf.save(cfg, hydra_dir / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(typed)), hydra_dir / "overrides.yaml")
     if HydraConfig.initialized():
-        # Unresolved: hydra.yaml would otherwise hold values of environment variables.
-        OmegaConf.save(OmegaConf.create({"hydra": HydraConfig.get()}), hydra_dir / "hydra.yaml")
+        # Unresolved, and without what an application has copied: no variable's value.
+        node = OmegaConf.to_container(HydraConfig.get(), resolve=False, enum_to_str=True)
+        assert isinstance(node, dict)
+        node["job"]["env_set"] = {}
+        OmegaConf.save(OmegaConf.create({"hydra": node}), hydra_dir / "hydra.yaml")
     OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
     OmegaConf.save(OmegaConf.create(env_config), run_dir / "params" / "env.yaml")
     for name, where in (("isaac_hydra_ext", Path(__file__).parent), ("cwd", Path.cwd())):

@@ -51,8 +51,12 @@ def list_tasks() -> list[str]:
     return sorted(name for name, spec in gym.registry.items() if ENV_ENTRY in (spec.kwargs or {}))
 
 
-def find_task(task: str) -> str:
+def find_task(task: str, play: bool = False) -> str:
     """Return the registered id: 3.0 dropped `-v0` and moved some tasks to `IsaacContrib-`.
+
+    Args:
+        task: As the user wrote it.
+        play: Prefer the task's `-Play` id, where it has one.
 
     Raises:
         EnvNotFoundError: Names near ids.
@@ -61,7 +65,10 @@ def find_task(task: str) -> str:
     bare = re.sub(r"-v\d+$", "", name)
     contributed = re.sub(r"^Isaac-", "IsaacContrib-", bare)
     known = set(list_tasks())
-    for candidate in (name, bare, f"{bare}-v0", contributed, f"{contributed}-v0"):
+    candidates = (name, bare, f"{bare}-v0", contributed, f"{contributed}-v0")
+    if play:
+        candidates = (f"{bare}-Play-v0", f"{bare}-Play", *candidates)
+    for candidate in candidates:
         if candidate in known:
             return candidate
     hint = did_you_mean(name, known) or did_you_mean(bare, known)

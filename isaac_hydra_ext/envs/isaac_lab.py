@@ -23,6 +23,13 @@ from isaac_hydra_ext.envs.isaac_launch import (
     get_runtime,
     host_settings_kept,
     output_kept,
+    time_limit,
+)
+from isaac_hydra_ext.envs.isaac_progress import (
+    load_progress,
+    read_progress,
+    restored,
+    write_progress,
 )
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.envs.vec_env import (
@@ -35,6 +42,8 @@ from isaac_hydra_ext.envs.vec_env import (
 from isaac_hydra_ext.errors import EnvError
 
 _said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
+CLOSE_S = 20.0
+PROGRESS_EVERY = 50  # steps between two notes of the curriculum's progress
 SEED_LIMIT = 2**31  # Isaac Lab hands the seed on to numpy's 32-bit one
 
 
@@ -50,7 +59,7 @@ def open_task(env_config: EnvConfig, device: str, worker: int) -> TaskConfigs:
         IsaacHydraExtError: One line about what is missing, misspelt or of the wrong type.
     """
     runtime = get_runtime(env_config, device, worker)
-    task = isaac_cfg.find_task(str(env_config.task))
+    task = isaac_cfg.find_task(str(env_config.task), env_config.play)
     configs = isaac_cfg.resolve(env_config, task, runtime.generation, env_config.play)
     if device != "auto":
         configs.env.sim.device = device
@@ -115,9 +124,15 @@ class IsaacLabVecEnv:
         cfg.scene.num_envs, cfg.seed, cfg.sim.device = num_envs, seed % SEED_LIMIT, device
         if run_dir is not None:
             cfg.log_dir = str(run_dir)
-            if worker == 0:
+            if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
         self._build(cfg, env_config.cfg)
+        self._steps = 0
+        self._progress_path: Path | None = None
+        self._left_behind: dict[str, Any] | None = None
+        if run_dir is not None and not env_config.play:
+            self._progress_path = run_dir / "workers" / f"worker_{worker}_progress.json"
+            self._left_behind = load_progress(self._progress_path)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
         self._first_choice: torch.Tensor | None = None
@@ -129,6 +144,8 @@ class IsaacLabVecEnv:
             max_episode_length=int(self._core.max_episode_length),
             has_final_obs=self._gives_final_obs,
             finite_horizon=bool(getattr(cfg, "is_finite_horizon", False)),
+            has_state=True,
+            whole_state=False,
         )
 
     def _build(self, cfg: Any, asked: Mapping[str, Any]) -> None:
@@ -171,7 +188,11 @@ class IsaacLabVecEnv:
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset`."""
+        """See `VecEnv.reset`; the first one goes on where a dead worker's curriculum was."""
+        if self._left_behind is not None:
+            progress, self._left_behind = self._left_behind, None
+            with restored(self._core, progress):
+                return self.reset(seed)
         return self._groups(self._env.reset(seed=seed % SEED_LIMIT)[0])
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
@@ -179,6 +200,9 @@ class IsaacLabVecEnv:
         if self._first_choice is not None:
             actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
+        self._steps += 1
+        if self._progress_path is not None and self._steps % PROGRESS_EVERY == 0:
+            write_progress(self._progress_path, read_progress(self._core))
         terminated_B = terminated.to(torch.bool, copy=True)
         truncated_B = truncated.to(torch.bool, copy=True)
         ended = bool((terminated_B | truncated_B).any())
@@ -206,16 +230,21 @@ class IsaacLabVecEnv:
         return True
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return None: physics and managers offer no state."""
-        return None
+        """Return the curriculum's progress; physics and managers offer no state."""
+        return read_progress(self._core)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """Never called: `spec.has_state` is False."""
-        raise AssertionError("Isaac Lab environments have no state to load")
+        """Go on with the curriculum of `state`; episodes start anew."""
+        with restored(self._core, state):
+            return self._groups(self._env.reset()[0])
 
     def close(self) -> None:
-        """Close the env. The app stays: its own close may never return."""
-        with explained("closing the env"):
+        """Close the env, within `CLOSE_S`. The app stays: its own close may never return.
+
+        Raises:
+            EnvError: It does not close.
+        """
+        with explained("closing the env"), time_limit(CLOSE_S, "closing the env"):
             self._env.close()
 
     def _groups(self, obs: Any) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -122,6 +122,8 @@ class Runtime:
     def import_tasks(self, imports: Sequence[str]) -> None:
         """Fill Gymnasium's registry: Isaac Lab's tasks, then the user's packages.
 
+        `package.module:function` is also called (Isaac Lab's `--external_callback`).
+
         Raises:
             EnvNotFoundError: A package of `env.imports` cannot be imported.
         """
@@ -129,11 +131,14 @@ class Runtime:
             importlib.import_module("isaaclab_tasks")
         with contextlib.suppress(ImportError):
             importlib.import_module("isaaclab_tasks_experimental")
-        for module in imports:
+        for name in imports:
+            module, _, function = name.partition(":")
             try:
-                importlib.import_module(module)
-            except ImportError as e:
-                raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+                found = importlib.import_module(module)
+                if function:
+                    getattr(found, function)()
+            except (ImportError, AttributeError) as e:
+                raise EnvNotFoundError(f"env.imports: cannot import {name!r} ({e})") from e
 
     def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:
         """Start what a resolved task needs, once a process (3.0; in 2.x Kit runs already).
@@ -260,6 +265,38 @@ def host_settings_kept() -> Iterator[None]:
         for signum, handler in handlers.items():
             if handler is not None and signal.getsignal(signum) is not handler:
                 signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Interrupt a block in the learner's main thread; a worker is watched by the learner.
+
+    Raises:
+        EnvError: The block took longer.
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise EnvError(f"{what}: not done after {seconds:g} s")
+
+    if multiprocessing.parent_process() is not None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with `code`, also where Kit would hang or make it 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _runtime is not None:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _leave_without_kit() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from isaac_hydra_ext.errors import ConfigError
 
 # rsl_rl's algorithm key -> ours, in section `ppo`.
-_ALGORITHM = {
+ALGORITHM_KEYS = {
     "num_learning_epochs": "update_epochs",
     "num_mini_batches": "num_mini_batches",
     "learning_rate": "lr",
@@ -49,7 +49,9 @@ def settings_from_rsl_rl(
         cfg = _current_layout(cfg)
     actor, critic, algorithm = cfg["actor"], cfg["critic"], cfg["algorithm"]
     _refuse_other_networks(actor, critic)
-    ppo = {ours: algorithm[theirs] for theirs, ours in _ALGORITHM.items() if theirs in algorithm}
+    ppo = {
+        ours: algorithm[theirs] for theirs, ours in ALGORITHM_KEYS.items() if theirs in algorithm
+    }
     clipped = algorithm.get("use_clipped_value_loss", True)
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
     notes = []

@@ -54,6 +54,7 @@ class EnvSpec:
         has_final_obs: Whether `StepResult.final_obs` comes with every truncation.
         finite_horizon: Truncation is part of the task: it does not bootstrap.
         has_state: The adapter offers `state_dict` and `load_state_dict`.
+        whole_state: That state holds running episodes; else they start anew.
     """
 
     num_envs: int
@@ -64,6 +65,7 @@ class EnvSpec:
     has_final_obs: bool
     finite_horizon: bool = False
     has_state: bool = False
+    whole_state: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a pipe."""
@@ -131,7 +133,7 @@ class VecEnv(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the simulation's whole state as JSON-ready data, or None."""
+        """Return the simulation's state as JSON-ready data, or None."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -59,11 +59,13 @@ class Collector:
         env_seed = self._env_seed(*when)
         self.env = make_env(config, env_seed, worker, run_dir)
         self.random_start = False
-        if env_state is not None:
-            self._obs = self.env.load_state_dict(env_state)
-            check_obs(self._obs, self.env.spec)
+        if env_state is None:
+            self._obs = self.env.reset(env_seed)
         else:
-            self._start_episodes(env_seed, *when)
+            self._obs = self.env.load_state_dict(env_state)
+        if env_state is None or not self.env.spec.whole_state:  # the episodes are new ones
+            self._randomize_time(*when)
+        check_obs(self._obs, self.env.spec)
         self._device = next(iter(self._obs.values())).device
         self.policy = ActorCritic(
             config.policy, self.env.spec, config.experiment.seed, self._device
@@ -77,13 +79,15 @@ class Collector:
 
     def _start_episodes(self, env_seed: int, *address: int) -> None:
         """Reset all envs, to random times of their episodes where that is wanted."""
-        config = self._config
         self._obs = self.env.reset(env_seed)
-        if config.rollout.init_at_random_ep_len:
-            seed = config.experiment.seed
+        self._randomize_time(*address)
+        check_obs(self._obs, self.env.spec)
+
+    def _randomize_time(self, *address: int) -> None:
+        if self._config.rollout.init_at_random_ep_len:
+            seed = self._config.experiment.seed
             generator = make_generator(seed, Stream.EPISODE_TIME, *self._address, *address)
             self.random_start = self.env.randomize_episode_time(generator)
-        check_obs(self._obs, self.env.spec)
 
     @torch.inference_mode()
     def collect(

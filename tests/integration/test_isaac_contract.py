@@ -51,7 +51,7 @@ def the_spec_is_one_envs_and_fits_the_tensors(env: IsaacLabVecEnv) -> None:
     assert {k: (B, *v.shape) for k, v in spec.obs.items()} == {
         k: tuple(v.shape) for k, v in obs.items()
     }
-    assert not spec.finite_horizon and not spec.has_state
+    assert not spec.finite_horizon and spec.has_state and not spec.whole_state
     result = env.step(idle(env))
     assert result.reward_B.dtype == torch.float32 and result.reward_B.shape == (B,)
     for flags_B in (result.terminated_B, result.truncated_B):
@@ -138,6 +138,15 @@ def the_cfg_and_the_log_directory_are_the_runs(env: IsaacLabVecEnv) -> None:
 
 
 @check
+def the_step_counter_can_be_put_back(env: IsaacLabVecEnv) -> None:
+    state = json.loads(json.dumps(env.state_dict()))
+    steps(env, 3)
+    env.load_state_dict({**state, "common_step_counter": 1000})
+    steps(env, 1)
+    assert env.state_dict() == {**state, "common_step_counter": 1001}
+
+
+@check
 def both_forms_of_a_task_id_are_found_and_near_names_told(env: IsaacLabVecEnv) -> None:
     del env
     with_version = isaac_cfg.find_task("Isaac-Cartpole-Direct-v0")
@@ -195,7 +204,7 @@ def env_config(**changed: object) -> EnvConfig:
 
 def main() -> None:
     """Run every check in this process and print what they found as a last line of JSON."""
-    Path("run").mkdir()
+    Path("run/workers").mkdir(parents=True)
     run_dir = Path("run").absolute()
     # Foreign arguments: what a spawned child inherits.
     sys.argv = [sys.argv[0], "env=isaac_any", "--multirun"]

@@ -14,7 +14,7 @@ import torch
 from isaac_stage import physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig, load_config
-from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
+from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvError
 
 pytestmark = pytest.mark.timeout(300)
@@ -242,6 +242,42 @@ def play_mode_is_applied_before_overrides() -> None:
     assert describe(env_config(task, play=True), "cpu").default_num_envs == 50
     typed = env_config(task, play=True, cfg={"scene": {"num_envs": 7}})
     assert describe(typed, "cpu").default_num_envs == 7
+
+
+@check
+def terrain_levels_survive_the_first_reset_and_move_at_the_next() -> None:
+    env = make("Isaac-Velocity-Flat-Unitree-Go1-v0")
+    terrain = env._core.scene.terrain
+    state = {"common_step_counter": 70, "terrain_levels": [3, 5, 0], "terrain_types": [2, 0, 1]}
+    obs = env.load_state_dict(state)
+    assert obs["policy"][:, 0].tolist() == [0.0] * B
+    assert env.state_dict() == state
+    assert terrain.env_origins.tolist() == [[3, 2, 0], [5, 0, 0], [0, 1, 0]]
+    env.reset(1)  # the curriculum moves again: here one level up at every reset
+    assert terrain.terrain_levels.tolist() == [4, 6, 1]
+    # Of another number of envs: only the counter is taken.
+    env.load_state_dict({**state, "terrain_levels": [1], "terrain_types": [1]})
+    assert env._core.common_step_counter == 70
+
+
+@check
+def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
+    run_dir = Path("replaced").absolute()
+    (run_dir / "workers").mkdir(parents=True)
+    config = env_config("Isaac-Velocity-Flat-Unitree-Go1-v0", cfg={"episode_length_s": 100})
+
+    def build() -> IsaacLabVecEnv:
+        return IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
+
+    env = build()
+    env.reset(1)
+    env._core.scene.terrain.terrain_levels[:] = torch.tensor([7, 2, 4])
+    for _ in range(PROGRESS_EVERY + 3):
+        env.step(torch.zeros(B, 12))
+    replacement = build()
+    replacement.reset(1)
+    assert replacement.state_dict()["common_step_counter"] == PROGRESS_EVERY
+    assert replacement._core.scene.terrain.terrain_levels.tolist() == [7, 2, 4]
 
 
 @check

@@ -1,6 +1,8 @@
 """The README's own examples, run as they stand."""
 
+import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +18,18 @@ def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
     line = [sys.executable, "my_app.py", "appo.rollout.steps_per_env=8", "appo.ppo.gamma=0.8"]
     line += ["appo.experiment.max_iterations=2", "hydra.run.dir=."]
     line += ["appo.ppo.lr_schedule=adaptive"]  # our default: only its being typed says so
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    line += ["+api_token=${oc.env:APPO_SECRET}"]  # of the application; none of our business
+    secret = secrets.token_hex()  # a word of this file would be in git/*.diff
+    env = {**os.environ, "APPO_SECRET": secret}
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "my_logs" / "pendulum-v1").iterdir()
     agent = (run / "params" / "agent.yaml").read_text()
     assert "gamma: 0.8" in agent
     assert "lr_schedule: adaptive" in agent
     assert "num_mini_batches: 4" in agent, "what env=gym_pendulum recommends"
+    written = [path for path in run.rglob("*") if path.is_file()]
+    assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
 
 def test_every_command_and_link_names_something_that_exists() -> None:

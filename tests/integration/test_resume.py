@@ -69,3 +69,37 @@ def test_nothing_left_to_do_is_said(
     assert again.returncode == 2
     assert "raise experiment.max_iterations" in again.stderr
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_env_or_network_is_refused_or_taken_in_part(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    tiny = ["rollout.num_workers=1", "rollout.envs_per_worker=4", "rollout.steps_per_env=16"]
+    first = command(*tiny, "experiment.max_iterations=2", "checkpoint.every=1")
+    assert first.returncode == 0, first.stderr
+    resume = (
+        f"resume={tmp_path}/logs/pendulum-v1/{first.stdout.split('pendulum-v1/')[1].split()[0]}"
+    )
+
+    other_env = command(*tiny, "env=gym_cartpole", "experiment.max_iterations=3", resume)
+    assert other_env.returncode == 1
+    (line,) = other_env.stderr.strip().splitlines()
+    assert "model_2.safetensors: of another environment: obs is {'policy': {'shape': [3]" in line
+    assert "here {'policy': {'shape': [4]" in line
+
+    wider = ["policy.hidden_dims=[64,32]", "experiment.max_iterations=3", resume]
+    refused = command(*tiny, *wider)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.strip().splitlines()
+    assert "policy.actor.2.weight is (64, 64), expected (32, 64) (and " in line
+
+    taken = command(*tiny, "--partial", *wider)
+    assert taken.returncode == 0, taken.stderr
+    lines = taken.stderr.strip().splitlines()
+    assert lines and all(line.startswith("not taken from ") for line in lines)
+    assert any("policy.actor.2.weight" in line for line in lines)
+    assert not any("policy.actor.0.weight" in line for line in lines)
+    assert "all episodes start anew" in taken.stdout
+
+    best = command(*tiny, "experiment.max_iterations=9", "resume=best")
+    assert best.returncode == 1 and "no checkpoint that loads" in best.stderr  # no episode ended

@@ -69,6 +69,19 @@ def test_core_dependencies_have_lower_bounds_only(archives: Any) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
 
 
+def test_extras_have_lower_bounds_only_and_leave_a_containers_packages_alone(archives: Any) -> None:
+    metadata = Parser().parsestr(_dist_info(archives.wheel, "METADATA"))
+    assert set(metadata.get_all("Provides-Extra") or []) == {
+        "isaaclab", "mjlab", "wandb", "swanlab", "video", "export", "ray", "bench", "dev",
+    }  # fmt: skip
+    extras = [d for d in metadata.get_all("Requires-Dist") or [] if "extra ==" in d]
+    for dependency in extras:
+        what, extra = re.split(r"\s*;\s*extra == ", dependency)
+        assert re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+", what), dependency
+        assert not re.match(r"(torch|numpy|gymnasium)\b", what), dependency
+        assert "isaaclab" not in extra, dependency
+
+
 def test_the_package_under_test_is_the_one_meant(source_tree: Path) -> None:
     place = Path(isaac_hydra_ext.__file__).resolve()
     if os.environ.get("APPO_EXPECT_WHEEL"):

@@ -120,6 +120,8 @@ def test_train_says_where_things_are_and_eval_finds_them(run: Any, tmp_path: Pat
     assert result["episodes"] == 2
     assert result["mean_length"] == 200
     assert -2000 < result["mean_return"] < 0
+    done = run(APPO, "eval", "latest", "experiment.output_dir=runs", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["checkpoint"] == str(checkpoint)
 
 
 def test_appo_alone_lists_its_commands(run: Any, tmp_path: Path) -> None:

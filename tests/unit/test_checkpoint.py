@@ -24,6 +24,7 @@ from isaac_hydra_ext.errors import CheckpointError, RunInterrupted
 from isaac_hydra_ext.learner.learner import Learner
 
 from .builders import env_spec, run_config
+from .checkpoint_samples import meta
 
 TENSORS = {
     "w": torch.tensor([[1.0, float("nan")], [-0.0, 1e-45]]),
@@ -32,7 +33,7 @@ TENSORS = {
     "empty": torch.zeros(0, 3),
     "strided": torch.arange(6.0).view(2, 3).t(),
 }
-META: dict[str, Any] = {"env_steps": 2**60, "x": 1 / 3, "env_states": [{"rng": 2**127}, None]}
+META = meta(env_steps=2**60, x=1 / 3, env_states=[{"rng": 2**127}, None])
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -102,7 +103,7 @@ def test_env_states_are_read_by_worker(tmp_path: Path) -> None:
     assert load_env_state(path, 0) == {"rng": 2**127}
     assert load_env_state(path, 1) is None
     assert load_env_state(path, 2) is None  # more workers than before
-    none = save_checkpoint(tmp_path, 8, TENSORS, {"env_states": None})
+    none = save_checkpoint(tmp_path, 8, TENSORS, meta())
     assert load_env_state(none, 0) is None
 
 

@@ -1,33 +1,32 @@
-"""Which checkpoint a run goes on from, whether it fits, and which ones are kept."""
+"""Which checkpoint a run goes on from, and which ones are kept."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from isaac_hydra_ext import run_dir
 from isaac_hydra_ext.checkpoint import (
-    Checkpoint,
-    check_fits,
+    changed_knobs,
     delete_old,
     find_checkpoint,
     list_checkpoints,
-    save_checkpoint,
+    list_runs,
 )
 from isaac_hydra_ext.config import CheckpointConfig
-from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.learner.learner import Learner
 
-from .builders import continuous, discrete, env_spec, run_config
+from .builders import run_config
+from .checkpoint_samples import write
 
 
 def run_of(root: Path, name: str, *iterations: int) -> Path:
     directory = root / name / "checkpoints"
     directory.mkdir(parents=True)
     for iteration in iterations:
-        save_checkpoint(directory, iteration, {"w": torch.full((2,), float(iteration))}, {})
+        write(directory, iteration)
     return root / name
 
 
@@ -100,75 +99,99 @@ def test_nothing_that_loads_is_an_error_and_never_a_start_from_scratch(tmp_path:
         find_checkpoint(str(tmp_path / "missing"), tmp_path)
 
 
-# ------------------------------------------------------------------ fitting
+# ------------------------------------------------------------------ the order of runs
 
-
-SPEC = env_spec(2)
-
-
-def file_of(spec: EnvSpec = SPEC, **policy: Any) -> Checkpoint:
-    learner = Learner(run_config(policy=policy), spec, torch.device("cpu"))
-    meta = json.loads(json.dumps({"spec": spec.to_json(), "iteration": 1}))  # as in a file
-    return Checkpoint(Path("some/model_1.safetensors"), learner.state_dict(), meta)
-
-
-def misfit(checkpoint: Checkpoint, spec: EnvSpec = SPEC) -> str:
-    own = Learner(run_config(), spec, torch.device("cpu")).state_dict()
-    with pytest.raises(CheckpointError) as caught:
-        check_fits(checkpoint, own, spec.to_json())
-    message = str(caught.value)
-    assert message.startswith("some/model_1.safetensors: ") and "\n" not in message
-    return message
-
-
-def test_the_same_env_and_network_fit_whatever_the_number_of_envs() -> None:
-    own = Learner(run_config(), SPEC, torch.device("cpu")).state_dict()
-    check_fits(file_of(env_spec(64)), own, SPEC.to_json())
-
-
-def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
-    message = misfit(file_of(hidden_dims=[16, 8]))
-    assert "policy.actor.2.weight is (8, 16), expected (16, 16)" in message
-
-
-def test_a_tensor_that_is_missing_is_named() -> None:
-    checkpoint = file_of()
-    del checkpoint.tensors["policy.critic.0.bias"]
-    assert "'policy.critic.0.bias'" in misfit(checkpoint)
-
-
-def test_a_tensor_that_the_network_does_not_have_is_named() -> None:
-    # A deeper network, or the running statistics of values: dropping it would change the policy.
-    assert "policy.actor.6.weight" in misfit(file_of(hidden_dims=[16, 16, 1]))
-    assert "policy.value_normalizer.mean" in misfit(file_of(normalize_values=True))
+TIME = "2026-01-01_12-00-00"
 
 
 @pytest.mark.parametrize(
-    ("other", "key"),
+    "names",
     [
-        (env_spec(2, {"policy": ((4,), "float32")}), "obs"),
-        (env_spec(2, {"actor": ((3,), "float32")}), "obs"),
-        (env_spec(2, {"policy": ((3,), "float64")}), "obs"),
-        (env_spec(2, action=discrete(3)), "action"),
-        (env_spec(2, action=continuous((-2.0, 2.0))), "action"),
+        (TIME, f"{TIME}-1", f"{TIME}-2", f"{TIME}-10"),
+        (f"{TIME}_zz", f"{TIME}-1_b", f"{TIME}-2", f"{TIME}-10_a"),
+        (f"{TIME}_x", f"{TIME}_x-2", f"{TIME}_x-10"),
+        (f"{TIME}_z", "2026-01-01_12-00-01_a", "2026-01-01_12-00-01-1_0"),
+        ("zzz", "2025-12-31_23-59-59", f"{TIME}-9", "2026-01-02_00-00-00"),
     ],
 )
-def test_another_environment_is_named_by_what_differs(other: EnvSpec, key: str) -> None:
-    assert f"of another environment: {key} is " in misfit(file_of(other))
+def test_runs_are_ordered_by_when_they_began(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for iteration, name in enumerate(reversed(names)):
+        run_of(tmp_path, name, len(names) - iteration)
+    assert [run.name for run in list_runs(tmp_path)] == list(reversed(names))
+    assert find_checkpoint("latest", tmp_path)[0].meta["iteration"] == len(names)
 
 
-def test_unbounded_actions_fit_themselves_after_json() -> None:
-    spec = env_spec(2, action=continuous((-float("inf"), float("inf"))))
-    own = Learner(run_config(), spec, torch.device("cpu")).state_dict()
-    check_fits(file_of(spec), own, spec.to_json())
+def test_directories_of_one_second_are_made_in_that_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2026, 1, 1, 12, 0, 0)
+
+    monkeypatch.setattr(run_dir, "datetime", Clock)
+    made = []
+    for run_name in ["z", "", "a", "", "z", *["m"] * 8]:
+        config = run_config(
+            experiment={"output_dir": str(tmp_path), "name": "x", "run_name": run_name}
+        )
+        made.append(run_dir.make_run_dir(config))
+    assert made[0].name == f"{TIME}_z"
+    assert made[12].name == f"{TIME}-12_m"
+    assert list_runs(tmp_path / "x") == made[::-1]
 
 
-def test_the_optimizer_may_be_absent_on_either_side() -> None:
-    checkpoint = file_of()
-    own = dict(checkpoint.tensors)
-    check_fits(checkpoint, {**own, "optimizer.step": torch.zeros(())}, SPEC.to_json())
-    checkpoint.tensors["optimizer.step"] = torch.zeros(())
-    check_fits(checkpoint, own, SPEC.to_json())
+def test_latest_says_which_newer_runs_it_passed_over(tmp_path: Path) -> None:
+    run_of(tmp_path, "2026-01-01_00-00-00")  # older than what is found: not of interest
+    run_of(tmp_path, "2026-01-02_00-00-00", 3)
+    broken = run_of(tmp_path, "2026-01-03_00-00-00", 7)
+    path = damage(broken, 7)
+    empty = run_of(tmp_path, "2026-01-04_00-00-00")
+    found, notes = find_checkpoint("latest", tmp_path)
+    assert found.meta["iteration"] == 3
+    assert notes[0] == f"{empty} holds no checkpoint: passed over"
+    assert notes[1].startswith(f"DAMAGED checkpoint passed over: {path}: ")
+    assert len(notes) == 2
+
+
+# ------------------------------------------------------------------ the best
+
+
+def scored(run: Path, **returns: float) -> Path:
+    for name, value in returns.items():
+        write(run / "checkpoints", int(name[1:]), *([value] if value == value else []))
+    return run
+
+
+def test_best_is_the_highest_mean_return_of_all_runs(tmp_path: Path) -> None:
+    nan = float("nan")  # here: none finished yet
+    scored(tmp_path / "2026-01-01_00-00-00", _5=-3.0, _10=7.5, _15=7.0)
+    scored(tmp_path / "2026-01-02_00-00-00", _20=nan, _25=6.0)
+    found, notes = find_checkpoint("best", tmp_path)
+    assert (found.meta["iteration"], notes) == (10, [])
+
+
+def test_of_equally_good_ones_the_newest_is_the_best(tmp_path: Path) -> None:
+    scored(tmp_path / "2026-01-01_00-00-00", _5=1.0, _10=1.0)
+    scored(tmp_path / "2026-01-02_00-00-00", _3=1.0, _4=0.0)
+    assert find_checkpoint("best", tmp_path)[0].meta["iteration"] == 3
+
+
+def test_a_damaged_best_is_named_and_the_next_one_taken(tmp_path: Path) -> None:
+    run = scored(tmp_path / "2026-01-01_00-00-00", _1=1.0, _2=2.0, _3=3.0, _4=0.0)
+    flipped = run / "checkpoints" / "model_3.safetensors"
+    data = bytearray(flipped.read_bytes())
+    data[-1] ^= 1  # in the weights: the metadata alone reads well
+    flipped.write_bytes(data)
+    found, notes = find_checkpoint("best", tmp_path)
+    assert found.meta["iteration"] == 2
+    assert len(notes) == 1 and str(flipped) in notes[0] and notes[0].startswith("DAMAGED")
+
+
+def test_best_without_any_finished_episode_is_an_error(tmp_path: Path) -> None:
+    run_of(tmp_path, "2026-01-01_00-00-00", 1, 2)
+    with pytest.raises(CheckpointError, match="^resume=best: no checkpoint that loads under"):
+        find_checkpoint("best", tmp_path)
 
 
 # ------------------------------------------------------------------ keeping
@@ -194,3 +217,59 @@ def test_the_newest_and_the_multiples_are_kept(
     names = [p.name for p in list_checkpoints(directory)]
     assert names == [f"model_{k}.safetensors" for k in kept]
     assert (directory / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("returns", "keep_best", "kept"),
+    [
+        ((5.0, 9.0, 7.0, 1.0), True, [20, 40]),
+        ((5.0, 9.0, 7.0, 1.0), False, [40]),
+        ((5.0, 9.0, 9.0, 1.0), True, [30, 40]),
+        ((5.0, 1.0, 1.0, 9.0), True, [40]),
+    ],
+)
+def test_the_best_is_kept(
+    tmp_path: Path, returns: tuple[float, ...], keep_best: bool, kept: list[int]
+) -> None:
+    directory = tmp_path / "run" / "checkpoints"
+    for iteration, value in zip((10, 20, 30, 40), returns, strict=True):
+        write(directory, iteration, value)
+    config = CheckpointConfig(keep_last=1, keep_best=keep_best)
+    delete_old(directory, config)
+    assert [p.name for p in list_checkpoints(directory)] == [f"model_{k}.safetensors" for k in kept]
+
+
+def test_a_best_one_is_kept_for_as_long_as_it_is_the_best(tmp_path: Path) -> None:
+    # One after the other, as a run does it; nothing but the files themselves knows the best.
+    directory, kept = tmp_path / "run" / "checkpoints", []
+    for iteration, value in enumerate((1.0, 8.0, 3.0, 2.0, 9.0, 4.0), start=1):
+        write(directory, iteration, value)
+        delete_old(directory, CheckpointConfig(keep_last=2, keep_best=True))
+        kept.append([int(p.stem.removeprefix("model_")) for p in list_checkpoints(directory)])
+    assert kept == [[1], [1, 2], [2, 3], [2, 3, 4], [4, 5], [5, 6]]
+
+
+# ------------------------------------------------------------------ what changed since
+
+
+def test_changed_knobs_are_told_and_what_always_changes_is_not() -> None:
+    saved = json.loads(json.dumps(run_config().to_dict()))
+    now = run_config(
+        experiment={"max_iterations": 7, "run_name": "b", "output_dir": "logs", "seed": 4},
+        ppo={"lr": 5e-4, "stop_kl": 0.1},
+        policy={"hidden_dims": [16, 8], "normalize_obs": False},
+        logging={"every": 5},
+        env={"kwargs": {"g": 5}},
+    )
+    now.resume = "latest"
+    assert changed_knobs(saved, now) == [
+        "experiment.seed: 3 -> 4",
+        'env.kwargs: {} -> {"g": 5}',
+        "ppo.lr: 0.001 -> 0.0005",
+        "ppo.stop_kl: null -> 0.1",
+        "policy.hidden_dims: [16, 16] -> [16, 8]",
+        "policy.normalize_obs: true -> false",
+    ]
+    assert changed_knobs(saved, run_config()) == []
+    del saved["checkpoint"], saved["ppo"]["lr"]  # knobs that are younger than the checkpoint
+    assert changed_knobs(saved, run_config()) == []

@@ -9,10 +9,11 @@ import torch
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
-from isaac_hydra_ext.evaluate import config_of, evaluate
+from isaac_hydra_ext.evaluate import config_of, evaluate, find
 from isaac_hydra_ext.learner.learner import Learner
 
 from .builders import discrete, env_spec, run_config
+from .checkpoint_samples import write
 from .gym_samples import PREFIX, register
 from .test_config_refusals import loaded
 
@@ -44,9 +45,10 @@ def test_the_configuration_is_the_one_that_was_trained_with(typed: tuple[str, ..
 def test_it_runs_on_this_machine_whatever_the_training_ran_on() -> None:
     trained = loaded("env=gym_pendulum")
     trained.experiment.device, trained.ppo.precision = "cuda:7", "bf16"
-    trained.experiment.output_dir = "/nowhere/at/all"
+    trained.experiment.output_dir, trained.rollout.device = "/nowhere/at/all", "cuda:7"
     found = config_of(checkpoint_of(trained))
     assert (found.experiment.device, found.ppo.precision) == ("cpu", "fp32")
+    assert found.rollout.device == "cpu" or torch.cuda.is_available()
 
 
 def counting(end: int) -> Checkpoint:
@@ -75,5 +77,49 @@ def test_no_episodes_and_weights_that_do_not_fit_are_refused() -> None:
         evaluate(counting(3), 0, seed=0)
     checkpoint = counting(3)
     checkpoint.tensors["policy.actor.0.bias"] = torch.zeros(3)
-    with pytest.raises(CheckpointError, match=r"policy\.actor\.0\.bias is \(3,\), expected \(16,"):
+    with pytest.raises(CheckpointError, match=r"actor\.0\.bias is \(3,\) of .*, expected \(16,"):
         evaluate(checkpoint, 1, seed=0)
+
+
+# ------------------------------------------------------------------ what is evaluated
+
+
+def test_latest_and_best_look_where_resume_does(tmp_path: Path) -> None:
+    write(tmp_path / "logs/a/2026-01-01_00-00-00/checkpoints", 3, 5.0)
+    write(tmp_path / "logs/b/2026-01-02_00-00-00/checkpoints", 4, 1.0)
+    write(tmp_path / "logs/a/2026-01-01_00-00-01/checkpoints", 2, 4.0)
+    output_dir = f"experiment.output_dir={tmp_path}/logs"
+
+    def iteration(what: str, *settings: str) -> int:
+        checkpoint, notes = find(what, [output_dir, *settings])
+        assert notes == []
+        return checkpoint.meta["iteration"]
+
+    assert iteration("latest") == 4
+    assert iteration("latest", "experiment.name=a") == 2
+    assert iteration("best") == 3
+    assert iteration("best", "experiment.name=b") == 4
+    assert iteration(str(tmp_path / "logs/a/2026-01-01_00-00-00")) == 3
+
+
+def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    for what, error, says in [
+        ("nosuch", CheckpointError, "appo eval nosuch: no such file or directory"),
+        (str(tmp_path / "empty"), CheckpointError, "empty: no checkpoint that loads; none there"),
+        ("latest", CheckpointError, f"appo eval latest: no checkpoint that loads under {tmp_path}"),
+        ("~nobody_of_that_name/x", ConfigError, "appo eval=~nobody_of_that_name/x: not a path"),
+        ("a\0b", ConfigError, "appo eval"),
+        ("x" * 5000, ConfigError, "longer than a path may be"),
+        ("", ConfigError, "appo eval: empty"),
+    ]:
+        with pytest.raises(error) as caught:
+            find(what, [f"experiment.output_dir={tmp_path}"])
+        message = str(caught.value)
+        assert says in message and "\n" not in message and len(message) < 400
+
+
+@pytest.mark.parametrize("setting", ["ppo.lr=1", "experiment.nam=x", "experiment.name=", "what"])
+def test_other_settings_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{setting}: not a setting of appo eval"):
+        find("latest", [setting])

@@ -31,6 +31,7 @@ from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.run_onnx import OnnxPolicy, run_onnx
 
 from .builders import continuous, discrete, env_spec, run_config
+from .checkpoint_samples import meta
 from .gym_samples import PREFIX, Counter, register
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e .[export]")
@@ -68,11 +69,11 @@ def trained(
     learner.policy.update_statistics(obs, torch.randn(64))
     for parameter in learner.policy.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    meta = json.loads(
+    about = json.loads(
         json.dumps({"config": config.to_dict(), "spec": spec.to_json(), "iteration": 9})
     )
     path = where / "run" / "checkpoints" / "model_9.safetensors"
-    return Checkpoint(path, dict(learner.state_dict()), meta)
+    return Checkpoint(path, dict(learner.state_dict()), about)
 
 
 def pendulum(where: Path, **sections: dict[str, Any]) -> Checkpoint:
@@ -309,8 +310,7 @@ def test_an_env_that_is_another_is_one_line(tmp_path: Path) -> None:
 def test_the_commands_export_and_play_without_torch(tmp_path: Path) -> None:
     checkpoint = pendulum(tmp_path)
     checkpoint.path.parent.mkdir(parents=True)
-    meta = {"env_steps": 1, "episodes": {"finished": [], "total": 0}, "env_states": None}
-    save_checkpoint(checkpoint.path.parent, 9, checkpoint.tensors, {**checkpoint.meta, **meta})
+    save_checkpoint(checkpoint.path.parent, 9, checkpoint.tensors, meta(9) | checkpoint.meta)
     program = """
 import sys
 from isaac_hydra_ext.command_line import main

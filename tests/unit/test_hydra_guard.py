@@ -18,7 +18,7 @@ FILES = {
     "hydra/launcher/evil.yaml": "_target_: os.mkdir",
     "ppo/callbacks.yaml": f"# @package _global_\nhydra: {{callbacks: {{x: {EVIL}}}}}",
     "ppo/handlers.yaml": f"# @package _global_\nhydra: {{job_logging: {HANDLER}}}",
-    "ppo/elsewhere.yaml": "defaults: [default, ../stuff@_global_.hydra.callbacks.x: evil, _self_]",
+    "ppo/elsewhere.yaml": "defaults: [default, /stuff@_global_.hydra.callbacks.x: evil, _self_]",
     "stuff/evil.yaml": "_target_: os.mkdir\npath: MARKER",
     "ppo/variables.yaml": "# @package _global_\nhydra: {job: {env_set: {LD_PRELOAD: x}}}",
     "ppo/copied.yaml": "# @package _global_\nhydra: {job: {env_copy: [HOME]}}",
@@ -27,8 +27,10 @@ FILES = {
         "hydra: {sweeper: {max_batch_size: 2}, job: {name: mine}}\nppo: {lr: 0.1}"
     ),
     "ppo/broken.yaml": "lr: [1",
-    "swept.yaml": "defaults: [train_appo]\nhydra: {sweeper: {params: {ppo: 'default,handlers'}}}",
-    "searched.yaml": "defaults: [train_appo]\nhydra: {searchpath: [file://DIRECTORY]}",
+    "swept.yaml": (
+        "defaults: [train_appo, _self_]\nhydra: {sweeper: {params: {ppo: 'default,handlers'}}}"
+    ),
+    "searched.yaml": "defaults: [train_appo, _self_]\nhydra: {searchpath: [file://DIRECTORY]}",
 }
 
 

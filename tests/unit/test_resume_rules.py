@@ -22,7 +22,8 @@ def sized(steps: int | None, iterations: int = 5) -> RunConfig:
 def checkpoint(**meta: Any) -> Checkpoint:
     rollout = {"num_workers": 2, "envs_per_worker": 4}
     episodes = {"finished": [], "total": 0, "running": {}}
-    return Checkpoint(Path("x"), {}, {"config": {"rollout": rollout}, "episodes": episodes, **meta})
+    config = {"rollout": rollout, "env": RunConfig().to_dict()["env"]}
+    return Checkpoint(Path("x"), {}, {"config": config, "episodes": episodes, **meta})
 
 
 @pytest.mark.parametrize(
@@ -47,9 +48,12 @@ def test_env_states_of_other_workers_or_envs_are_dropped() -> None:
     kept = checkpoint(env_states=states)
     assert keep_env_states(sized(None), kept)
     assert kept.meta["env_states"] == states and "running" in kept.meta["episodes"]
-    for name, value in (("num_workers", 1), ("envs_per_worker", 8)):
+    for section, name, value in (
+        *(("rollout", "num_workers", 1), ("rollout", "envs_per_worker", 8)),
+        *(("env", "id", "Other-v0"), ("env", "kwargs", {"g": 1.0})),
+    ):
         dropped = checkpoint(env_states=states)
-        dropped.meta["config"]["rollout"][name] = value
+        dropped.meta["config"][section][name] = value
         assert not keep_env_states(sized(None), dropped)
         assert dropped.meta["env_states"] is None and "running" not in dropped.meta["episodes"]
 

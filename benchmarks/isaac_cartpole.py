@@ -1,0 +1,107 @@
+"""Isaac Lab's Cartpole-Direct on the CPU: ours against rsl_rl in the same run.
+
+python -m benchmarks.isaac_cartpole --json benchmarks/results/isaac_cartpole.json
+
+Needs Isaac Lab 3.0 beta 2 and rsl_rl 5.0.1 (docs/isaac_lab.md says how). 256 envs in all, 150
+iterations of 16 steps with the task's own settings; ours with W = 2, rsl_rl in one process.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks.common import REPOSITORY, markdown, run_benchmark, run_module, train
+
+NUM_ENVS, SEEDS, ITERATIONS = 256, (1, 2, 3), 150
+CHILD = "benchmarks.isaac_lab_child"
+OURS = "isaac_hydra_ext, W = 2, L = 1"
+
+
+def measure(tasks: dict[str, None], quick: bool) -> dict[str, Any]:
+    """Train with every seed, the two trainers in turn, so that a busy hour meets both."""
+    del tasks
+    iterations, seeds = (3, (1,)) if quick else (ITERATIONS, SEEDS)
+    rows = []
+    with tempfile.TemporaryDirectory() as logs:
+        for seed in seeds:
+            rows.append(_train_rsl_rl(seed, iterations, logs))
+            rows.append(_train_ours(seed, iterations, logs))
+            for row in rows[-2:]:
+                print(row, flush=True)
+    return {"rows": rows, "simulation_fps": _simulate()}
+
+
+def _train_ours(seed: int, iterations: int, logs: str) -> dict[str, Any]:
+    training = train(
+        [
+            "env=isaac_cartpole", "env.physics=newton_mjwarp", "rollout.device=cpu",
+            "rollout.num_workers=2", f"rollout.envs_per_worker={NUM_ENVS // 2}",
+            f"experiment.seed={seed}", f"experiment.max_iterations={iterations}",
+        ],
+        logs,
+    )  # fmt: skip
+    return _row(OURS, seed, training.summary | {"training_s": training.summary["wall_s"]})
+
+
+def _train_rsl_rl(seed: int, iterations: int, logs: str) -> dict[str, Any]:
+    arguments = ["--mode", "rsl_rl", "--seed", str(seed), "--num-envs", str(NUM_ENVS)]
+    arguments += ["--iterations", str(iterations), "--log-dir", f"{logs}/rsl_rl"]
+    result = json.loads(run_module(CHILD, arguments).splitlines()[-1])
+    return _row("rsl_rl, one process", seed, result)
+
+
+def _row(trainer: str, seed: int, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "trainer": trainer,
+        "seed": seed,
+        "env_steps": result["env_steps"],
+        "training_s": round(result["training_s"], 1),
+        "fps": round(result["env_steps"] / result["training_s"]),
+        "mean_return": result["mean_return"],
+        "mean_length": result.get("mean_length", result.get("mean_episode_length")),
+    }
+
+
+def _simulate() -> float:
+    """Return the steps per second of two processes that do nothing but simulate."""
+    line = [sys.executable, "-m", CHILD, "--mode", "simulate", "--num-envs", str(NUM_ENVS // 2)]
+    children = [
+        subprocess.Popen(line, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    outputs = [child.communicate(timeout=600)[0] for child in children]
+    return sum(json.loads(output.splitlines()[-1])["fps"] for output in outputs)
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return the table and the ratios."""
+    header = ("trainer", "seed", "env steps", "training [s]", "steps/s", "return", "length")
+    rows = [
+        (
+            *(row["trainer"], row["seed"], f"{row['env_steps']:,}", row["training_s"]),
+            *(f"{row['fps']:,}", f"{row['mean_return']:.2f}", f"{row['mean_length']:.1f}"),
+        )
+        for row in results["rows"]
+    ]
+    sums = {
+        key: [sum(r[key] for r in results["rows"] if (r["trainer"] == OURS) is ours)
+              for ours in (True, False)]
+        for key in ("mean_return", "training_s", "fps")
+    }  # fmt: skip
+    simulation = results["simulation_fps"]
+    share = sums["fps"][0] / (len(results["rows"]) / 2) / simulation
+    returns, seconds = (ours / theirs for ours, theirs in (sums["mean_return"], sums["training_s"]))
+    return "\n".join(
+        [
+            markdown(header, rows),
+            "",
+            f"Ours over rsl_rl's, all seeds: return {returns:.4f}, seconds {seconds:.2f}.",
+            f"Two processes that only simulate: {simulation:,.0f} steps/s; training reaches "
+            f"{share:.2f} of it.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__ or "", {"cartpole": None}, measure, render)

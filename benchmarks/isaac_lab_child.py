@@ -1,0 +1,111 @@
+"""Isaac Lab without this package: its own trainer, rsl_rl, or nothing but the simulation.
+
+python -m benchmarks.isaac_lab_child --mode rsl_rl --seed 1 --num-envs 256 --iterations 150
+    --log-dir /tmp/rsl_rl
+
+A process of its own for `isaac_cartpole`; prints one line of JSON at the end. Does what Isaac Lab's
+`train_rsl_rl.py` does on the CPU, kit-less.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import deque
+from importlib import metadata
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+TASK, PHYSICS = "Isaac-Cartpole-Direct-v0", "newton_mjwarp"
+WINDOW = 100  # finished episodes a mean is over, as in isaac_hydra_ext.metrics
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mode", choices=("rsl_rl", "simulate"), required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--num-envs", type=int, required=True)
+    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--log-dir", default="")
+    arguments = parser.parse_args()
+    sys.argv = [sys.argv[0], f"physics={PHYSICS}"]  # Isaac Lab reads presets there
+
+    import isaaclab_tasks  # type: ignore[import-not-found]  # noqa: F401
+    from isaaclab_tasks.utils import (  # type: ignore[import-not-found]
+        launch_simulation,
+        resolve_task_config,
+    )
+
+    env_cfg, agent_cfg = resolve_task_config(TASK, "rsl_rl_cfg_entry_point")
+    env_cfg.sim.device, env_cfg.seed = "cpu", arguments.seed
+    env_cfg.scene.num_envs = arguments.num_envs
+    with launch_simulation(env_cfg, {"device": "cpu"}):
+        env = gym.make(TASK, cfg=env_cfg)
+        if arguments.mode == "simulate":
+            result = simulate(env, arguments.num_envs)
+        else:
+            result = train(env, agent_cfg, arguments)
+        print("\n" + json.dumps(result), flush=True)
+    os._exit(0)
+
+
+def simulate(env: Any, num_envs: int, seconds: float = 10.0) -> dict[str, Any]:
+    """Step with random actions; the first second is not counted."""
+    torch.set_num_threads(1)
+    env.reset()
+    shape = (num_envs, *env.unwrapped.single_action_space.shape)
+    begun, counted, steps = time.monotonic(), 0.0, 0
+    while time.monotonic() - begun < seconds:
+        env.step(torch.randn(shape))
+        if time.monotonic() - begun > 1.0:
+            counted = counted or time.monotonic()
+            steps += 1
+    return {"fps": (steps - 1) * num_envs / (time.monotonic() - counted)}
+
+
+def train(env: Any, agent_cfg: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train as Isaac Lab's script does, counting episodes as isaac_hydra_ext does."""
+    from isaaclab_rl.rsl_rl import (  # type: ignore[import-not-found]
+        RslRlVecEnvWrapper,
+        handle_deprecated_rsl_rl_cfg,
+    )
+    from rsl_rl.runners import OnPolicyRunner
+
+    agent_cfg.seed, agent_cfg.device = arguments.seed, "cpu"
+    agent_cfg = handle_deprecated_rsl_rl_cfg(agent_cfg, metadata.version("rsl-rl-lib"))
+    finished: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+    return_B, length_B = torch.zeros(arguments.num_envs), torch.zeros(arguments.num_envs)
+    partial_B = torch.ones(arguments.num_envs, dtype=torch.bool)  # begun at a random time
+
+    class Counted(RslRlVecEnvWrapper):
+        def step(self, actions: torch.Tensor) -> Any:
+            obs, reward_B, dones_B, extras = super().step(actions)
+            return_B.add_(reward_B)
+            length_B.add_(1)
+            done_B = dones_B.bool()
+            for b in (done_B & ~partial_B).nonzero().flatten().tolist():
+                finished.append((float(return_B[b]), int(length_B[b])))
+            return_B[done_B], length_B[done_B] = 0.0, 0
+            partial_B.logical_and_(~done_B)
+            return obs, reward_B, dones_B, extras
+
+    wrapped = Counted(env, clip_actions=agent_cfg.clip_actions)
+    runner = OnPolicyRunner(wrapped, agent_cfg.to_dict(), log_dir=arguments.log_dir, device="cpu")
+    started = time.monotonic()
+    runner.learn(arguments.iterations, init_at_random_ep_len=True)
+    returns, lengths = zip(*finished, strict=True)
+    return {
+        "training_s": time.monotonic() - started,
+        "env_steps": arguments.iterations * agent_cfg.num_steps_per_env * arguments.num_envs,
+        "mean_return": float(np.mean(returns)),
+        "mean_length": float(np.mean(lengths)),
+    }
+
+
+if __name__ == "__main__":
+    main()

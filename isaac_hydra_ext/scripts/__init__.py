@@ -1,0 +1,1 @@
+"""Command lines in the spelling of other projects."""

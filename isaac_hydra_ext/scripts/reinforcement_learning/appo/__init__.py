@@ -1,0 +1,1 @@
+"""`train` and `play` as Isaac Lab users type them."""

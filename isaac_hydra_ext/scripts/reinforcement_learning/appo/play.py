@@ -1,0 +1,102 @@
+r"""Isaac Lab's play command line: whole episodes with a trained policy's deterministic actions.
+
+    ./isaaclab.sh -p -m isaac_hydra_ext.scripts.reinforcement_learning.appo.play \
+        --task Isaac-Velocity-Flat-Unitree-Go1-v0 --checkpoint latest
+
+Runs in one process, which hosts the simulation. The task's `-Play` id is used where there is one,
+else its `play_mode()`.
+"""
+
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.envs.isaac_launch import end_process
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.evaluate import config_of, evaluate
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
+    Parser,
+    hydra_tokens,
+    shared_overrides,
+    value_of,
+)
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.train import DEFAULT_ROOT
+
+
+def make_parser() -> Parser:
+    """Return the parser of everything that `play` takes."""
+    parser = Parser("play", "Play a trained policy. Further arguments override its configuration.")
+    parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
+    parser.add_argument("--real-time", action="store_true", help="no faster than the real world")
+    parser.add_argument("--experiment_name", help="directory of related runs")
+    parser.add_argument("--load_run", help="regex of the run's directory name")
+    parser.add_argument("--use_pretrained_checkpoint", action="store_true", help="not available")
+    return parser
+
+
+def play(arguments: list[str]) -> None:
+    """Play, and print mean and standard deviation of return and length.
+
+    Raises:
+        IsaacHydraExtError: Bad flags, no checkpoint, or a task that cannot be built.
+    """
+    flags, rest = make_parser().parse(arguments)
+    if flags.use_pretrained_checkpoint:
+        raise ConfigError(
+            "--use_pretrained_checkpoint: NVIDIA's are rsl_rl's; --checkpoint takes one of this "
+            "package's, latest or best"
+        )
+    tokens = [*hydra_tokens(rest), *shared_overrides(flags)]
+    root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
+    found = choose_checkpoint(
+        root, flags.task, flags.experiment_name, flags.load_run, flags.checkpoint, regex=False
+    )
+    checkpoint = load_checkpoint(found.path)
+    config = with_overrides(config_of(checkpoint), tokens)
+    config.env.play = True
+    if flags.video:
+        config.env.launcher |= {"video": True, "video_length": flags.video_length}
+    print(f"checkpoint: {found.path} (iteration {found.iteration})", flush=True)
+    result = evaluate(
+        checkpoint,
+        flags.episodes,
+        0 if flags.seed is None else flags.seed,
+        config=config,
+        num_envs=flags.num_envs,
+        real_time=flags.real_time,
+        run_dir=found.path.parent.parent,
+    )
+    print(
+        "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "
+        "{mean_length:.1f} +- {std_length:.1f}".format(**result),
+        flush=True,
+    )
+
+
+def with_overrides(config: RunConfig, tokens: list[str]) -> RunConfig:
+    """Set what the tokens say above the configuration of the checkpoint.
+
+    Raises:
+        ConfigError: A key or a value that does not fit.
+    """
+    plain = [token.lstrip("+") for token in tokens]
+    for token in plain:
+        if "=" not in token or token.startswith("~"):
+            raise ConfigError(f"{token}: KEY=VALUE is expected here")
+    merged = OmegaConf.merge(config.to_dict(), OmegaConf.from_dotlist(plain))
+    return load_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    end_process(run_reporting_errors(lambda: play(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+r"""Isaac Lab's training command line over the same run.
+
+    ./isaaclab.sh -p -m isaac_hydra_ext.scripts.reinforcement_learning.appo.train \
+        --task Isaac-Velocity-Flat-Unitree-Go1-v0 --num_envs 512 --headless
+
+Flags are turned into Hydra overrides, which come last and therefore win. Runs in the learner's
+process; with `--list_tasks` nothing else does.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from isaac_hydra_ext.appo_runner import run_from_hydra
+from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
+from isaac_hydra_ext.config import auto_workers
+from isaac_hydra_ext.envs.isaac_launch import end_process
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
+    Parser,
+    has_knob,
+    hydra_tokens,
+    quoted,
+    shared_overrides,
+    value_of,
+)
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
+
+DEFAULT_ROOT = "logs/appo"
+
+
+def make_parser() -> Parser:
+    """Return the parser of everything that `train` takes."""
+    parser = Parser("train", "Train with APPO. Further arguments are Hydra overrides.")
+    parser.add_argument("--num_workers", type=int, help="worker processes; unset: chosen")
+    parser.add_argument("--max_iterations", type=int, help="iterations; after a resume: more")
+    parser.add_argument("--agent", help="entry of the rsl_rl cfg to start from, or none")
+    parser.add_argument("--video_interval", type=int, default=2000, help="[steps]")
+    parser.add_argument("--distributed", action="store_true", help="not available, says why")
+    parser.add_argument("--experiment_name", help="directory of related runs")
+    parser.add_argument("--run_name", help="suffix of the run's directory")
+    parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
+    parser.add_argument("--load_run", help="regex of the run's directory name")
+    parser.add_argument("--logger", help="tensorboard, ...")
+    parser.add_argument("--log_project_name", help="project of the logger")
+    parser.add_argument("--ray-proc-id", "-rid", type=int, help="set by Isaac Lab's Ray tuner")
+    parser.add_argument("--list_tasks", action="store_true", help="print all task ids and stop")
+    parser.add_argument("--keyword", help="with --list_tasks: only ids that contain it")
+    parser.add_argument("--show_presets", action="store_true", help="with --list_tasks")
+    return parser
+
+
+def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """Return the run's overrides: the user's tokens, then the flags.
+
+    Raises:
+        ConfigError: Flags that contradict each other, or mean nothing here.
+    """
+    tokens = hydra_tokens(rest)
+    if flags.distributed:
+        raise ConfigError(
+            "--distributed: not available; what there is: worker processes (--num_workers), and a "
+            "learner on a GPU of its own (experiment.device=cuda:1)"
+        )
+    if not flags.task and value_of("env.task", tokens) is None and value_of("env", tokens) is None:
+        raise ConfigError("--task: missing; --list_tasks shows what there is")
+    chosen = shared_overrides(flags)
+    if value_of("env", tokens) is None:
+        chosen.insert(0, "env=isaac_any")
+    if flags.agent:
+        chosen.append(f"env.agent={quoted(flags.agent)}")
+    if flags.experiment_name:
+        chosen.append(f"experiment.name={quoted(flags.experiment_name)}")
+    run_name = flags.run_name or ""
+    if flags.ray_proc_id is not None:
+        run_name = f"{run_name or 'ray'}_{flags.ray_proc_id}"
+    if run_name:
+        chosen.append(f"experiment.run_name={quoted(run_name)}")
+    if flags.logger:
+        chosen.append(f"logging.backends=[{quoted(flags.logger)}]")
+    if flags.log_project_name:
+        if not has_knob("logging.project"):
+            raise ConfigError("--log_project_name: the loggers here have no projects; leave it out")
+        chosen.append(f"logging.project={quoted(flags.log_project_name)}")
+    if flags.video:
+        chosen.append("++env.launcher.video=true")
+        chosen.append(f"++env.launcher.video_length={flags.video_length}")
+        chosen.append(f"++env.launcher.video_interval={flags.video_interval}")
+    chosen += divided(flags, [*tokens, *chosen])
+    return [*tokens, *chosen, *resumed(flags, [*tokens, *chosen])]
+
+
+def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
+    """Divide `--num_envs`, the total, over the workers.
+
+    Raises:
+        ConfigError: It cannot be divided; names the two nearest numbers that can.
+    """
+    asked = flags.num_workers
+    if asked is None and (typed := value_of("rollout.num_workers", tokens)) not in (None, "auto"):
+        asked = int(typed) if str(typed).isdigit() else None
+    found = [f"rollout.num_workers={flags.num_workers}"] if flags.num_workers is not None else []
+    total = flags.num_envs
+    if total is None:
+        return found
+    if total < 1:
+        raise ConfigError(f"--num_envs={total}: must be at least 1")
+    workers = auto_workers("isaaclab", flags.device or "auto") if asked is None else asked
+    workers = min(workers, total)
+    if asked is None:  # ours to choose: the most that divide it
+        workers = next((w for w in range(workers, 0, -1) if total % w == 0), workers)
+    collectors = max(1, workers)
+    if total % collectors:
+        below = total - total % collectors
+        raise ConfigError(
+            f"--num_envs={total}: not divisible by {collectors} workers; {below} and "
+            f"{below + collectors} are, or choose --num_workers"
+        )
+    return [f"rollout.num_workers={workers}", f"rollout.envs_per_worker={total // collectors}"]
+
+
+def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
+    """Turn the flags about resuming, and `--max_iterations`, into overrides.
+
+    Raises:
+        ConfigError: Nothing to resume from, or a regex without `--resume`.
+    """
+    done = 0
+    found: list[str] = []
+    if flags.resume or flags.load_run or flags.checkpoint:
+        if flags.load_run and not flags.resume:
+            raise ConfigError(f"--load_run={flags.load_run}: needs --resume")
+        root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
+        checkpoint = choose_checkpoint(
+            root,
+            flags.task,
+            flags.experiment_name,
+            flags.load_run,
+            flags.checkpoint,
+            regex=flags.resume,
+        )
+        done = checkpoint.iteration
+        found.append(f"resume={quoted(checkpoint.path)}")
+    if flags.max_iterations is not None:
+        if flags.max_iterations < 1:
+            raise ConfigError(f"--max_iterations={flags.max_iterations}: must be at least 1")
+        found.append(f"experiment.max_iterations={done + flags.max_iterations}")
+    return found
+
+
+def tell_ray(run_dir: Path) -> None:
+    """Print the two lines that Isaac Lab's Ray tuner looks for, before anything slow begins."""
+    print(f"[INFO] Logging experiment in directory: {run_dir.parent}")
+    print(f"Exact experiment name requested from command line: {run_dir.name}", flush=True)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def _task(cfg: DictConfig) -> float | None:
+    return run_from_hydra(cfg, tell_ray)
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    overrides: list[str] = []
+
+    def parse() -> None:
+        flags, rest = make_parser().parse(arguments)
+        if flags.list_tasks:
+            from isaac_hydra_ext.scripts.reinforcement_learning.appo.task_list import print_tasks
+
+            print_tasks(flags.keyword or "", flags.show_presets, flags.imports, flags.device)
+        else:
+            overrides.extend(overrides_of(flags, rest))
+
+    code = run_reporting_errors(parse)
+    if code or not overrides:
+        sys.exit(code)
+    sys.argv = [sys.argv[0], *overrides]
+    end_process(run_hydra_app(_task))
+
+
+if __name__ == "__main__":
+    main()

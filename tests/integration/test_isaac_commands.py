@@ -1,0 +1,214 @@
+"""Whole commands on stand-ins of Isaac Lab: training, playing, listing, and every bad input."""
+
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from isaac_stage import physics, run_python, stage
+
+from isaac_hydra_ext.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.timeout(300)
+APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
+Done = subprocess.CompletedProcess[str]
+GENERATIONS = ["v2", "beta", "ga"]
+
+
+class Stage:
+    """One generation, and commands that run in it."""
+
+    def __init__(self, generation: str, where: Path) -> None:
+        self.where, self.env = where, stage(generation, where)
+        self.selectors = [f"physics={p}"] if (p := physics(generation)) else []
+
+    def train(self, *arguments: str, task: str = "Isaac-Cartpole-Direct-v0") -> Done:
+        line = ["-m", f"{APPO}.train", "--task", task, *self.selectors, "--headless"]
+        if "--device" not in arguments:
+            line += ["--device", "cpu"]
+        return run_python([*line, *arguments], self.env, self.where)
+
+    def run(self, *overrides: str) -> Done:
+        line = ["-m", "isaac_hydra_ext.appo_runner", *overrides]
+        return run_python(line, self.env, self.where)
+
+    def module(self, name: str, *arguments: str) -> Done:
+        return run_python(["-m", f"{APPO}.{name}", *arguments], self.env, self.where)
+
+    def newest_run(self) -> Path:
+        return max(self.where.glob("logs/appo/*/*"), key=lambda p: p.stat().st_mtime_ns)
+
+
+@pytest.fixture
+def on_stage(tmp_path: Path) -> Callable[[str], Stage]:
+    return lambda generation: Stage(generation, tmp_path)
+
+
+SMALL = ["--num_envs", "8", "--num_workers", "2", "--max_iterations", "2"]
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_two_workers_train_resume_and_play(
+    generation: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage(generation)
+    done = isaac.train(*SMALL, "env.episode_length_s=0.2", "--run_name", "x y")
+    assert done.returncode == 0, done.stderr
+    run = isaac.newest_run()
+    # Isaac Lab's Ray tuner joins both lines to the run's directory.
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
+    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    assert run.parent.name == "cartpole_direct" and run.name.endswith("_x y")
+    first = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta["config"]
+    assert (first["ppo"]["lr"], first["rollout"]["steps_per_env"]) == (3e-4, 8)
+    assert first["rollout"]["envs_per_worker"] == 4
+    assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
+    assert "Base environment" in (run / "workers" / "worker_1.log").read_text()
+    bootstraps = "the env's final observation" if generation == "ga" else "V(s_t)"
+    assert f"truncated episodes bootstrap from {bootstraps}" in done.stdout
+    assert "Parsing configuration" not in done.stdout  # kept for the worker's log
+    assert "Parsing configuration" in (run / "workers" / "worker_0.log").read_text()
+    assert not (isaac.where / "outputs").exists()
+    # More iterations, not in all; the patterns are those rsl_rl's users know.
+    done = isaac.train(*SMALL, "--resume", "--load_run", ".*_x y", "--checkpoint", r"model_.*\.pt")
+    assert done.returncode == 0, done.stderr
+    assert "iteration 4/4" in done.stdout
+    assert "the envs' curriculum goes on; all episodes start anew" in done.stdout
+    newest = isaac.newest_run() / "checkpoints" / "model_4.safetensors"
+    assert newest.exists()
+    for checkpoint in ("latest", "best", str(newest)):
+        played = isaac.module(
+            "play", "--checkpoint", checkpoint, "--episodes", "3", "env.episode_length_s=0.1"
+        )
+        assert played.returncode == 0, played.stderr
+        assert "3 episodes: return " in played.stdout, played.stdout
+        assert "length 6.0 +- 0.0" in played.stdout
+    assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_hydra_alone_trains_in_this_process(
+    generation: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage(generation)
+    selector = [f"env.{s}" for s in isaac.selectors]
+    done = isaac.run(
+        "env=isaac_go1_flat", *selector, "rollout.num_workers=0", "rollout.device=cpu",
+        "rollout.envs_per_worker=4", "experiment.max_iterations=2",
+        "++env.cfg.episode_length_s=0.3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = load_checkpoint(isaac.newest_run() / "checkpoints" / "model_2.safetensors").meta
+    assert config["config"]["policy"]["hidden_dims"] == [64]  # of the older rsl_rl layout
+    assert config["config"]["rollout"]["steps_per_env"] == 24
+    assert json.loads((isaac.newest_run() / "summary.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.parametrize(("generation", "how"), [("v2", "hang"), ("beta", "exit"), ("ga", "raise")])
+def test_a_close_that_fails_costs_nothing_and_is_told(
+    generation: str, how: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage(generation)
+    done = isaac.train(*SMALL, f"env.on_close={how}")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((isaac.newest_run() / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["iterations"] == 2
+    assert "worker 0 did not close its env" in done.stdout + done.stderr
+
+
+def test_in_this_process_a_close_that_hangs_ends_the_run(on_stage: Callable[[str], Stage]) -> None:
+    done = on_stage("ga").train(
+        "--num_envs", "4", "--num_workers", "0", "--max_iterations", "1", "env.on_close=hang"
+    )
+    assert done.returncode == 1
+    assert "closing the env: not done after 20 s" in done.stderr
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_all_tasks_are_listed(generation: str, on_stage: Callable[[str], Stage]) -> None:
+    isaac = on_stage(generation)
+    done = isaac.module("train", "--list_tasks", "--keyword", "pick", "--show_presets")
+    assert done.returncode == 0, done.stderr
+    version = "" if generation == "ga" else "-v0"
+    presets = "" if generation == "v2" else "  physics=newton_mjwarp,physx"
+    assert done.stdout.splitlines() == [
+        f"Isaac-Pick-One{version}{presets}", f"Isaac-Pick-Two{version}{presets}",
+    ]  # fmt: skip
+
+
+def test_an_external_projects_tasks_work_unchanged(on_stage: Callable[[str], Stage]) -> None:
+    isaac = on_stage("beta")
+    (isaac.where / "isaac_beta" / "my_tasks.py").write_text(
+        "import gymnasium as gym\n"
+        "def register():\n"
+        "    gym.register(id='My-Task-v0', entry_point='isaaclab.envs:DirectRLEnv',\n"
+        "        disable_env_checker=True,\n"
+        "        kwargs={'env_cfg_entry_point': 'isaaclab_tasks.cfgs:CartpoleCfg'})\n"
+    )
+    done = isaac.train(*SMALL, "--external_callback", "my_tasks.register", task="My-Task-v0")
+    assert done.returncode == 0, done.stderr
+    assert "no rsl_rl cfg is used" in done.stdout
+    (isaac.where / "isaac_beta" / "my_package.py").write_text(
+        "import my_tasks\nmy_tasks.register()\n"
+    )
+    done = isaac.train(*SMALL, "--import", "my_package", task="My-Task")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("generation", "arguments", "says"),
+    [
+        ("v2", ["--task", "Isaac-Cartpol-Direct-v0"], "did you mean 'Isaac-Cartpole-Direct-v0'"),
+        ("ga", ["--task", "Isaac-Nothing-Like-It"], "--list_tasks shows all"),
+        ("beta", ["physics=newton_mjwrap"], "env.physics=newton_mjwrap: "),
+        ("beta", ["--task", "Isaac-Kit-Only-v0", "env.physics=null"], "and has no other physics"),
+        ("beta", ["env.physics=physx"], "env.physics=newton_mjwarp or physx"),
+        ("v2", ["env.decimatoin=4"], "env.cfg.decimatoin: the task has no such setting; did you "),
+        ("ga", ["env.episode_length_s=abc"], "env.cfg.episode_length_s=abc: str does not fit"),
+        ("beta", ["env.usd_path=/nowhere/a.usd"], "/nowhere/a.usd"),
+        ("ga", ["--device", "cuda:99"], "rollout.device=cuda:99: PyTorch sees"),
+        ("ga", ["--device", "tpu"], "rollout.device=tpu: not a device"),
+        ("ga", ["--task", "Isaac-Memory"], "a recurrent actor"),
+        ("v2", ["--import", "no_such_package"], "env.imports: cannot import 'no_such_package'"),
+        ("ga", ["agent.algorithm.learning_rate=1"], "use ppo.lr"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_an_exit_code(
+    generation: str, arguments: list[str], says: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage(generation)
+    if any(token.startswith(("physics=", "env.physics=")) for token in arguments):
+        isaac.selectors = []
+    done = isaac.train(*SMALL, *arguments)
+    assert done.returncode != 0
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and says in line
+
+
+def test_a_gpu_simulation_without_a_gpu_is_refused(on_stage: Callable[[str], Stage]) -> None:
+    for generation in GENERATIONS:
+        isaac = on_stage(generation)
+        isaac.env["CUDA_VISIBLE_DEVICES"] = ""
+        done = isaac.run("env=isaac_cartpole", *[f"env.{s}" for s in isaac.selectors])
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert "rollout.device=cuda:0: the simulation wants a GPU" in line
+
+
+@pytest.mark.skipif(importlib.util.find_spec("isaaclab") is not None, reason="there is a real one")
+def test_without_isaac_lab_or_with_an_old_one_the_way_out_is_told(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    for package in ("omni/isaac/lab", "omni/isaac", "omni"):
+        (old / package).mkdir(parents=True, exist_ok=True)
+        (old / package / "__init__.py").write_text("")
+    isaac, ours = Stage("ga", tmp_path), os.environ.get("PYTHONPATH", "")
+    for path, says in ((str(old), "Isaac Lab 1.x is installed"), (ours, "./isaaclab.sh -p")):
+        isaac.env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [path, ours])))
+        done = isaac.run("env=isaac_cartpole", "rollout.device=cpu")
+        assert done.returncode == 2
+        (line,) = done.stderr.strip().splitlines()
+        assert says in line
