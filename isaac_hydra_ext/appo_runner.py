@@ -30,6 +30,7 @@ from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
+    CheckpointError,
     EnvError,
     IsaacHydraExtError,
     NonFiniteError,

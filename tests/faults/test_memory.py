@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -108,6 +109,31 @@ def test_more_memory_than_there_is_is_refused_with_the_sizes_and_the_knobs(live:
     assert "W = 2, B = 4, T = 2000000000, L = 1" in line
     assert "rollout.steps_per_env" in line
     assert run.summary()["status"] == "failed"
+
+
+SMALL_DISK = (
+    "mkdir logs && mount -t tmpfs -o size=200k tmpfs logs && "
+    '"$@"; code=$?; find logs >&2; exit $code'
+)
+
+
+def test_a_disk_that_fills_up_ends_the_curve_and_then_the_run(tmp_path: Path) -> None:
+    private = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh"]
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"]).returncode:
+        pytest.skip("may not mount a disk of its own")
+    line = [*private, sys.executable, "-m", "isaac_hydra_ext.appo_runner", *LIGHT]
+    line += [f"experiment.output_dir={tmp_path}/logs", "logging.console=plain"]
+    line += ["checkpoint.every=5", "checkpoint.keep_last=100"]
+    line += ["experiment.max_iterations=60", "rollout.num_workers=1"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert "iteration 60/60" in done.stdout, "it learned to the end"
+    assert "TensorBoard: " in done.stderr and "the run goes on without it" in done.stderr
+    assert "the run goes on (checkpoint.on_error=warn)" in done.stderr
+    assert "error: cannot write" in done.stderr
+    assert "isaac_hydra_ext" not in "".join(re.findall('File "(.*?)"', done.stderr)), "no traceback"
+    assert "model_5.safetensors" in done.stderr, "what fitted is still there"
+    assert ".tmp" not in done.stderr.split("error: ")[1]
 
 
 # ---------------------------------------------------------------- two runs
