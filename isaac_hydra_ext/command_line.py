@@ -23,6 +23,11 @@ COMMANDS = {
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
+    "list": ("isaac_hydra_ext.listing", "list envs, tasks or configs: appo list --keyword go1"),
+    "new": (
+        "isaac_hydra_ext.new_package",
+        "write a package with an env of your own: appo new NAME",
+    ),
     "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
 }
 INTRODUCTION = """\

@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from isaac_hydra_ext.doctor.finding import Finding, ProbeError, probe, run_bounded
+from isaac_hydra_ext.doctor.finding import Finding
+from isaac_hydra_ext.probing import ProbeError, probe, run_bounded
 
 DISTRIBUTION = "isaac-hydra-ext"
 # For a source tree on the path without an installation, which has no metadata.
