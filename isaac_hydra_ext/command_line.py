@@ -21,6 +21,14 @@ from isaac_hydra_ext.hydra_guard import check_hydra_node
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
+    "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
+    "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
+    "list": ("isaac_hydra_ext.listing", "list envs, tasks or configs: appo list --keyword go1"),
+    "new": (
+        "isaac_hydra_ext.new_package",
+        "write a package with an env of your own: appo new NAME",
+    ),
+    "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
 }
 INTRODUCTION = """\
 Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]

@@ -74,7 +74,7 @@ class ExperimentConfig:
 class EnvConfig:
     """Which environment; the rest of what it needs is its own."""
 
-    kind: str = knob("gym", "adapter", choices=("gym", "mjlab", "isaaclab"))
+    kind: str = knob("gym", "adapter: gym, mjlab, isaaclab, or one that a package registers")
     id: str | None = knob(None, "Gymnasium id (kind=gym)")
     task: str | None = knob(None, "task name (kind=mjlab, isaaclab)")
     kwargs: dict[str, Any] = knob({}, "keyword arguments of gymnasium.make (kind=gym)")
@@ -177,6 +177,7 @@ class PPOConfig:
 class PolicyConfig:
     """The actor and the critic."""
 
+    network: str = knob("mlp", "architecture: mlp, or one that a package registers")
     hidden_dims: list[int] = knob(
         [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
     )

@@ -17,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from isaac_hydra_ext import entry_points
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from isaac_hydra_ext.config import RunConfig
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
+BUILT_IN_ENVS = ("gym", "mjlab", "isaaclab")
 RESUME_WORDS = ("latest", "best")
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_DEPTH = 20  # levels of nesting
@@ -197,6 +199,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
         raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
+    network, group = shown(config.policy.network), entry_points.POLICIES
+    entry_points.check_name("policy.network", network, ("mlp",), group)
+    if network != "mlp":
+        entry_points.load("policy.network", network, group)
 
 
 def check_names(config: "RunConfig") -> None:
@@ -235,8 +241,9 @@ def as_path(key: str, text: str) -> Path:
 
 def _check_env(config: "RunConfig") -> None:
     env = config.env
+    entry_points.check_name("env.kind", shown(env.kind), BUILT_IN_ENVS, entry_points.ENVS)
     required, other = ("id", "task") if env.kind == "gym" else ("task", "id")
-    if not getattr(env, required):
+    if env.kind in BUILT_IN_ENVS and not getattr(env, required):
         raise ConfigError(
             f"env.{required}: missing for env.kind={env.kind}"
             + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")

@@ -53,6 +53,10 @@ class CheckpointError(IsaacHydraExtError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
 
+class ExportError(IsaacHydraExtError):
+    """A policy cannot be exported faithfully, or an exported one is not whole."""
+
+
 class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
 

@@ -148,13 +148,14 @@ def _play(
     return returns, lengths
 
 
-def find(what: str, settings: Sequence[str]) -> tuple[Checkpoint, list[str]]:
+def find(what: str, settings: Sequence[str], command: str = "eval") -> tuple[Checkpoint, list[str]]:
     """Load what the command line names.
 
     Args:
         what: A run directory, a checkpoint file, `latest` or `best`.
         settings: `experiment.name=...` and `experiment.output_dir=...`, where the words look;
             without a name, at all runs of the output directory.
+        command: Of `appo`, for messages.
 
     Returns:
         As `find_checkpoint`.
@@ -168,12 +169,12 @@ def find(what: str, settings: Sequence[str]) -> tuple[Checkpoint, list[str]]:
         key, _, value = setting.partition("=")
         if key not in where or not value:
             hint = did_you_mean(key, where) or f"; there are {' and '.join(where)}"
-            raise ConfigError(f"{shown(setting)}: not a setting of appo eval{hint}")
+            raise ConfigError(f"{shown(setting)}: not a setting of appo {command}{hint}")
         where[key] = value
     root = as_path("experiment.output_dir", where["experiment.output_dir"])
     name = where["experiment.name"]
     runs = as_path("experiment.name", str(root / name)) if name else root
-    return find_checkpoint(what, runs, key="appo eval ", pattern="*" if name else "*/*")
+    return find_checkpoint(what, runs, key=f"appo {command} ", pattern="*" if name else "*/*")
 
 
 def main() -> None:

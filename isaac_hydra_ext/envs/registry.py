@@ -1,9 +1,56 @@
 """Which adapter serves which `env.kind`. Imports an adapter only in the process that needs it."""
 
 from pathlib import Path
+from typing import Protocol
 
+from isaac_hydra_ext import entry_points
 from isaac_hydra_ext.config import EnvConfig, RunConfig
+from isaac_hydra_ext.config_checks import BUILT_IN_ENVS
 from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
+from isaac_hydra_ext.errors import EnvError
+
+
+class Adapter(Protocol):
+    """What a package registers in the entry-point group `isaac_hydra_ext.envs`: a module.
+
+    The `env` section is its own to read: `id`, `task`, `kwargs` and `imports` are free for it.
+    """
+
+    def describe(self, env_config: EnvConfig, device: str) -> TaskDescription:
+        """Resolve the task without building it; see `TaskDescription`.
+
+        Args:
+            env_config: The `env` section.
+            device: Of the simulation: auto, cpu or cuda:N.
+        """
+        ...
+
+    def make(
+        self,
+        env_config: EnvConfig,
+        *,
+        num_envs: int,
+        device: str,
+        seed: int,
+        worker: int,
+        run_dir: Path | None,
+    ) -> VecEnv:
+        """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N."""
+        ...
+
+
+def load_adapter(kind: str) -> Adapter:
+    """Import the adapter that a package has registered.
+
+    Raises:
+        ConfigError: It cannot be imported.
+        EnvError: It has no `describe` or no `make`.
+    """
+    adapter = entry_points.load("env.kind", kind, entry_points.ENVS)
+    for name in ("describe", "make"):
+        if not callable(getattr(adapter, name, None)):
+            raise EnvError(f"env.kind={kind}: {adapter!r} has no function {name!r}")
+    return adapter
 
 
 def needs_simulator(env_config: EnvConfig) -> bool:
@@ -26,6 +73,8 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     Raises:
         EnvNotFoundError: No such task; names near ones.
     """
+    if env_config.kind not in BUILT_IN_ENVS:
+        return load_adapter(env_config.kind).describe(env_config, device)
     if env_config.kind == "isaaclab":
         from isaac_hydra_ext.envs import isaac_lab
 
@@ -48,6 +97,15 @@ def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
+    if config.env.kind not in BUILT_IN_ENVS:
+        return load_adapter(config.env.kind).make(
+            config.env,
+            num_envs=num_envs,
+            device=config.rollout.device,
+            seed=seed,
+            worker=worker,
+            run_dir=run_dir,
+        )
     if config.env.kind == "isaaclab":
         from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
 

@@ -6,7 +6,6 @@ module are views of: publishing and loading a version are one copy each.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -15,17 +14,10 @@ from isaac_hydra_ext.config import PolicyConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
+from isaac_hydra_ext.models.networks import last_layer, make_network
 from isaac_hydra_ext.models.normalizer import Normalizer
 from isaac_hydra_ext.seeding import Stream, stream_seed
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "elu": nn.ELU,
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
 MIN_STD = 1e-3
 
 
@@ -54,20 +46,8 @@ def choose_obs_groups(
     return actor, critic
 
 
-def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
-    """Return linear layers with PyTorch's own initial weights, as rsl_rl's.
-
-    Orthogonal weights of gain sqrt(2) were tried: with ELU they make the first gradients tens of
-    times larger, the KL schedule cuts the learning rate, and mjlab's Cartpole learns far later.
-    """
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), activation()]
-    return nn.Sequential(*layers[:-1])
-
-
 class ActorCritic(nn.Module):
-    """Two MLPs with their own obs groups and normalisers.
+    """Two networks with their own obs groups and normalisers.
 
     Attributes:
         flat: float32 [P + S]; P parameters first, then the normalisers' statistics.
@@ -82,24 +62,21 @@ class ActorCritic(nn.Module):
         """Build and initialise on the CPU from `seed`, then move to `device`.
 
         Raises:
-            ConfigError: `policy.obs_groups` names a group that the env does not have.
+            ConfigError: `policy.obs_groups` names a group that the env does not have, or
+                `policy.network` one that breaks its contract.
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
         self.distribution = make_distribution(spec.action, config.squash, config.clip_actions)
         sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
-        activation = ACTIVATIONS[config.activation]
         gaussian = spec.action.kind == "continuous"
         actor_out = spec.action.dim if gaussian else self.distribution.num_params
         actor_in = sum(sizes[g] for g in self.actor_groups)
         critic_in = sum(sizes[g] for g in self.critic_groups)
-        critic_dims = (
-            config.hidden_dims if config.critic_hidden_dims is None else config.critic_hidden_dims
-        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, Stream.INIT))
-            self.actor = _mlp([actor_in, *config.hidden_dims, actor_out], activation)
-            self.critic = _mlp([critic_in, *critic_dims, 1], activation)
+            self.actor = make_network(config, "actor", actor_in, actor_out)
+            self.critic = make_network(config, "critic", critic_in, 1)
         self.log_std_type = config.std_type == "log"
         self.std: nn.Parameter | None = None
         if gaussian:
@@ -110,6 +87,8 @@ class ActorCritic(nn.Module):
             self.critic_groups, sizes, config.normalize_critic_obs
         )
         self.value_normalizer = Normalizer(1) if config.normalize_values else None
+        if config.normalize_values:
+            last_layer(self.critic)
         self.to(device)
         self._flatten()
 
@@ -188,8 +167,7 @@ class ActorCritic(nn.Module):
                 x = obs[_group(key)]
                 normalizer.update(x.reshape(x.shape[0], -1))
         if self.value_normalizer is not None:
-            normalizer, last = self.value_normalizer, self.critic[-1]
-            assert isinstance(last, nn.Linear)
+            normalizer, last = self.value_normalizer, last_layer(self.critic)
             old_mean, old_std = normalizer.mean.clone(), normalizer.std.clone()
             normalizer.update(returns_N.unsqueeze(1))
             last.weight.data.mul_(old_std / normalizer.std)

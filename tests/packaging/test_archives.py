@@ -17,7 +17,10 @@ PLUGIN = "hydra_plugins/isaac_hydra_ext_plugin.py"
 def _must_have(source_tree: Path) -> set[str]:
     conf = source_tree / "isaac_hydra_ext" / "conf"
     modules = (source_tree / "isaac_hydra_ext").rglob("*.py")
-    found = {str(f.relative_to(source_tree)) for f in (*conf.rglob("*.yaml"), *modules)}
+    templates = (source_tree / "isaac_hydra_ext" / "templates").rglob("*.template")
+    files = (*conf.rglob("*.yaml"), *modules, *templates)
+    found = {str(f.relative_to(source_tree)) for f in files}
+    assert "isaac_hydra_ext/templates/package/env.py.template" in found
     assert "isaac_hydra_ext/conf/train_appo.yaml" in found
     assert "isaac_hydra_ext/conf/__init__.py" in found  # Hydra 1.4 finds no configs without it
     return {*found, PLUGIN}

@@ -1,0 +1,61 @@
+"""What other packages register: environments and networks. Runs in every process of a run.
+
+A package names its own in its pyproject.toml, and needs no change here:
+
+    [project.entry-points."isaac_hydra_ext.envs"]
+    my_sim = "my_package.adapter"           # a module with `describe` and `make`
+
+    [project.entry-points."isaac_hydra_ext.policies"]
+    my_network = "my_package.networks:build"
+"""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from isaac_hydra_ext.errors import ConfigError, did_you_mean
+
+ENVS = "isaac_hydra_ext.envs"
+POLICIES = "isaac_hydra_ext.policies"
+
+
+def registered(group: str) -> list[str]:
+    """Return the names that installed packages register in `group`."""
+    return sorted(entry_points(group=group).names)
+
+
+def check_name(key: str, name: str, built_in: tuple[str, ...], group: str) -> None:
+    """Refuse a name that is neither built in nor registered.
+
+    Raises:
+        ConfigError: Names all that there are.
+    """
+    if name in built_in:
+        return
+    known = [*built_in, *registered(group)]
+    if name not in known:
+        raise ConfigError(
+            f"{key}={name}: must be one of {', '.join(known)}{did_you_mean(name, known)}"
+            f" (packages register theirs in the entry-point group {group})"
+        )
+
+
+def load(key: str, name: str, group: str) -> Any:
+    """Import what a package has registered.
+
+    Args:
+        key: The config key that names it, for messages.
+        name: Of the entry point; `check_name` has seen it.
+        group: `ENVS` or `POLICIES`.
+
+    Raises:
+        ConfigError: It cannot be imported, or two packages have registered the name.
+    """
+    found = list(entry_points(group=group, name=name))
+    if len({entry.value for entry in found}) != 1:
+        values = " and ".join(entry.value for entry in found) or "nobody"
+        raise ConfigError(f"{key}={name}: registered by {values} in {group}; one is expected")
+    try:
+        return found[0].load()
+    except Exception as e:  # of somebody else's module
+        text = " ".join(f"{type(e).__name__}: {e}".split())
+        raise ConfigError(f"{key}={name}: {found[0].value} cannot be imported ({text})") from e

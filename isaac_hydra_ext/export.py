@@ -1,0 +1,203 @@
+"""A trained policy as files that need none of this package: ONNX, TorchScript, and a description.
+
+    appo export RUN [--output DIR] [experiment.name=NAME] [experiment.output_dir=DIR]
+
+writes `policy.onnx`, `policy.pt` and `policy.json` into `<run>/exported`, where Isaac Lab's users
+look. RUN is a run directory, a checkpoint file, `latest` or `best`. Runs in one process, builds no
+env.
+
+The exported function takes raw observations and returns what `env.step` received in training: the
+normaliser, the deterministic action, squashing and clipping are inside. Nothing is written unless
+ONNX Runtime and TorchScript agree with the policy itself.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isaac_hydra_ext import __version__
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
+from isaac_hydra_ext.evaluate import config_of, find, load_policy
+from isaac_hydra_ext.export_formats import (
+    OPSET,
+    TOLERANCE,
+    DeployedPolicy,
+    compare,
+    normalisation,
+    reference,
+    sample_inputs,
+    write_and_read_back,
+)
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+SCHEMA_VERSION = 1
+CHECKED_INPUTS = 100
+FILES = ("policy.onnx", "policy.pt", "policy.json")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` has written.
+
+    Attributes:
+        directory: Of the three files.
+        max_difference: The largest one found between the files' outputs and the policy's.
+    """
+
+    directory: Path
+    max_difference: float
+
+
+def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
+    """Write a checkpoint's policy as ONNX, TorchScript and JSON.
+
+    Args:
+        checkpoint: The policy.
+        directory: Of the files; None: `exported/` of the run, or beside a lone checkpoint.
+
+    Raises:
+        MissingDependencyError: onnx or onnxruntime is not installed.
+        CheckpointError: The weights do not fit the networks of their own configuration.
+        ExportError: A file's outputs are not the policy's, or it cannot be written. What was
+            there before is untouched.
+    """
+    _require("onnx")
+    _require("onnxruntime")
+    if directory is None:
+        parent = checkpoint.path.absolute().parent
+        directory = (parent.parent if parent.name == "checkpoints" else parent) / "exported"
+    config = config_of(checkpoint)
+    spec = EnvSpec.from_json(checkpoint.meta["spec"])
+    policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu")
+    load_policy(policy, checkpoint)
+    if not bool(policy.flat.isfinite().all()):
+        raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")
+    obs = sample_inputs(policy, spec, CHECKED_INPUTS)
+    expected = reference(policy, obs)
+    module = DeployedPolicy(policy).eval()
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as work:
+            written = [Path(work, name) for name in FILES]
+            outputs = write_and_read_back(module, obs, *written[:2])
+            difference = max(
+                compare(path.name, found, expected, spec.action.nvec)
+                for path, found in zip(written, outputs, strict=False)
+            )
+            about = describe(checkpoint, config, spec, module, difference)
+            about["sha256"] = {path.name: file_digest(path) for path in written[:2]}
+            written[2].write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
+            directory.mkdir(exist_ok=True)
+            for path in written:  # policy.json last: its digests tell whole from mixed
+                path.replace(directory / path.name)
+    except OSError as e:
+        raise ExportError(f"{directory}: cannot write there ({e})") from e
+    return Exported(directory, difference)
+
+
+def _require(package: str) -> None:
+    try:
+        __import__(package)
+    except ImportError as e:
+        raise MissingDependencyError(
+            f"appo export: {e}; install it with: pip install 'isaac-hydra-ext[export]'"
+        ) from e
+
+
+def describe(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    spec: EnvSpec,
+    module: DeployedPolicy,
+    difference: float,
+) -> dict[str, Any]:
+    """Return what `policy.json` says; numbers that are infinite are null."""
+    scales = normalisation(module.policy)
+    obs = []
+    for name, group in module.inputs.items():
+        mean, std = scales[group] or (None, None)
+        about = {"input": name, "group": group, "shape": list(spec.obs[group].shape)}
+        obs.append({**about, "dtype": spec.obs[group].dtype, "mean": mean, "std": std})
+    action = spec.action
+    return {
+        "schema": SCHEMA_VERSION,
+        "checkpoint": str(checkpoint.path),
+        "iteration": checkpoint.meta["iteration"],
+        "env": config.to_dict()["env"],
+        "obs": obs,
+        "action": {
+            "outputs": module.outputs,
+            "kind": action.kind,
+            "dim": action.dim,
+            "nvec": list(action.nvec),
+            "low": [x if math.isfinite(x) else None for x in action.low],
+            "high": [x if math.isfinite(x) else None for x in action.high],
+            "squash": config.policy.squash,
+            "clip": config.policy.clip_actions,
+        },
+        "step_dt": spec.step_dt,
+        "max_episode_length": spec.max_episode_length,
+        "checked": {
+            "inputs": CHECKED_INPUTS,
+            "max_difference": difference,
+            "tolerance": TOLERANCE,
+        },
+        "versions": {"isaac_hydra_ext": __version__, "torch": torch.__version__, "opset": OPSET},
+    }
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="appo export",
+        description="Write a trained policy as ONNX and TorchScript, with a description in JSON.",
+        epilog="Raw observations in, the env's actions out: normaliser, squashing and clipping are "
+        "inside. Nothing is written unless both files agree with the policy to 1e-5 on 100 inputs. "
+        "Needs: pip install 'isaac-hydra-ext[export]'",
+    )
+    parser.add_argument(
+        "run", help="a run directory (its newest checkpoint), a checkpoint file, latest or best"
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="SETTING",
+        help="where latest and best look: experiment.name=NAME (default: every name), "
+        "experiment.output_dir=DIR (default: logs/appo)",
+    )
+    parser.add_argument("--output", type=Path, help="directory (default: RUN/exported)")
+    arguments = parser.parse_intermixed_args()
+
+    def task() -> None:
+        checkpoint, notes = find(arguments.run, arguments.settings, "export")
+        for note in notes:
+            print(note, file=sys.stderr)
+        done = export(checkpoint, arguments.output)
+        print(f"checkpoint: {checkpoint.path} (iteration {checkpoint.meta['iteration']})")
+        print(f"checked: {CHECKED_INPUTS} inputs, largest difference {done.max_difference:.1e}")
+        for name in FILES:
+            print(f"wrote {done.directory / name}")
+        print(f"play it without torch: appo run-onnx {done.directory}")
+
+    sys.exit(run_reporting_errors(task))
+
+
+if __name__ == "__main__":
+    main()

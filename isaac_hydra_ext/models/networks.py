@@ -1,0 +1,99 @@
+"""The actor's and the critic's networks: MLPs, or what another package registers.
+
+Used by the learner and by every collector.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from isaac_hydra_ext import entry_points
+from isaac_hydra_ext.config import PolicyConfig
+from isaac_hydra_ext.errors import ConfigError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+}
+
+
+def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: int) -> nn.Module:
+    """Build a function of [N, num_inputs] -> [N, num_outputs], with fresh weights.
+
+    A registered network is `build(config, role, num_inputs, num_outputs) -> nn.Module`: float32
+    parameters, and nothing else that it remembers or draws (no buffers, no dropout), because
+    acting and learning must compute the same.
+
+    Args:
+        config: Its `network` chooses; `hidden_dims`, `critic_hidden_dims` and `activation` are for
+            registered networks to read as well.
+        role: `actor` or `critic`.
+        num_inputs: The sizes of all obs groups of the role, together.
+        num_outputs: Means or logits of the actor; 1 for the critic.
+
+    Raises:
+        ConfigError: A registered network that breaks this contract.
+    """
+    if config.network != "mlp":
+        return _registered(config, role, num_inputs, num_outputs)
+    dims = config.hidden_dims
+    if role == "critic" and config.critic_hidden_dims is not None:
+        dims = config.critic_hidden_dims
+    return _mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[config.activation])
+
+
+def last_layer(critic: nn.Module) -> nn.Linear:
+    """Return the layer that PopArt rescales.
+
+    Raises:
+        ConfigError: The critic is no `nn.Sequential` that ends in a `nn.Linear` with a bias.
+    """
+    last = critic[-1] if isinstance(critic, nn.Sequential) else None
+    if isinstance(last, nn.Linear) and last.bias is not None:
+        return last
+    raise ConfigError(
+        "policy.normalize_values=true: needs a critic that is an nn.Sequential ending in an "
+        "nn.Linear with a bias, and policy.network gives none; set it to false"
+    )
+
+
+def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    """Return linear layers with PyTorch's own initial weights, as rsl_rl's.
+
+    Orthogonal weights of gain sqrt(2) were tried: with ELU they make the first gradients tens of
+    times larger, the KL schedule cuts the learning rate, and mjlab's Cartpole learns far later.
+    """
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _registered(config: PolicyConfig, role: str, num_inputs: int, num_outputs: int) -> nn.Module:
+    build = entry_points.load("policy.network", config.network, entry_points.POLICIES)
+    where = f"policy.network={config.network}: the {role}"
+    try:
+        network = build(config, role, num_inputs, num_outputs)
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"{where} is a {type(network).__name__}, not an nn.Module")
+        sample = torch.randn(3, num_inputs)
+        with torch.no_grad():
+            first, second = network(sample), network(sample)
+    except (TypeError, ValueError, RuntimeError) as e:
+        text = " ".join(str(e).split())
+        raise ConfigError(f"{where} cannot be built: {type(e).__name__}: {text}") from e
+    if tuple(first.shape) != (3, num_outputs):
+        raise ConfigError(f"{where} gives {tuple(first.shape)} for 3 rows, not (3, {num_outputs})")
+    if any(True for _ in network.buffers()):
+        raise ConfigError(f"{where} has buffers (batch norm?); only parameters are supported")
+    if wrong := [n for n, p in network.named_parameters() if p.dtype != torch.float32]:
+        raise ConfigError(f"{where}: the parameter {wrong[0]} is not float32")
+    if not torch.equal(first, second):
+        raise ConfigError(f"{where} gives another result each time (dropout?); it must not")
+    return network

@@ -1,0 +1,154 @@
+"""`appo new` writes a package that trains as it is; `appo list` finds it, and all the rest."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import pytest
+from isaac_stage import stage
+
+import isaac_hydra_ext
+from isaac_hydra_ext import listing
+from isaac_hydra_ext.checkpoint import find_checkpoint
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.new_package import FILES, new_package
+
+Appo = Callable[..., subprocess.CompletedProcess[str]]
+CONF = Path(isaac_hydra_ext.__file__).parent / "conf"
+
+
+@pytest.fixture
+def appo(tmp_path: Path) -> Appo:
+    """Run `appo ...` with more directories on the path."""
+
+    def run(*words: str, path: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+        program = "from isaac_hydra_ext.command_line import main; main()"
+        parts = [path, *sys.path] if path else sys.path
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in parts if p)},
+            cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def test_it_trains_with_no_edit_here(appo: Appo, tmp_path: Path) -> None:
+    said = appo("new", "my_task").stdout
+    assert "train: appo train env=my_task" in said
+    package = tmp_path / "my_task"
+    assert {str(p.relative_to(package)) for p in package.rglob("*") if p.is_file()} == {
+        place.format(name="my_task") for place in FILES.values()
+    }
+    path = str(package)
+    listed = appo("list", "--keyword", "my_task", path=path).stdout.strip()
+    assert listed == "env=my_task  A point driven to a target: the environment of my_task/env.py"
+    appo("train", "env=my_task", "experiment.max_iterations=15", "experiment.device=cpu",
+         "logging.console=quiet", path=path)  # fmt: skip
+    (run,) = (tmp_path / "logs" / "appo" / "mytask-v0").iterdir()
+    checkpoint, _ = find_checkpoint(str(run), tmp_path)
+    assert checkpoint.meta["iteration"] == 15
+    assert checkpoint.meta["config"]["policy"]["hidden_dims"] == [32, 32], "what its config says"
+    finished = [r for r, _ in checkpoint.meta["episodes"]["finished"]]
+    assert finished, "episodes have ended"
+    said = appo("eval", "latest", "experiment.name=mytask-v0", path=path).stdout
+    assert "length 60.0 +- 0.0" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["logs", "my_task"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=package, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_without_it_on_the_path_the_name_is_unknown(appo: Appo) -> None:
+    appo("new", "my_task")
+    assert "env=my_task: no such config" in appo("train", "env=my_task", code=2).stderr
+
+
+def test_what_is_written_is_as_tidy_as_this_package(tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    package = new_package("my_task", tmp_path)
+    for command in (
+        ["check", "--select", "E,F,I,B,UP,SIM,D", "--ignore", "D203,D213,D413"],
+        ["format", "--check"],
+    ):
+        line = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "100", "."]
+        done = subprocess.run(line, cwd=package, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("My-Task", "must be a package's name"),
+        ("../x", "must be a package's name"),
+        ("x" * 60, "must be a package's name"),
+        ("", "must be a package's name"),
+        ("lambda", "must be a package's name"),
+        ("json", "a module of this name can be imported already"),
+        ("torch", "a module of this name can be imported already"),
+        ("gym_pendulum", "env=gym_pendulum is one of this package's configs"),
+    ],
+)
+def test_names_that_cannot_be(name: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        new_package(name, tmp_path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_are_not_free(tmp_path: Path) -> None:
+    (tmp_path / "my_task").mkdir()
+    with pytest.raises(ConfigError, match="my_task: exists already"):
+        new_package("my_task", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        new_package("my_task", tmp_path / "file")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "my_task"]
+    assert not list((tmp_path / "my_task").iterdir())
+
+
+def test_every_choice_of_every_group_is_listed_with_what_it_is() -> None:
+    listed = dict(listing.configs())
+    ours = {f"{f.parent.name}={f.stem}" for f in CONF.glob("*/*.yaml")}
+    assert ours <= set(listed)
+    assert listed["env=gym_cartpole"] == "Gymnasium's CartPole: balance for 500 steps"
+    assert all(listed[name] for name in ours), "each file begins with a comment"
+    assert {name for name in listed if name.startswith("env=")} == {n for n, _ in listing.envs()}
+
+
+def test_tasks_are_those_of_the_registries(
+    appo: Appo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a stand-in of Isaac Lab too, which only a process of its own may import."""
+    monkeypatch.setenv("PYTHONPATH", stage("ga", tmp_path)["PYTHONPATH"])
+    root = str(tmp_path / "isaac_ga")
+    done = appo("list", "tasks", path=root)
+    lines = done.stdout.splitlines()
+    assert "env=gym_any env.id=Pendulum-v1" in lines
+    gym = [line for line in lines if line.startswith("env=gym_any")]
+    assert len(gym) == len({n for n in gymnasium.registry if not n.startswith("UnitTest")})
+    assert any(line.startswith("env=isaac_any env.task=Isaac-Cartpole") for line in lines)
+    if "mjlab: not installed" not in done.stderr:
+        assert "env=mjlab_any env.task=Mjlab-Cartpole-Balance" in lines
+
+
+def test_a_simulator_that_crashes_leaves_the_others(appo: Appo, tmp_path: Path) -> None:
+    (tmp_path / "broken" / "mjlab").mkdir(parents=True)
+    (tmp_path / "broken" / "mjlab" / "__init__.py").write_text("import os; os.abort()")
+    done = appo("list", "tasks", "--keyword", "Cartpole-", path=str(tmp_path / "broken"))
+    assert "env=gym_any env.id=CartPole-v1" in done.stdout.splitlines()
+    assert "env=mjlab_any" not in done.stdout
+    assert "mjlab: its tasks cannot be listed: crashed with SIGABRT" in done.stderr
+
+
+def test_nothing_found_is_said(appo: Appo) -> None:
+    assert appo("list", "--keyword", "zzz", code=1).stderr == "no envs with 'zzz'\n"
+    assert "invalid choice: 'env'" in appo("list", "env", code=2).stderr
