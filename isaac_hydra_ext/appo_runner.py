@@ -37,6 +37,7 @@ from isaac_hydra_ext.errors import (
     RunInterrupted,
     WorkerError,
 )
+from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
@@ -364,7 +365,10 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
 
 def main() -> None:
     """Run the command line; exits with the error's code."""
-    code = run_hydra_app(_hydra_task)
+    task = _hydra_task
+    if asked_for(sys.argv):
+        sys.argv, task = strip_flags(sys.argv), explain_task
+    code = run_hydra_app(task)
     if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
         sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
     sys.exit(code)

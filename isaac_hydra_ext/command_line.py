@@ -41,7 +41,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train resume=latest experiment.max_iterations=600
   appo train resume=RUN --partial policy.hidden_dims=[64]   what fits of a checkpoint
   appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
-  appo train --cfg job --resolve                     the composed configuration
+  appo train --cfg job --resolve                     the configuration, and who said what
   eval "$(appo train -sc install=bash)"              tab completion
   appo train --hydra-help                            Hydra's own flags
 
@@ -143,10 +143,11 @@ def _one_line(error: HydraException) -> str:
     text = str(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         knobs = {key: default for key, default, _ in all_knobs()}
-        if isinstance(knobs.get(found[1]), dict):
+        below = any(found[1].startswith(f"{key}.") for key in knobs)
+        if not below and isinstance(knobs.get(found[1]), dict):
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
-        if found[1] in knobs:
-            return f"{found[1]}: not in the configuration you chose; add it: +{found[1]}=VALUE"
+        if below or found[1] in knobs:
+            return f"{found[1]}: not in the configuration you chose; add it: ++{found[1]}=VALUE"
         return f"{found[1]}: unknown key{did_you_mean(found[1], knobs)}"
     return shown(text, limit=300)
 

@@ -31,6 +31,7 @@ from isaac_hydra_ext.envs.isaac_progress import (
     restored,
     write_progress,
 )
+from isaac_hydra_ext.envs.isaac_video import VideoPlan
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.envs.vec_env import (
     ActionSpec,
@@ -88,7 +89,11 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
     return TaskDescription(
-        int(configs.env.scene.num_envs), settings, {**about, "cfg": env_config.cfg}, tuple(notes)
+        default_num_envs=int(configs.env.scene.num_envs),
+        settings=settings,
+        env_config={**about, "cfg": env_config.cfg},
+        notes=tuple(notes),
+        authors=configs.appo or {},
     )
 
 
@@ -126,7 +131,10 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
-        self._build(cfg, env_config.cfg)
+        video = None
+        if env_config.launcher.get("video") and worker == 0:
+            video = VideoPlan.of(env_config.launcher, run_dir or Path())
+        self._build(cfg, env_config.cfg, video)
         self._steps = 0
         self._progress_path: Path | None = None
         self._left_behind: dict[str, Any] | None = None
@@ -148,7 +156,7 @@ class IsaacLabVecEnv:
             whole_state=False,
         )
 
-    def _build(self, cfg: Any, asked: Mapping[str, Any]) -> None:
+    def _build(self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None) -> None:
         """Make the env; `_core` has the counters, `_env` is what is stepped."""
         envs = importlib.import_module("isaaclab.envs")
         multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
@@ -158,8 +166,9 @@ class IsaacLabVecEnv:
             self._gives_final_obs = bool(cfg.compute_final_obs)
         elif self._gives_final_obs:
             cfg.compute_final_obs = True
+        render_mode = None if video is None else video.prepare(cfg)
         with explained(f"env.task={self._task}"), host_settings_kept():
-            self._env: Any = gym.make(self._task, cfg=cfg)
+            self._env: Any = gym.make(self._task, cfg=cfg, render_mode=render_mode)
             self._core: Any = self._env.unwrapped
             if multi_agent:
                 for agent, space in self._core.action_spaces.items():
@@ -169,6 +178,8 @@ class IsaacLabVecEnv:
                             "of multi-agent tasks only Box is supported"
                         )
                 self._env = envs.multi_agent_to_single_agent(self._core)
+            if video is not None and render_mode is not None:
+                self._env = video.recorded(self._env)
 
     def _action_spec(self, space: gym.Space) -> ActionSpec:
         """Read one env's action space; the batched one has the envs in its shape."""

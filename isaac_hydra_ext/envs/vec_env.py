@@ -5,7 +5,7 @@ Adapters live in the process that hosts the simulation (a worker, or the learner
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -154,12 +154,14 @@ class TaskDescription:
         settings: Knobs the task recommends, nested as in the config.
         env_config: The env's own configuration, for `params/env.yaml`.
         notes: Lines for the user, e.g. settings that have no counterpart here.
+        authors: Of `settings`, those that the task's author made for this trainer.
     """
 
     default_num_envs: int
     settings: dict[str, Any]
     env_config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    authors: dict[str, Any] = field(default_factory=dict)
 
 
 def copy_obs(

@@ -140,6 +140,22 @@ def test_all_tasks_are_listed(generation: str, on_stage: Callable[[str], Stage])
     ]  # fmt: skip
 
 
+def test_the_resolved_configuration_says_where_each_value_comes_from(
+    on_stage: Callable[[str], Stage],
+) -> None:
+    done = on_stage("beta").train(
+        "ppo.lam=0.7", "--cfg", "job", "--resolve", task="Isaac-Recommended-v0"
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line.split(":")[0].strip(): line.split("# ")[-1] for line in done.stdout.splitlines()}
+    values = {line.split(":")[0].strip(): line for line in done.stdout.splitlines()}
+    assert "0.7" in values["lam"] and told["lam"] == "typed"
+    assert "0.93" in values["gamma"] and told["gamma"] == "appo_cfg_entry_point"
+    assert "0.0003" in values["lr"] and told["lr"] == "the task's rsl_rl cfg"
+    assert told["rho_bar"] == "default" and told["task"] == "typed"
+    assert not (on_stage("beta").where / "logs").exists()
+
+
 def test_an_external_projects_tasks_work_unchanged(on_stage: Callable[[str], Stage]) -> None:
     isaac = on_stage("beta")
     (isaac.where / "isaac_beta" / "my_tasks.py").write_text(
@@ -157,6 +173,40 @@ def test_an_external_projects_tasks_work_unchanged(on_stage: Callable[[str], Sta
     )
     done = isaac.train(*SMALL, "--import", "my_package", task="My-Task")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.isaaclab
+@pytest.mark.timeout(900)
+def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], Stage]) -> None:
+    isaac = on_stage("real")
+    done = isaac.train(*SMALL, "env.episode_length_s=0.5", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    run = isaac.newest_run()
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
+    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    meta = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta
+    assert meta["config"]["policy"]["hidden_dims"] == [32, 32]
+    assert meta["config"]["rollout"]["steps_per_env"] == 16
+    # Counted from the env's construction on: two rollouts of 16 steps.
+    assert [s["common_step_counter"] for s in meta["env_states"]] == [32, 32]
+    done = isaac.train(*SMALL, "--resume", "env.episode_length_s=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "iteration 4/4" in done.stdout
+    meta = load_checkpoint(isaac.newest_run() / "checkpoints" / "model_4.safetensors").meta
+    assert [s["common_step_counter"] for s in meta["env_states"]] == [64, 64]
+    done = isaac.module("play", "--checkpoint", "latest", "--episodes", "2", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("2 episodes: return ")
+    done = isaac.module("train", "--list_tasks", "--keyword", "cartpole-direct")
+    assert "Isaac-Cartpole-Direct-v0" in done.stdout.splitlines()
+    for wrong, says in (
+        ("env.decimatoin=4", "env.cfg.decimatoin: the task has no such setting; did you mean"),
+        ("env.robot_cfg.spawn.usd_path=/nowhere/a.usd", "/nowhere/a.usd"),
+    ):
+        done = isaac.train(*SMALL, wrong)
+        assert done.returncode != 0
+        assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize(

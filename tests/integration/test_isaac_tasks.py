@@ -3,6 +3,7 @@
 Run as a script, this file makes all checks in one process, as `test_isaac_contract.py` does.
 """
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from isaac_stage import physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig, load_config
 from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
-from isaac_hydra_ext.errors import ConfigError, EnvError
+from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
 
 pytestmark = pytest.mark.timeout(300)
 B = 3
@@ -278,6 +279,28 @@ def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
     replacement.reset(1)
     assert replacement.state_dict()["common_step_counter"] == PROGRESS_EVERY
     assert replacement._core.scene.terrain.terrain_levels.tolist() == [7, 2, 4]
+
+
+@check
+def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
+    config = env_config("Isaac-Cartpole-Direct-v0", launcher={"video": True, "video_length": 7})
+
+    def build(worker: int) -> IsaacLabVecEnv:
+        run_dir = Path("filmed").absolute()
+        (run_dir / "workers").mkdir(parents=True, exist_ok=True)
+        return IsaacLabVecEnv(config, B, "cpu", seed=1, worker=worker, run_dir=run_dir)
+
+    second = build(1)
+    assert second._core.render_mode is None
+    assert not getattr(second._core.cfg, "video_recorders", [])
+    if not hasattr(second._core.cfg, "video_recorders"):
+        if importlib.util.find_spec("moviepy") is None:
+            with pytest.raises(MissingDependencyError, match="^--video: MoviePy"):
+                build(0)
+        return
+    (recorder,) = build(0)._core.cfg.video_recorders
+    assert (recorder.video_length, recorder.video_interval) == (7, 0)
+    assert recorder.output_dir.endswith("filmed/videos")
 
 
 @check

@@ -49,7 +49,7 @@ def composed(run: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 def test_cfg_prints_the_composed_configuration(composed: dict[str, Any]) -> None:
     assert composed["env"]["id"] == "Pendulum-v1"
-    assert composed["ppo"]["update_epochs"] == 5
+    assert composed["ppo"]["update_epochs"] == 10  # as the task recommends
     assert "hydra" not in composed
 
 

@@ -20,6 +20,7 @@ from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import auto_workers
 from isaac_hydra_ext.envs.isaac_launch import end_process
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     has_knob,
@@ -180,8 +181,9 @@ def main() -> None:
     code = run_reporting_errors(parse)
     if code or not overrides:
         sys.exit(code)
-    sys.argv = [sys.argv[0], *overrides]
-    end_process(run_hydra_app(_task))
+    task = explain_task if asked_for(overrides) else _task
+    sys.argv = [sys.argv[0], *(strip_flags(overrides) if asked_for(overrides) else overrides)]
+    end_process(run_hydra_app(task))
 
 
 if __name__ == "__main__":

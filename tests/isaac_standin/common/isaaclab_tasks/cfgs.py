@@ -30,6 +30,7 @@ class CartpoleCfg(DirectRLEnvCfg):
         """As the real ones do."""
         if FINAL_OBS:
             self.compute_final_obs = False
+            self.video_recorders = []
         with_presets(self)
 
 

@@ -1,0 +1,108 @@
+"""`--cfg job --resolve`: the configuration a run would have, and where each value comes from.
+
+Runs in the learner's main thread; the task is described by a worker, as in a run. Nothing is built.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config_checks import is_typed, walk
+from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
+from isaac_hydra_ext.envs.vec_env import TaskDescription
+from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+from isaac_hydra_ext.stop_signals import StopSignals
+
+FLAGS = ("--cfg", "-c")
+
+
+def asked_for(arguments: Sequence[str]) -> bool:
+    """Return whether the command line asks for the resolved configuration."""
+    named = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in FLAGS]
+    return named == ["job"] and "--resolve" in arguments
+
+
+def strip_flags(arguments: Sequence[str]) -> list[str]:
+    """Remove what `asked_for` has seen: Hydra would answer it before there is a task."""
+    return [a for a in arguments if a not in (*FLAGS, "job", "--resolve")]
+
+
+def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, value: Any) -> str:
+    """Say which layer a value comes from, the highest that has it.
+
+    Args:
+        key: Of the knob, e.g. `ppo.lr`.
+        typed: The user's override tokens.
+        user: What Hydra composed, as plain data.
+        task: What the task recommends.
+        value: What the run would have.
+    """
+    section, _, name = key.partition(".")
+    composed = (user.get(section) or {}).get(name) if name else user.get(section)
+    default = getattr(getattr(RunConfig(), section), name) if name else getattr(RunConfig(), key)
+    if is_typed(key, typed):
+        return "typed"
+    if composed is not None and composed != default:
+        return "config file"
+    for layer, recommended in (
+        ("env.appo", (user.get("env") or {}).get("appo") or {}),
+        ("appo_cfg_entry_point", task.authors),
+        ("the task's rsl_rl cfg", task.settings),
+    ):
+        if name in (recommended.get(section) or {}):
+            return layer
+    return "default" if value == default else "completed"
+
+
+def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
+    """Return the whole configuration as YAML, each value with its origin.
+
+    Raises:
+        IsaacHydraExtError: As the run would.
+    """
+    config = load_config(cfg, typed)
+    with ExitStack() as stack:
+        if needs_simulator(config.env):
+            if config.num_workers:
+                config.rollout.num_workers = 1  # one is enough to ask
+            stop = stack.enter_context(StopSignals())
+            source = WorkerPool(config, stop) if config.num_workers else InProcessCollector(config)
+            stack.callback(source.close)
+            source.start()
+            task = source.describe()
+        else:
+            task = describe_task(config.env)
+    config = load_config(cfg, typed, task.settings)
+    complete(config, task.default_num_envs, typed)
+    user = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(user, Mapping)
+    lines, shown = [], ""
+    for key, value, _ in walk(config):
+        section, _, name = key.partition(".")
+        if name and section != shown:
+            lines.append(f"{section}:")
+            shown = section
+        text = OmegaConf.to_yaml({name or section: value}, sort_keys=False).rstrip("\n")
+        if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
+            text = f"{name or section}: {json.dumps(value)}"
+        indent = "  " if name else ""
+        lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def explain_task(cfg: DictConfig) -> None:
+    """Print the explanation of what Hydra composed."""
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    if code := run_reporting_errors(lambda: print(explain(cfg, typed), flush=True)):
+        sys.exit(code)
