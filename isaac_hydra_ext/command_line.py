@@ -23,6 +23,8 @@ COMMANDS = {
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
+    "plot": ("isaac_hydra_ext.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
+    "report": ("isaac_hydra_ext.report", "a run told in report.md: appo report RUN"),
     "list": ("isaac_hydra_ext.listing", "list envs, tasks or configs: appo list --keyword go1"),
     "new": (
         "isaac_hydra_ext.new_package",

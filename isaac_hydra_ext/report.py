@@ -1,0 +1,129 @@
+"""A run told to a reader: `report.md` beside `summary.json`, with the learning curve.
+
+    appo report RUN
+
+Runs in one process. Everything in it is read from the run's directory.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.curves import RETURN, combine, find_runs, read_run
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.plot import STEM, draw, place_of
+
+FILE = "report.md"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.md` and, where matplotlib is installed, `learning_curve.{png,svg}`.
+
+    Args:
+        run_dir: Of a run that has written its summary.
+
+    Raises:
+        ConfigError: The summary cannot be read, or the report not be written.
+    """
+    path = run_dir / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        text = _text(run_dir, summary, _curve(run_dir))
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{path}: cannot be read ({type(e).__name__}: {shown(e)})") from e
+    report = run_dir / FILE
+    temporary = report.with_name(f".{FILE}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(report)
+    except OSError as e:
+        raise ConfigError(f"{report}: cannot be written ({e})") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+    return report
+
+
+def _curve(run_dir: Path) -> str:
+    """Draw the curve; returns the line that shows it, or why there is none."""
+    try:
+        draw(combine([read_run(run_dir)]), "samples", RETURN, run_dir / STEM)
+    except (ConfigError, MissingDependencyError) as e:
+        return f"No curve: {e}."
+    return f"![{RETURN} over env steps]({STEM}.svg)"
+
+
+def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
+    wall_s = summary["wall_s"]
+    rows = {
+        "mean return (last 100 episodes)": _number(summary["mean_return"]),
+        "best mean return": _number(summary["best_return"]),
+        "mean episode length": f"{_number(summary['mean_episode_length'])} steps",
+        "speed": f"{summary['fps']:,.0f} env steps/s",
+        "learner waited": _share(summary["learner_idle_s"], wall_s),
+        "workers waited": _share(summary["workers_wait_s"], wall_s),
+        "mean policy lag": f"{summary['policy_lag_mean']:.2f} versions",
+        "samples learned from": f"{summary['samples_consumed']:,}",
+        "samples abandoned": f"{summary['samples_abandoned']:,}",
+        "workers replaced": f"{summary['worker_restarts']:,}",
+        "learner's device": summary["device"],
+    }
+    typed = OmegaConf.to_container(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
+    command = shlex.join(["appo", "train", *map(str, typed if isinstance(typed, list) else [])])
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    lines = [
+        f"# {run_dir.parent.name}, {run_dir.name}",
+        "",
+        f"{summary['status'].capitalize()} after {summary['iterations']:,} iterations: "
+        f"{summary['env_steps']:,} env steps in {timedelta(seconds=round(wall_s))}.",
+        "",
+        curve,
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()),
+        "",
+        "```bash",
+        command,
+        "```",
+        "",
+        f"Its whole configuration is `params/agent.yaml`. {versions}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}"
+
+
+def _share(part_s: float, whole_s: float) -> str:
+    return f"{part_s / whole_s:.0%} of the time" if whole_s else "-"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="appo report",
+        description="Write report.md into a run's directory: what came out, the learning curve, "
+        "and the command.",
+    )
+    parser.add_argument("run", help="a run directory, a directory of them (each), or latest")
+    arguments = parser.parse_args()
+
+    def task() -> None:
+        for run_dir in find_runs([place_of(arguments.run)]):
+            print(f"wrote {write_report(run_dir)}")
+
+    sys.exit(run_reporting_errors(task))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Learning curves: exact numbers, runs joined by their configuration, pictures and reports."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from isaac_hydra_ext import plot, report
+from isaac_hydra_ext.curves import RETURN, SAMPLES, Curve, combine, find_runs, read_run
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.plot import draw, read_runs
+from isaac_hydra_ext.report import write_report
+
+from .builders import run_config
+
+BEGIN = 1_000_000.0
+SUMMARY = {
+    "status": "completed", "iterations": 3, "env_steps": 3000, "wall_s": 75.0, "fps": 40.0,
+    "mean_return": -1.5, "best_return": None, "mean_episode_length": 200.0,
+    "policy_lag_mean": 0.5, "worker_restarts": 0, "samples_produced": 3000,
+    "samples_consumed": 3000, "samples_abandoned": 0, "learner_idle_s": 15.0,
+    "workers_wait_s": 30.0, "device": "cpu", "versions": {"torch": "2.13"},
+}  # fmt: skip
+
+
+def made(
+    where: Path, returns: list[float | None], seed: int = 1, samples: int = 1000, **sections: Any
+) -> Path:
+    """A run of one iteration every 10 s, each of `samples` env steps."""
+    experiment = {"seed": seed, "name": "toy", **sections.pop("experiment", {})}
+    config = run_config(experiment=experiment, **sections)
+    for name in ("params", "checkpoints", ".hydra"):
+        (where / name).mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(config.to_dict()), where / "params" / "agent.yaml")
+    typed = ["ppo.lr=1e-3", "policy.hidden_dims=[8, 8]"]
+    OmegaConf.save(OmegaConf.create(typed), where / ".hydra" / "overrides.yaml")
+    (where / "summary.json").write_text(json.dumps(SUMMARY))
+    writer = SummaryWriter(str(where))
+    for step, value in enumerate(returns, 1):
+        time = BEGIN + 10 * step
+        writer.add_scalar(SAMPLES, samples * step, step, walltime=time)
+        if value is not None:
+            writer.add_scalar(RETURN, value, step, walltime=time)
+    writer.close()
+    return where
+
+
+def test_the_axes(tmp_path: Path) -> None:
+    run = made(tmp_path / "a", [None, 1.0, 2.0, float("nan"), 4.0])
+    for axis, wanted in {
+        "iterations": [2, 3, 5], "samples": [2000, 3000, 5000], "seconds": [10, 20, 40]
+    }.items():  # fmt: skip
+        curve = read_run(run, axis=axis)
+        assert curve.x.tolist() == wanted, axis
+        assert curve.y.tolist() == [1.0, 2.0, 4.0]
+    assert read_run(run, SAMPLES, "iterations").y.tolist() == [1000, 2000, 3000, 4000, 5000]
+
+
+def test_more_points_than_tensorboard_shows_are_all_read(tmp_path: Path) -> None:
+    run = made(tmp_path / "a", [float(i) for i in range(12_000)])
+    assert read_run(run).y.tolist() == list(range(12_000))
+
+
+def test_seeds_are_one_curve_with_a_spread(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path / "a", [0.0, 2.0, 4.0, 6.0], seed=1),
+        made(tmp_path / "b", [None, 6.0, 6.0], seed=2, experiment={"run_name": "second"}),
+        made(tmp_path / "c", [1.0, 4.0, 5.0], seed=3, logging={"every": 1, "console": "quiet"}),
+    ]
+    (curve,) = combine([read_run(run) for run in runs])
+    assert (curve.label, curve.runs) == ("toy", 3)
+    assert curve.x.tolist() == [2000, 3000], "where all have points"
+    assert curve.mean.tolist() == [4.0, 5.0]
+    assert curve.low.tolist() == [2.0, 4.0]
+    assert curve.high.tolist() == [6.0, 6.0]
+
+
+def test_points_in_between_are_on_straight_lines(tmp_path: Path) -> None:
+    first = made(tmp_path / "a", [0.0, 2.0, 4.0], samples=1000)
+    second = made(tmp_path / "b", [10.0, 20.0], samples=1500)
+    (curve,) = combine([read_run(first), read_run(second)])
+    assert curve.x.tolist() == [1500, 2000, 3000]
+    assert curve.mean == pytest.approx(np.array([(1 + 10) / 2, (2 + 40 / 3) / 2, (4 + 20) / 2]))
+
+
+def test_what_sets_curves_apart_is_their_label(tmp_path: Path) -> None:
+    runs = [
+        made(tmp_path / "a", [1.0], seed=1),
+        made(tmp_path / "b", [1.0], seed=2, ppo={"lr": 0.5}),
+        made(tmp_path / "c", [1.0], seed=1, ppo={"lr": 0.5}),
+    ]
+    labels = [(c.label, c.runs) for c in combine([read_run(r) for r in runs])]
+    assert labels == [("ppo.lr=0.001", 1), ("ppo.lr=0.5", 2)]
+    runs.append(made(tmp_path / "d", [1.0], experiment={"name": "other"}))
+    labels = [c.label for c in combine([read_run(runs[0]), read_run(runs[3])])]
+    assert labels == ["toy", "other"]
+
+
+def test_a_knob_that_is_newer_than_a_run_had_its_default(tmp_path: Path) -> None:
+    runs = [made(tmp_path / "a", [1.0]), made(tmp_path / "b", [1.0], seed=2)]
+    path = runs[0] / "params" / "agent.yaml"
+    saved = OmegaConf.load(path)
+    del saved.policy.network
+    OmegaConf.save(saved, path)
+    assert [c.runs for c in combine([read_run(r) for r in runs])] == [2]
+
+
+def test_runs_are_found_in_a_directory_of_them(tmp_path: Path) -> None:
+    runs = [made(tmp_path / "all" / name, [1.0]) for name in ("a", "b")]
+    (tmp_path / "all" / "notes").mkdir()
+    assert find_runs([tmp_path / "all", runs[1]]) == runs
+
+
+def refusal(act: Any, kind: type[Exception] = ConfigError) -> str:
+    with pytest.raises(kind) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_bad_runs_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no such directory" in refusal(lambda: find_runs([tmp_path / "nowhere"]))
+    assert "empty: no run" in refusal(lambda: find_runs([tmp_path / "empty"]))
+    run = made(tmp_path / "a", [None, None])
+    assert "no episode has ended" in refusal(lambda: read_run(run))
+    assert f"did you mean {SAMPLES!r}?" in refusal(lambda: read_run(run, SAMPLES + "x"))
+    good = made(tmp_path / "b", [1.0])
+    curves, notes = read_runs([run, good], RETURN, "samples")
+    assert ([c.run_dir for c in curves], len(notes)) == ([good], 1)
+    assert "(nor in 1 others)" in refusal(lambda: read_runs([run, run], RETURN, "samples"))
+    (good / "params" / "agent.yaml").write_text("a: [")
+    assert "cannot be read" in refusal(lambda: read_run(good))
+    for events in good.glob("events*"):
+        events.unlink()
+    assert "has no TensorBoard events" in refusal(lambda: read_run(good))
+
+
+def some_curves() -> list[Curve]:
+    x = np.arange(5.0)
+    return [
+        Curve("ppo.lr=0.1", 3, x, x, x - 1, x + 1),
+        Curve("ppo.lr=<0.2>", 1, x, 2 * x, 2 * x, 2 * x),
+    ]
+
+
+def test_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    png, svg = draw(some_curves(), "seconds", RETURN, tmp_path / "new" / "v1.5")
+    assert (png.name, svg.name) == ("v1.5.png", "v1.5.svg")
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    text = svg.read_text()
+    for word in ("ppo.lr=0.1 (3 runs)", "ppo.lr=&lt;0.2&gt;", "seconds", "mean return"):
+        assert word in text, word
+    assert "PolyCollection" in text, "the band"
+    before = svg.read_bytes()
+    draw(some_curves(), "seconds", RETURN, tmp_path / "new" / "v1.5")
+    assert svg.read_bytes() == before, "the same curves give the same file"
+    (tmp_path / "file").touch()
+    said = refusal(lambda: draw(some_curves(), "seconds", RETURN, tmp_path / "file" / "x"))
+    assert "cannot be written" in said
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = refusal(
+        lambda: draw(some_curves(), "seconds", RETURN, tmp_path / "x"), MissingDependencyError
+    )
+    assert "pip install 'isaac-hydra-ext[plot]'" in said
+    text = write_report(made(tmp_path / "run", [1.0])).read_text()
+    assert "No curve: " in text
+    assert "isaac-hydra-ext[plot]" in text
+
+
+def test_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run = made(tmp_path / "toy" / "2026-11-21_10-00-00", [1.0, 2.0, 3.0])
+    text = write_report(run).read_text()
+    assert text.startswith("# toy, 2026-11-21_10-00-00\n")
+    assert "Completed after 3 iterations: 3,000 env steps in 0:01:15." in text
+    assert "![Train/mean_reward over env steps](learning_curve.svg)" in text
+    assert (run / "learning_curve.svg").is_file()
+    rows = (
+        "| mean return (last 100 episodes) | -1.50 |",
+        "| best mean return | - |",
+        "| learner waited | 20% of the time |",
+        "| workers waited | 40% of the time |",
+    )
+    for row in rows:
+        assert row in text.splitlines()
+    assert "appo train ppo.lr=1e-3 'policy.hidden_dims=[8, 8]'" in text
+    assert not list(run.glob(".*.tmp"))
+
+
+def test_a_run_without_a_summary_has_no_report(tmp_path: Path) -> None:
+    run = made(tmp_path / "a", [1.0])
+    (run / "summary.json").write_text("{")
+    assert "summary.json: cannot be read" in refusal(lambda: write_report(run))
+    (run / "summary.json").unlink()
+    assert "summary.json: cannot be read" in refusal(lambda: write_report(run))
+    assert not (run / "report.md").exists()
+
+
+def test_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+
+    def call(module: Any, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["appo", *words])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return (code, *capsys.readouterr())
+
+    assert call(plot, "latest") == (2, "", "error: latest: there is no run below logs/appo\n")
+    run = made(tmp_path / "logs" / "appo" / "toy" / "2026-11-21_10-00-00", [1.0, 2.0])
+    made(run.with_name("2026-11-21_09-00-00"), [None])
+    code, out, _ = call(plot, "latest", "--x", "iterations")
+    assert (code, out.splitlines()[0]) == (0, f"wrote {run}/learning_curve.png")
+    code, out, err = call(plot, "logs/appo/toy", "--output", "pictures/both")
+    assert (code, out.splitlines()) == (0, ["wrote pictures/both.png", "wrote pictures/both.svg"])
+    assert err.startswith("passed over: ")
+    assert "no episode has ended" in err
+    code, _, err = call(plot, "nowhere")
+    assert (code, err) == (2, "error: nowhere: no such directory\n")
+    code, out, _ = call(report, "latest")
+    assert (code, out) == (0, f"wrote {run}/report.md\n")
