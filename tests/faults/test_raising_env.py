@@ -80,7 +80,8 @@ def test_an_env_that_raises_in_step_is_named_when_failure_means_stop(
 def test_an_env_that_cannot_be_reset_between_two_episodes_is_named(
     live: Live, fragile: list[str]
 ) -> None:
-    run = live(*fragile, "+env.kwargs.phase='second reset'", "rollout.on_worker_failure=stop")
+    fragile += ["+env.kwargs.phase='second reset'", "rollout.init_at_random_ep_len=false"]
+    run = live(*fragile, "rollout.on_worker_failure=stop")
     assert run.finish(timeout=30) == 1
     assert "step, env Fragile-v0: RuntimeError: cannot stand up" in run.text()[1]
     assert run.checkpoints()
