@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -310,7 +311,9 @@ def test_an_env_that_is_another_is_one_line(tmp_path: Path) -> None:
 def test_the_commands_export_and_play_without_torch(tmp_path: Path) -> None:
     checkpoint = pendulum(tmp_path)
     checkpoint.path.parent.mkdir(parents=True)
-    save_checkpoint(checkpoint.path.parent, 9, checkpoint.tensors, meta(9) | checkpoint.meta)
+    save_checkpoint(
+        checkpoint.path.parent, 9, checkpoint.tensors, meta(9, (1.0,)) | checkpoint.meta
+    )
     program = """
 import sys
 from isaac_hydra_ext.command_line import main
@@ -334,6 +337,13 @@ finally:
     *_, line, imported = appo("run-onnx", "run/exported", "--episodes", "2", "--json").splitlines()
     assert json.loads(line)["mean_length"] == 200.0
     assert imported == "none", "appo run-onnx imports torch"
+    run = tmp_path / "elsewhere" / "toy" / "2026-01-01_00-00-00"
+    shutil.copytree(tmp_path / "run" / "checkpoints", run / "checkpoints")
+    for word, *settings in (("latest",), ("best", "experiment.name=toy")):
+        said = appo("export", word, "experiment.output_dir=elsewhere", *settings)
+        assert f"wrote {run}/exported/policy.json" in said
+    said = appo("export", "best", "experiment.nam=toy", code=2)
+    assert "not a setting of appo export; did you mean 'experiment.name' or" in said
     said = appo("export", "nowhere", code=1)
     assert "nowhere: no such file or directory" in said
     assert len(said.splitlines()) == 1
