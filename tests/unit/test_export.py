@@ -27,7 +27,7 @@ from isaac_hydra_ext.errors import (
 )
 from isaac_hydra_ext.evaluate import evaluate
 from isaac_hydra_ext.export import FILES, export
-from isaac_hydra_ext.export_formats import DeployedPolicy, compare
+from isaac_hydra_ext.export_formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.run_onnx import OnnxPolicy, run_onnx
 
@@ -196,11 +196,28 @@ def test_a_file_that_differs_is_not_written(
 def test_choices_must_be_those_of_the_best_logits() -> None:
     logits = np.array([[0.0, 1.0, 5.0, 4.0]], np.float32)
     right, wrong = np.array([[1, 0]]), np.array([[0, 0]])
-    assert compare("x", [right, logits], [right, logits], (2, 2)) == 0.0
+    expected = Reference([right, logits], (2, 2), 1e-5)
+    assert compare("x", [right, logits], expected) == 0.0
     with pytest.raises(ExportError, match="x: its actions are not its best logits"):
-        compare("x", [wrong, logits], [right, logits], (2, 2))
+        compare("x", [wrong, logits], expected)
     with pytest.raises(ExportError, match=r"x: gives \(1, 2\)"):
-        compare("x", [right, logits[:, :2]], [right, logits], (2, 2))
+        compare("x", [right, logits[:, :2]], expected)
+    with pytest.raises(ExportError, match="x: differs from the policy by nan"):
+        compare("x", [right, logits * np.float32("nan")], expected)
+
+
+def test_what_is_allowed_grows_with_what_is_added_up(tmp_path: Path) -> None:
+    """Large weights round by more than 1e-5, in outputs that are clipped to 1 as well."""
+    spec = env_spec(obs={"policy": ((235,), "float32")}, action=continuous(*[(-1.0, 1.0)] * 12))
+    checkpoint = trained(tmp_path, spec, policy={"hidden_dims": [512, 512, 256]})
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("policy.actor."):
+            tensor.mul_(4.0)
+    directory = export(checkpoint).directory
+    checked = json.loads((directory / "policy.json").read_text())["checked"]
+    assert 1e-5 < checked["max_difference"] <= checked["allowed"]
+    small = export(trained(tmp_path / "small")).directory
+    assert json.loads((small / "policy.json").read_text())["checked"]["allowed"] < 3e-5
 
 
 def test_what_cannot_be_exported_is_one_line(
