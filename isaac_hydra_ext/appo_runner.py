@@ -9,13 +9,15 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import torch
@@ -31,11 +33,11 @@ from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
     CheckpointError,
-    EnvError,
+    ConfigError,
     IsaacHydraExtError,
+    LearnerError,
     NonFiniteError,
     RunInterrupted,
-    WorkerError,
 )
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.learner import Learner
@@ -48,6 +50,7 @@ from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
+T = TypeVar("T")
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
@@ -93,7 +96,10 @@ def train(
             task = describe_task(config.env)
         config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = make_run_dir(config)
-        write_inputs(run_dir, cfg, typed, config, task.env_config)
+        try:
+            write_inputs(run_dir, cfg, typed, config, task.env_config)
+        except OSError as e:
+            raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
         if announce is not None:
             announce(run_dir)
         console.say(f"run directory: {run_dir}")
@@ -138,6 +144,20 @@ def set_learner_threads(config: RunConfig) -> None:
     torch.set_num_threads(1 if one else max(1, free))
 
 
+def start_in_background(task: Callable[[], T]) -> "Future[T]":
+    """Run `task` in a thread that nobody waits for, if it hangs, when the program ends."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(task())
+        except BaseException as e:
+            future.set_exception(e)
+
+    threading.Thread(target=run, name="update", daemon=True).start()
+    return future
+
+
 class Run:
     """One training run: its parts, and the loop over them. Leaving it closes them."""
 
@@ -179,13 +199,14 @@ class Run:
         self.stop.closing = True
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
-        failures = self.source.close()
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
-        self.record.close(
-            "completed" if kind is None else "interrupted" if interrupted else "failed"
-        )
-        for failure in failures:
-            self.console.warn(failure)
+        status = "completed" if kind is None else "interrupted" if interrupted else "failed"
+        self.record.summarize(status)  # with W = 0 a simulation may end the process as it closes
+        try:
+            for failure in self.source.close():
+                self.console.warn(failure)
+        finally:
+            self.record.close(status)
 
     def build(self, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
@@ -243,32 +264,37 @@ class Run:
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.last)
-        background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-        with ThreadPoolExecutor(1) if background else nullcontext() as updater:
-            for k in range(self.first, self.last):
-                try:
-                    metrics, env_states = self._iteration(k, updater)
-                except (WorkerError, EnvError, NonFiniteError):
+        for k in range(self.first, self.last):
+            try:
+                metrics, env_states = self._iteration(k)
+            except IsaacHydraExtError as e:
+                # A half-done update is nothing to save, and a second signal means now.
+                if not isinstance(e, LearnerError) and not self.stop.at_once:
                     self._save_before(k)
-                    raise
-                self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
-                if self._is_checkpoint(k + 1) or self.stop.requested:
-                    self._save(env_states)
-                if self.stop.requested:
-                    raise RunInterrupted(self.stop.signum, self._farewell())
+                if isinstance(e, RunInterrupted) and not self.stop.at_once:
+                    raise RunInterrupted(self.stop.signum, self._farewell()) from e
+                raise
+            self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
+            if self._is_checkpoint(k + 1) or self.stop.requested:
+                self._save(env_states)
+            if self.stop.requested:
+                raise RunInterrupted(self.stop.signum, self._farewell())
 
-    def _iteration(
-        self, k: int, updater: ThreadPoolExecutor | None
-    ) -> tuple[dict[str, float], list[Any]]:
+    def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
         source, started = self.source, time.monotonic()
+        consumed = source.counts.consumed
         slots = source.gather(k)
         metrics, env_states = self.record.read(k, slots, time.monotonic() - started)
         self.learner.load(slots)
         source.release(k)
 
         learn_started = time.monotonic()
-        metrics |= self._update(k, updater)
+        try:
+            metrics |= self._update(k)
+        except NonFiniteError:
+            source.counts.take_back(source.counts.consumed - consumed)
+            raise
         metrics["Perf/learning_time"] = time.monotonic() - learn_started
         if metrics["Loss/undone"]:
             self.console.warn(
@@ -288,19 +314,19 @@ class Run:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
-    def _update(self, iteration: int, updater: ThreadPoolExecutor | None) -> dict[str, float]:
+    def _update(self, iteration: int) -> dict[str, float]:
         """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
-        if updater is None:
+        lag = self.config.rollout.max_policy_lag
+        if isinstance(self.source, WorkerPool) or lag == 0:
             return self.learner.update(iteration)
-        assert isinstance(self.source, InProcessCollector)
-        update: Future[dict[str, float]] = updater.submit(self.learner.update, iteration)
+        update = start_in_background(lambda: self.learner.update(iteration))
         self.source.collect_ahead(iteration + 1)
-        wait([update], timeout=UPDATE_TIMEOUT_S)
-        if not update.done():
-            raise IsaacHydraExtError(
+        try:
+            return update.result(timeout=UPDATE_TIMEOUT_S)
+        except FutureTimeoutError as e:
+            raise LearnerError(
                 f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s"
-            )
-        return update.result(timeout=0)
+            ) from e
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
         totals, done = self.record.totals, self.record.totals.iterations

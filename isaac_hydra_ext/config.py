@@ -286,7 +286,8 @@ def load_config(
     recommended = (user.get("env") or {}).get("appo") or {}
     refuse_unknown(recommended, RunConfig, "env.appo.")
 
-    layers = [task_settings or {}, recommended, _keep_set_by_user(user, typed)]
+    set_by_user = _with_one_of_two_sizes(_keep_set_by_user(user, typed), typed)
+    layers = [task_settings or {}, recommended, set_by_user]
     config = _merge_typed([_with_one_minibatch_knob(layer) for layer in layers])
     check_names(config)
     check_bounds(config)
@@ -385,6 +386,22 @@ def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, A
             if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
         }
     return kept
+
+
+def _with_one_of_two_sizes(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Have what was typed overrule a file's other way to say the minibatch's size.
+
+    Raises:
+        ConfigError: Both were typed, or both stand in files.
+    """
+    sizes = ("batch_size", "num_mini_batches")
+    ppo = user.get("ppo") or {}
+    if any(ppo.get(name) is None for name in sizes):
+        return user
+    kept = [name for name in sizes if is_typed(f"ppo.{name}", typed)]
+    if len(kept) != 1:
+        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
+    return {**user, "ppo": {k: v for k, v in ppo.items() if k not in sizes or k in kept}}
 
 
 def _with_one_minibatch_knob(layer: Mapping[str, Any]) -> dict[str, Any]:

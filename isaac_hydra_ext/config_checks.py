@@ -6,6 +6,7 @@ line: the key, what is wrong, what would be right.
 
 import math
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,12 @@ def typed_paths(typed: Sequence[str]) -> list[str]:
 
 
 def is_typed(key: str, typed: Sequence[str]) -> bool:
-    """Return whether the user typed this very key."""
-    return key in typed_paths(typed)
+    """Return whether the user typed this very key, alone or in a mapping (`ppo={lr:1e-4}`)."""
+    if key in typed_paths(typed):
+        return True
+    section, _, name = key.rpartition(".")
+    mappings = [t.split("=", 1)[1] for t in typed if typed_paths([t]) == [section] and "=" in t]
+    return any(re.search(rf"^\{{(.*,)?\s*{name}\s*:", mapping) for mapping in mappings)
 
 
 def shown(value: Any, limit: int = MAX_SHOWN) -> str:
@@ -181,8 +186,6 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     workers = config.rollout.num_workers
     if isinstance(workers, str) and workers != "auto":
         raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
-    if is_typed("ppo.batch_size", typed) and is_typed("ppo.num_mini_batches", typed):
-        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
     rollout = config.rollout
     if rollout.on_invalid == "restart_worker" and (
         workers == 0 or rollout.deterministic or rollout.on_worker_failure != "restart"

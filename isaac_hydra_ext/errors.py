@@ -57,6 +57,10 @@ class ExportError(IsaacHydraExtError):
     """A policy cannot be exported faithfully, or an exported one is not whole."""
 
 
+class LearnerError(IsaacHydraExtError):
+    """An update did not come to its end."""
+
+
 class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
 

@@ -26,10 +26,11 @@ from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
 from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import VecEnv
-from isaac_hydra_ext.errors import CheckpointError, ConfigError, did_you_mean
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, did_you_mean
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_ENVS = 32
+MAX_STEPS = 100_000  # of one episode
 
 
 def evaluate(
@@ -59,6 +60,7 @@ def evaluate(
 
     Raises:
         ConfigError: `episodes` is not positive.
+        EnvError: An episode does not end.
         CheckpointError: The weights do not fit the networks of their own configuration.
     """
     if episodes < 1:
@@ -96,7 +98,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
         saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
         if not torch.cuda.is_available():
             saved["rollout"]["device"] = "cpu"
-        saved["ppo"]["precision"] = "fp32"
+        saved["ppo"].update(precision="fp32", num_mini_batches=None)  # batch_size follows from it
         saved["resume"] = None
         return load_config(saved)
     except (ConfigError, KeyError) as e:
@@ -142,6 +144,11 @@ def _play(
         returns += return_B[counted_B].tolist()
         lengths += length_B[counted_B].tolist()
         quota_B[counted_B] -= 1
+        if length_B[quota_B > 0].max(initial=0) >= MAX_STEPS:
+            raise EnvError(
+                f"an episode has not ended after {MAX_STEPS:,} steps; give the env a time limit "
+                "(Gymnasium: max_episode_steps when it is registered)"
+            )
         return_B[done_B], length_B[done_B] = 0.0, 0
         if real_time:
             time.sleep(max(0.0, env.spec.step_dt - (time.monotonic() - started)))

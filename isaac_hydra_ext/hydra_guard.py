@@ -10,6 +10,7 @@ whatever names code must be the same in both.
 import inspect
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from isaac_hydra_ext.errors import ConfigError
 CONFIG_PATH, CONFIG_NAME = "pkg://isaac_hydra_ext.conf", "train_appo"
 # Hydra, logging.config and os.environ make objects or variables of everything below these.
 GUARDED = ("hydra.callbacks.", "hydra.job_logging.", "hydra.hydra_logging.", "hydra.job.env_")
+READS_VARIABLE = re.compile(r"\$\{\s*(oc\.)?env\s*:|\$\{[^}:]*\$\{")
 # What was typed, as text. What it sets is looked at where it sets it.
 NOT_READ = ("hydra.overrides.", "hydra.job.override_dirname")
 
@@ -138,5 +140,6 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _is_guarded(key: str, value: Any) -> bool:
     if key.startswith(NOT_READ):
         return False
-    names_variable = isinstance(value, str) and "${" in value and "env" in value
+    # `${oc.env:HOME}`, `${env:HOME}`, and a resolver whose name is itself put together.
+    names_variable = isinstance(value, str) and READS_VARIABLE.search(value) is not None
     return names_variable or key.startswith(GUARDED) or key.endswith("._target_")

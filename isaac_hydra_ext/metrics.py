@@ -299,7 +299,11 @@ class TensorBoardLogger:
             warn: Told when no more points can be written.
         """
         self._warn = warn
-        self._writer: SummaryWriter | None = SummaryWriter(str(run_dir), flush_secs=10)
+        self._writer: SummaryWriter | None = None
+        try:
+            self._writer = SummaryWriter(str(run_dir), flush_secs=10)
+        except OSError as e:
+            self._give_up(e)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         """Write one point for each metric."""
@@ -320,5 +324,8 @@ class TensorBoardLogger:
         try:
             write(self._writer)
         except OSError as e:
-            self._writer = None
-            self._warn(f"TensorBoard: {e}; the run goes on without it")
+            self._give_up(e)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        self._warn(f"TensorBoard: {error}; the run goes on without it")

@@ -5,8 +5,10 @@ from typing import Any
 from isaac_hydra_ext.checkpoint import Checkpoint, changed_knobs, find_checkpoint
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.console import RunConsole
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.run_dir import runs_root
+
+SAME_POLICY = ("std_type", "squash", "activation", "obs_groups")
 
 
 def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
@@ -31,6 +33,7 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
             f"resume={config.resume}: {done} of {total} iterations are done; raise "
             "experiment.max_iterations (the total) or experiment.max_env_steps to go on"
         )
+    _refuse_another_policy(config, checkpoint)
     console.say(f"resuming {checkpoint.path} at iteration {done}")
     for change in changed_knobs(checkpoint.meta["config"], config):
         console.say(f"other than in that run: {change}")
@@ -39,6 +42,18 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
     elif not checkpoint.meta["spec"].get("whole_state", True):
         console.say("the envs' curriculum goes on; all episodes start anew")
     return checkpoint
+
+
+def _refuse_another_policy(config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Refuse knobs under which the same weights are another policy (`partial` says: so be it)."""
+    saved, policy = checkpoint.meta["config"]["policy"], config.to_dict()["policy"]
+    for name in SAME_POLICY:
+        if saved.get(name, policy[name]) != policy[name] and not config.checkpoint.partial:
+            raise CheckpointError(
+                f"{checkpoint.path}: was trained with policy.{name}={saved[name]}, here it is "
+                f"{policy[name]}: the same weights would act differently; set it as it was, or say "
+                "checkpoint.partial=true"
+            )
 
 
 def last_iteration(config: RunConfig, resumed: Checkpoint | None) -> int:

@@ -46,9 +46,14 @@ class StopSignals:
             raise RunInterrupted(self.signum, f"stopped by signal {self.signum} before training")
 
     def __enter__(self) -> "StopSignals":
-        """Install the handlers (only a main thread can)."""
+        """Install the handlers (only a main thread can).
+
+        A signal that is ignored stays so: that is how `nohup` and a shell's `&` mean it.
+        """
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

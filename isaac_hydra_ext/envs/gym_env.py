@@ -4,7 +4,6 @@ Gymnasium names the last observation of an ended episode `final_observation` (0.
 (>= 1.1); both are read. Gymnasium 1.0 has no same-step autoreset and is refused.
 """
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -18,6 +17,7 @@ from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 from gymnasium.vector import SyncVectorEnv
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.envs.vec_env import (
     ActionSpec,
     EnvSpec,
@@ -37,11 +37,7 @@ def check_registered(env_config: EnvConfig) -> None:
     Raises:
         EnvNotFoundError: Names near ids.
     """
-    for module in env_config.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as e:
-            raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+    import_packages(env_config.imports)
     env_id = str(env_config.id)
     try:
         gym.spec(env_id)

@@ -22,10 +22,10 @@ from typing import Any, NoReturn
 import torch
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
-    EnvNotFoundError,
     MissingDependencyError,
 )
 
@@ -131,14 +131,7 @@ class Runtime:
             importlib.import_module("isaaclab_tasks")
         with contextlib.suppress(ImportError):
             importlib.import_module("isaaclab_tasks_experimental")
-        for name in imports:
-            module, _, function = name.partition(":")
-            try:
-                found = importlib.import_module(module)
-                if function:
-                    getattr(found, function)()
-            except (ImportError, AttributeError) as e:
-                raise EnvNotFoundError(f"env.imports: cannot import {name!r} ({e})") from e
+        import_packages(imports)
 
     def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:
         """Start what a resolved task needs, once a process (3.0; in 2.x Kit runs already).

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.envs.vec_env import (
     ActionSpec,
@@ -40,11 +41,7 @@ def _import_task(env_config: EnvConfig) -> Any:
         raise MissingDependencyError(
             f"env.kind=mjlab: {e}; install it with: pip install 'isaac-hydra-ext[mjlab]'"
         ) from e
-    for module in env_config.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as e:
-            raise EnvNotFoundError(f"env.imports: cannot import {module!r} ({e})") from e
+    import_packages(env_config.imports)
     tasks = registry.list_tasks()
     if env_config.task not in tasks:
         hint = did_you_mean(str(env_config.task), tasks) or f"; there are {', '.join(tasks)}"

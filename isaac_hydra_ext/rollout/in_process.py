@@ -6,6 +6,7 @@ somebody asks for it (`gather`) or while the update runs in its background threa
 """
 
 import contextlib
+import faulthandler
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
+
+CLOSE_LIMIT_S = 30.0
 
 
 class InProcessCollector:
@@ -116,12 +119,21 @@ class InProcessCollector:
         slot = self._slots[iteration % len(self._slots)]
         self.counts.release(slot.reward_TB.numel(), slot.dropped_samples)
 
-    def close(self, grace_s: float = 0.0) -> list[str]:
-        """See `WorkerPool.close`; an env that fails to close raises here."""
-        if self._collector is not None:
-            self.counts.abandoned = self.counts.produced - self.counts.consumed
-            self._collector.env.close()
-            self._collector = None
+    def close(self) -> list[str]:
+        """See `WorkerPool.close`; an env that hangs ends the process, with its stack on stderr."""
+        collector, self._collector = self._collector, None
+        if collector is None:
+            return []
+        self.counts.abandoned = self.counts.produced - self.counts.consumed
+        # Nothing gentler is possible: native code may hold the interpreter.
+        faulthandler.dump_traceback_later(CLOSE_LIMIT_S, exit=True, file=2)
+        try:
+            with self._telling("close"):
+                collector.env.close()
+        except EnvError as e:
+            return [str(e)]
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         return []
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Whether a run's rollouts fit into this machine. Runs in the learner, before it allocates."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -39,6 +40,15 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
     dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
     slots = config.num_collectors * (rollout.max_policy_lag + 1)
     needed = (slots + (config.num_collectors if learner_on_cpu else 0)) * dense
+    networks = network_bytes(config, spec)
+    # Each collector's copy, L + 1 versions, and the learner's with its gradient and two moments.
+    copies = config.num_collectors + rollout.max_policy_lag + 1 + (4 if learner_on_cpu else 0)
+    if available is not None and networks * copies > available:
+        raise SharedMemoryError(
+            f"{copies} copies of the networks need {networks * copies / 2**30:,.1f} GiB, available "
+            f"are {available / 2**30:,.1f} GiB; lower policy.hidden_dims or "
+            "policy.critic_hidden_dims"
+        )
     if available is None or needed <= available:
         return
     raise SharedMemoryError(
@@ -47,6 +57,16 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
         f"B = {spec.num_envs}, T = {rollout.steps_per_env}, L = {rollout.max_policy_lag}); lower "
         "rollout.envs_per_worker, rollout.steps_per_env or rollout.num_workers"
     )
+
+
+def network_bytes(config: RunConfig, spec: EnvSpec) -> int:
+    """Return the size of actor and critic, with every obs group as input of both."""
+    policy, inputs = config.policy, sum(math.prod(group.shape) for group in spec.obs.values())
+    critic = policy.critic_hidden_dims or policy.hidden_dims
+    weights = 0
+    for dims in ([inputs, *policy.hidden_dims, spec.action.dim], [inputs, *critic, 1]):
+        weights += sum(a * b for a, b in zip(dims, dims[1:], strict=False))
+    return 4 * weights
 
 
 def available_bytes() -> int | None:

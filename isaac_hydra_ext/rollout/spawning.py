@@ -84,5 +84,6 @@ def describe_exit(process: SpawnProcess) -> str:
     process.join(JOIN_S)
     code = process.exitcode
     if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {names.get(-code, f'signal {-code}')}"
     return f"exited with code {code}"

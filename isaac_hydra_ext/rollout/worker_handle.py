@@ -48,6 +48,11 @@ class RolloutCounts:
         self.abandoned += dropped
         self.dropped += dropped
 
+    def take_back(self, samples: int) -> None:
+        """Count samples as abandoned after all: what was learned from them is not kept."""
+        self.consumed -= samples
+        self.abandoned += samples
+
 
 @dataclass
 class WorkerHandle:

@@ -18,7 +18,7 @@ import torch
 from isaac_hydra_ext import errors
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import HandshakeTimeoutError, WorkerError
+from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes, not_closed
@@ -263,7 +263,9 @@ class WorkerPool:
             return
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
         if issubclass(cls, errors.ConfigError | errors.MissingDependencyError):
-            raise cls(body["message"])  # the user's input, not the worker, is at fault
+            if self._memory is None:
+                raise cls(body["message"])  # the user's input, not the worker, is at fault
+            cls = WorkerError  # a replacement: what was right when the run began is not any more
         # Our own errors say what to do; anything else is told whole.
         detail = "" if body["class"] else f"\n{body['traceback']}"
         where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
@@ -272,8 +274,11 @@ class WorkerPool:
     def _on_failure(self, worker: WorkerHandle, how: str) -> None:
         """Replace a worker, or stop the run if that is not wanted, or not any more."""
         failure = f"{worker} {how}"
+        if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
+            raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
         if self._memory is None or not self._budget.allowed:
-            raise WorkerError(f"{failure}; see its log in the run directory")
+            where = "; see its log in the run directory" if self._build_body else ""
+            raise WorkerError(failure + where)
         self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
         self._replace(worker)
 

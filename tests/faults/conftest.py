@@ -10,14 +10,14 @@ from live_run import LiveRun
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
-    """Start runs; afterwards none of them is alive and /dev/shm is as before."""
-    shm = set(os.listdir("/dev/shm"))
+    """Start runs; afterwards none is alive, and /dev/shm and our descriptors are as before."""
+    shm, descriptors = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
     runs: list[LiveRun] = []
 
-    def start(*overrides: str) -> LiveRun:
+    def start(*overrides: str, program: str = "") -> LiveRun:
         directory = tmp_path / str(len(runs))
         directory.mkdir()
-        runs.append(LiveRun(directory, *overrides))
+        runs.append(LiveRun(directory, *overrides, program=program))
         return runs[-1]
 
     yield start
@@ -25,4 +25,7 @@ def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
         run.kill()
         leftovers = [p for p in run.logs.rglob("*") if ".tmp" in p.name]
         assert not leftovers
+        run.out.close()
+        run.err.close()
     assert set(os.listdir("/dev/shm")) <= shm
+    assert len(os.listdir("/proc/self/fd")) <= descriptors

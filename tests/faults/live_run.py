@@ -17,9 +17,11 @@ LONG = ("rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per
 class LiveRun:
     """A training in a subprocess of its own."""
 
-    def __init__(self, directory: Path, *overrides: str) -> None:
+    def __init__(self, directory: Path, *overrides: str, program: str = "") -> None:
         self.logs = directory / "logs"
         line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
+        if program:  # Python code in its place
+            line = [sys.executable, "-c", program]
         line += [f"experiment.output_dir={self.logs}", *LONG, *overrides]
         self.out = (directory / "stdout").open("w+")
         self.err = (directory / "stderr").open("w+")

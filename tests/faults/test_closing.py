@@ -26,6 +26,8 @@ class Stubborn(PendulumEnv):
             time.sleep(3600)
         if self.how == "exit 0":
             os._exit(0)
+        if self.how == "raise":
+            raise RuntimeError("the door is stuck")
 
 gymnasium.register("Stubborn-v0", Stubborn, max_episode_steps=50)
 """
@@ -68,3 +70,31 @@ def test_construction_that_hangs_names_its_worker(live: Live, stubborn: list[str
     assert time.monotonic() - started < 40
     (line,) = run.text()[1].strip().splitlines()
     assert line.startswith("error: worker 0: no environment after 5 s; raise rollout.startup")
+
+
+def test_without_workers_a_close_that_raises_is_told_and_the_run_has_completed(
+    live: Live, stubborn: list[str]
+) -> None:
+    run = live(*stubborn, "+env.kwargs.close=raise", "rollout.num_workers=0")
+    assert run.finish() == 0, run.text()
+    assert "close, env Stubborn-v0: RuntimeError: the door is stuck" in run.text()[1]
+    assert run.summary()["status"] == "completed"
+
+
+SHORT_PATIENCE = """
+from isaac_hydra_ext.rollout import in_process
+
+in_process.CLOSE_LIMIT_S = 2.0
+from isaac_hydra_ext.appo_runner import main
+main()
+"""
+
+
+def test_without_workers_a_close_that_never_returns_ends_with_its_stack(
+    live: Live, stubborn: list[str], tmp_path: Path
+) -> None:
+    run = live(*stubborn, "+env.kwargs.close=hang", "rollout.num_workers=0", program=SHORT_PATIENCE)
+    assert run.finish(timeout=30) == 1, run.text()
+    assert "in close" in run.text()[1], "where it hangs"
+    assert run.summary()["status"] == "completed", "said before"
+    assert run.checkpoints()

@@ -11,8 +11,12 @@ from isaac_hydra_ext.checkpoint import load_checkpoint
 
 Live = Callable[..., LiveRun]
 MODULE = """
+import os
 import gymnasium
 from gymnasium.envs.classic_control import PendulumEnv
+
+if os.environ.get("FRAGILE_GONE") and os.path.exists(os.environ["FRAGILE_GONE"]):
+    raise ImportError("the package is gone")
 
 class Fragile(PendulumEnv):
     def __init__(self, phase="", after=100, **kwargs):
@@ -22,13 +26,15 @@ class Fragile(PendulumEnv):
             raise RuntimeError("no such robot")
 
     def reset(self, **kwargs):
-        if self.phase == "reset":
+        if self.phase == "reset" or (self.phase == "second reset" and self.count):
             raise RuntimeError("cannot stand up")
         return super().reset(**kwargs)
 
     def step(self, action):
         self.count += 1
-        if self.phase == "step" and self.count == self.after:
+        if self.phase in ("step", "exit") and self.count == self.after:
+            if self.phase == "exit":
+                os._exit(0)
             raise RuntimeError("fell through the floor")
         return super().step(action)
 
@@ -67,6 +73,45 @@ def test_an_env_that_raises_in_step_is_named_when_failure_means_stop(
     error = run.text()[1]
     assert "step, env Fragile-v0: RuntimeError: fell through the floor" in error
     assert "fragile_env.py" in error
+    (path,) = run.checkpoints()
+    assert load_checkpoint(path).meta["iteration"] == run.summary()["iterations"] > 0
+
+
+def test_an_env_that_cannot_be_reset_between_two_episodes_is_named(
+    live: Live, fragile: list[str]
+) -> None:
+    run = live(*fragile, "+env.kwargs.phase='second reset'", "rollout.on_worker_failure=stop")
+    assert run.finish(timeout=30) == 1
+    assert "step, env Fragile-v0: RuntimeError: cannot stand up" in run.text()[1]
+    assert run.checkpoints()
+
+
+def test_a_simulation_that_ends_its_process_with_0_has_failed(
+    live: Live, fragile: list[str]
+) -> None:
+    run = live(*fragile, "+env.kwargs.phase=exit", "rollout.max_restarts=2")
+    assert run.finish(timeout=60) == 1
+    error = run.text()[1]
+    assert "rollout.max_restarts=2 replacements in an hour are used up" in error
+    listed = error.split("used up: ")[1]
+    assert listed.count("exited with code 0") == 3, "each failure's exit code"
+    assert run.summary()["worker_restarts"] == 2
+    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == run.summary()["iterations"]
+
+
+def test_a_replacement_that_cannot_be_built_loses_nothing(
+    live: Live, fragile: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    monkeypatch.setenv("FRAGILE_GONE", str(gone))
+    run = live(*fragile, "experiment.max_iterations=100000")
+    run.wait_for_iteration(5)
+    gone.touch()
+    run.workers()[0].kill()
+    assert run.finish(timeout=30) == 1
+    assert "the package is gone" in run.text()[1]
+    (path,) = run.checkpoints()
+    assert load_checkpoint(path).meta["iteration"] == run.summary()["iterations"] >= 5
 
 
 def test_an_env_that_raises_in_step_is_replaced_by_default(live: Live, fragile: list[str]) -> None:

@@ -77,3 +77,28 @@ def test_a_reader_that_leaves_does_not_end_the_run(live: Live, tmp_path: Path) -
     (path,) = run.logs.glob("piped/*/summary.json")
     assert json.loads(path.read_text())["status"] == "completed"
     assert list(path.parent.glob("checkpoints/model_30.safetensors"))
+
+
+def test_a_signal_to_the_whole_job_saves_and_starts_no_new_worker(live: Live) -> None:
+    for extra in ((), ("rollout.on_worker_failure=stop",)):
+        run = live("experiment.max_iterations=100000", *extra)
+        run.wait_for_iteration(5)
+        for worker in run.workers():
+            worker.send_signal(signal.SIGTERM)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish(timeout=20) == 143, run.text()
+        summary = run.summary()
+        assert summary["status"] == "interrupted"
+        assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
+
+
+def test_a_run_that_was_told_to_ignore_a_hangup_does(live: Live) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what `nohup` does; children inherit it
+    try:
+        run = live("experiment.max_iterations=60")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    run.wait_for_iteration(5)
+    run.process.send_signal(signal.SIGHUP)
+    assert run.finish(timeout=60) == 0, run.text()
+    assert run.summary()["iterations"] == 60
