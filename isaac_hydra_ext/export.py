@@ -193,7 +193,8 @@ def main() -> None:
         print(f"checked: {CHECKED_INPUTS} inputs, largest difference {done.max_difference:.1e}")
         for name in FILES:
             print(f"wrote {done.directory / name}")
-        print(f"play it without torch: appo run-onnx {done.directory}")
+        if checkpoint.meta["config"]["env"]["kind"] == "gym":
+            print(f"play it without torch: appo run-onnx {done.directory}")
 
     sys.exit(run_reporting_errors(task))
 

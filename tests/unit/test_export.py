@@ -106,6 +106,10 @@ CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
         env_spec(obs={"x": ((2,), "float32"), "my.group": ((3,), "float32"), "z": ((1,), "uint8")}),
         {"obs_groups": {"actor": ["z", "my.group"], "critic": ["x"]}},
     ),
+    "terms of a group": (
+        env_spec(obs={"policy/pos": ((2,), "float32"), "policy/image": ((2, 2, 3), "uint8")}),
+        {},
+    ),
 }
 
 
@@ -349,6 +353,7 @@ finally:
         return done.stdout if code == 0 else done.stderr
 
     said = appo("export", "run")
+    assert "appo run-onnx" in said
     assert "checked: 100 inputs, largest difference" in said
     assert all((tmp_path / "run" / "exported" / name).is_file() for name in FILES)
     *_, line, imported = appo("run-onnx", "run/exported", "--episodes", "2", "--json").splitlines()
