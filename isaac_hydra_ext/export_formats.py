@@ -6,6 +6,7 @@ Runs in the process of `appo export`, on the CPU.
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from torch import nn
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import ExportError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.models.distributions import Gaussian
+from isaac_hydra_ext.models.distributions import Categorical, Gaussian
 from isaac_hydra_ext.models.normalizer import Normalizer
 
-TOLERANCE = 1e-5  # of float outputs, absolute and relative
+TOLERANCE = 1e-5  # of the largest number that goes into an output
 OPSET = 17  # of ONNX Runtime 1.12 and newer
 ACTIONS, LOGITS = "actions", "logits"
 
@@ -102,17 +103,35 @@ def sample_inputs(policy: ActorCritic, spec: EnvSpec, count: int) -> list[torch.
     return samples
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the policy itself does, and how far a file may be from it.
+
+    Attributes:
+        outputs: The env's actions [N, A], and the logits of discrete ones.
+        nvec: Choices of each discrete action; empty for continuous ones.
+        allowed: Rounding grows with the numbers that are added up: 1e-5 of the largest network
+            output or action, and 1e-5 where all are below 1.
+    """
+
+    outputs: list[np.ndarray]
+    nvec: tuple[int, ...]
+    allowed: float
+
+
 @torch.no_grad()
-def reference(policy: ActorCritic, obs: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    """Return what `appo eval` would do: the env's actions, and the logits of discrete ones."""
+def reference(policy: ActorCritic, obs: Sequence[torch.Tensor]) -> Reference:
+    """Act as `appo eval` would, on the actor's obs groups."""
     distribution = policy.distribution
     params = policy.action_params(dict(zip(policy.actor_groups, obs, strict=True)))
-    actions = distribution.to_env(distribution.mode(params))
-    return (
-        [actions.numpy()]
-        if isinstance(distribution, Gaussian)
-        else [actions.numpy(), params.numpy()]
-    )
+    mode = distribution.mode(params)
+    actions = distribution.to_env(mode)
+    if isinstance(distribution, Categorical):
+        outputs, nvec, raw = [actions.numpy(), params.numpy()], tuple(distribution.nvec), params
+    else:
+        outputs, nvec, raw = [actions.numpy()], (), mode
+    largest = max(1.0, float(raw.abs().max()), float(actions.abs().max()))
+    return Reference(outputs, nvec, TOLERANCE * largest)
 
 
 @torch.no_grad()
@@ -172,9 +191,7 @@ def _as_arrays(outputs: Any) -> list[np.ndarray]:
     return [x.numpy() if isinstance(x, torch.Tensor) else x for x in parts]
 
 
-def compare(
-    name: str, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], nvec: Sequence[int]
-) -> float:
+def compare(name: str, found: Sequence[np.ndarray], expected: Reference) -> float:
     """Return the largest difference of float outputs.
 
     Discrete actions are compared with the file's own logits: where two logits are nearly equal,
@@ -182,27 +199,26 @@ def compare(
 
     Args:
         name: Of the file.
-        found: Its outputs: actions [N, A], and logits where they are discrete.
+        found: Its outputs.
         expected: The policy's.
-        nvec: Choices of each discrete action; empty for continuous ones.
 
     Raises:
-        ExportError: They differ by more than the tolerance.
+        ExportError: They differ by more than is allowed.
     """
-    values, wanted = found[-1], expected[-1]
-    if values.shape != wanted.shape or found[0].dtype != expected[0].dtype:
+    values, wanted = found[-1], expected.outputs[-1]
+    if values.shape != wanted.shape or found[0].dtype != expected.outputs[0].dtype:
         raise ExportError(
             f"{name}: gives {values.shape} of {found[0].dtype}, not {wanted.shape} of "
-            f"{expected[0].dtype}; nothing was written"
+            f"{expected.outputs[0].dtype}; nothing was written"
         )
     difference = float(np.max(np.abs(values - wanted), initial=0.0))
-    if not np.allclose(values, wanted, rtol=TOLERANCE, atol=TOLERANCE):
+    if not difference <= expected.allowed:  # so that NaN is refused
         raise ExportError(
-            f"{name}: differs from the policy by {difference:.1e} (allowed: {TOLERANCE:.0e}); "
-            "nothing was written"
+            f"{name}: differs from the policy by {difference:.1e} (allowed: "
+            f"{expected.allowed:.1e}); nothing was written"
         )
-    if nvec:
-        parts = np.split(values, np.cumsum(nvec)[:-1], axis=-1)
+    if expected.nvec:
+        parts = np.split(values, np.cumsum(expected.nvec)[:-1], axis=-1)
         if not np.array_equal(found[0], np.stack([p.argmax(-1) for p in parts], axis=-1)):
             raise ExportError(f"{name}: its actions are not its best logits; nothing was written")
     return difference

@@ -32,6 +32,6 @@ if ! "$python" -c 'import isaac_hydra_ext, pytest' 2>/dev/null; then
     torch==2.5.1 'numpy<2' gymnasium==0.29.1 hydra-core==1.3.2 omegaconf==2.3.0 \
     safetensors==0.4.3 rich==12.6.0 tensorboard==2.10.1 \
     pytest pytest-timeout hypothesis psutil build hatchling \
-    'onnx<1.18' 'onnxruntime<1.20'
+    'onnx<1.18' 'onnxruntime<1.20' matplotlib
 fi
 exec "$python" -m pytest "$@"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def test_what_is_written_is_as_tidy_as_this_package(tmp_path: Path) -> None:
         line = [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "100", "."]
         done = subprocess.run(line, cwd=package, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout
+
+
+def test_it_builds_a_wheel_with_all_that_hydra_needs(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    package = new_package("my_task", tmp_path)
+    line = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", "."]
+    done = subprocess.run(line, cwd=package, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = (package / "dist").glob("*.whl")
+    with zipfile.ZipFile(archive) as wheel:
+        names = wheel.namelist()
+        (entry_points,) = (n for n in names if n.endswith("entry_points.txt"))
+        assert "my_task = my_task.searchpath:SearchPath" in wheel.read(entry_points).decode()
+    for place in ("hydra_plugins/my_task_plugin.py", "my_task/conf/env/my_task.yaml",
+                  "my_task/conf/__init__.py", "my_task/env.py"):  # fmt: skip
+        assert place in names
+    assert "hydra_plugins/__init__.py" not in names
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from isaac_hydra_ext.errors import (
 )
 from isaac_hydra_ext.evaluate import evaluate
 from isaac_hydra_ext.export import FILES, export
-from isaac_hydra_ext.export_formats import DeployedPolicy, compare
+from isaac_hydra_ext.export_formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.run_onnx import OnnxPolicy, run_onnx
 
@@ -104,6 +105,10 @@ CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
     "groups in order": (
         env_spec(obs={"x": ((2,), "float32"), "my.group": ((3,), "float32"), "z": ((1,), "uint8")}),
         {"obs_groups": {"actor": ["z", "my.group"], "critic": ["x"]}},
+    ),
+    "terms of a group": (
+        env_spec(obs={"policy/pos": ((2,), "float32"), "policy/image": ((2, 2, 3), "uint8")}),
+        {},
     ),
 }
 
@@ -195,11 +200,28 @@ def test_a_file_that_differs_is_not_written(
 def test_choices_must_be_those_of_the_best_logits() -> None:
     logits = np.array([[0.0, 1.0, 5.0, 4.0]], np.float32)
     right, wrong = np.array([[1, 0]]), np.array([[0, 0]])
-    assert compare("x", [right, logits], [right, logits], (2, 2)) == 0.0
+    expected = Reference([right, logits], (2, 2), 1e-5)
+    assert compare("x", [right, logits], expected) == 0.0
     with pytest.raises(ExportError, match="x: its actions are not its best logits"):
-        compare("x", [wrong, logits], [right, logits], (2, 2))
+        compare("x", [wrong, logits], expected)
     with pytest.raises(ExportError, match=r"x: gives \(1, 2\)"):
-        compare("x", [right, logits[:, :2]], [right, logits], (2, 2))
+        compare("x", [right, logits[:, :2]], expected)
+    with pytest.raises(ExportError, match="x: differs from the policy by nan"):
+        compare("x", [right, logits * np.float32("nan")], expected)
+
+
+def test_what_is_allowed_grows_with_what_is_added_up(tmp_path: Path) -> None:
+    """Large weights round by more than 1e-5, in outputs that are clipped to 1 as well."""
+    spec = env_spec(obs={"policy": ((235,), "float32")}, action=continuous(*[(-1.0, 1.0)] * 12))
+    checkpoint = trained(tmp_path, spec, policy={"hidden_dims": [512, 512, 256]})
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("policy.actor."):
+            tensor.mul_(4.0)
+    directory = export(checkpoint).directory
+    checked = json.loads((directory / "policy.json").read_text())["checked"]
+    assert 1e-5 < checked["max_difference"] <= checked["allowed"]
+    small = export(trained(tmp_path / "small")).directory
+    assert json.loads((small / "policy.json").read_text())["checked"]["allowed"] < 3e-5
 
 
 def test_what_cannot_be_exported_is_one_line(
@@ -310,7 +332,9 @@ def test_an_env_that_is_another_is_one_line(tmp_path: Path) -> None:
 def test_the_commands_export_and_play_without_torch(tmp_path: Path) -> None:
     checkpoint = pendulum(tmp_path)
     checkpoint.path.parent.mkdir(parents=True)
-    save_checkpoint(checkpoint.path.parent, 9, checkpoint.tensors, meta(9) | checkpoint.meta)
+    save_checkpoint(
+        checkpoint.path.parent, 9, checkpoint.tensors, meta(9, (1.0,)) | checkpoint.meta
+    )
     program = """
 import sys
 from isaac_hydra_ext.command_line import main
@@ -329,11 +353,19 @@ finally:
         return done.stdout if code == 0 else done.stderr
 
     said = appo("export", "run")
+    assert "appo run-onnx" in said
     assert "checked: 100 inputs, largest difference" in said
     assert all((tmp_path / "run" / "exported" / name).is_file() for name in FILES)
     *_, line, imported = appo("run-onnx", "run/exported", "--episodes", "2", "--json").splitlines()
     assert json.loads(line)["mean_length"] == 200.0
     assert imported == "none", "appo run-onnx imports torch"
+    run = tmp_path / "elsewhere" / "toy" / "2026-01-01_00-00-00"
+    shutil.copytree(tmp_path / "run" / "checkpoints", run / "checkpoints")
+    for word, *settings in (("latest",), ("best", "experiment.name=toy")):
+        said = appo("export", word, "experiment.output_dir=elsewhere", *settings)
+        assert f"wrote {run}/exported/policy.json" in said
+    said = appo("export", "best", "experiment.nam=toy", code=2)
+    assert "not a setting of appo export; did you mean 'experiment.name' or" in said
     said = appo("export", "nowhere", code=1)
     assert "nowhere: no such file or directory" in said
     assert len(said.splitlines()) == 1
