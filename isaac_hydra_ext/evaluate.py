@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
-from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, load_config
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import VecEnv
@@ -154,7 +154,7 @@ def main() -> None:
                 "{mean_length:.1f} +- {std_length:.1f} ({checkpoint})".format(**result)
             )
 
-    sys.exit(run_reporting_errors(task))
+    end_process(run_reporting_errors(task))
 
 
 if __name__ == "__main__":
