@@ -26,7 +26,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
-from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
+from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
@@ -394,10 +394,7 @@ def main() -> None:
     task = _hydra_task
     if asked_for(sys.argv):
         sys.argv, task = strip_flags(sys.argv), explain_task
-    code = run_hydra_app(task)
-    if "isaac_hydra_ext.envs.isaac_launch" in sys.modules:  # W = 0: a simulator lives here
-        sys.modules["isaac_hydra_ext.envs.isaac_launch"].end_process(code)
-    sys.exit(code)
+    end_process(run_hydra_app(task))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
@@ -129,6 +129,16 @@ def run_reporting_errors(task: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with `code`; at once where a simulator lives in it, as that might hang."""
+    launch = sys.modules.get("isaac_hydra_ext.envs.isaac_launch")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if launch is not None and launch.is_running():
+        os._exit(code)
+    sys.exit(code)
 
 
 def _one_line(error: HydraException) -> str:

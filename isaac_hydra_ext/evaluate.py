@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
-from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
 from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
@@ -217,7 +217,7 @@ def main() -> None:
                 "{mean_length:.1f} +- {std_length:.1f} ({checkpoint})".format(**result)
             )
 
-    sys.exit(run_reporting_errors(task))
+    end_process(run_reporting_errors(task))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -283,13 +283,9 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def end_process(code: int) -> NoReturn:
-    """End this process with `code`, also where Kit would hang or make it 0."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if _runtime is not None:
-        os._exit(code)
-    sys.exit(code)
+def is_running() -> bool:
+    """Return whether a simulation has been prepared in this process."""
+    return _runtime is not None
 
 
 def _leave_without_kit() -> None:

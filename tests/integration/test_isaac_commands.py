@@ -87,6 +87,11 @@ def test_two_workers_train_resume_and_play(
         assert played.returncode == 0, played.stderr
         assert "3 episodes: return " in played.stdout, played.stdout
         assert "length 6.0 +- 0.0" in played.stdout
+    evaluated = run_python(
+        ["-m", "isaac_hydra_ext.evaluate", str(newest), "--episodes", "2", "--json"],
+        isaac.env, isaac.where,
+    )  # fmt: skip
+    assert json.loads(evaluated.stdout.splitlines()[-1])["episodes"] == 2
     assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
 
 

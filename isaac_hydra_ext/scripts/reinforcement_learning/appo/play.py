@@ -13,9 +13,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, load_config
-from isaac_hydra_ext.envs.isaac_launch import end_process
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluate import config_of, evaluate
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (

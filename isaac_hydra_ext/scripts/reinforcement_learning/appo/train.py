@@ -16,9 +16,8 @@ import hydra
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
-from isaac_hydra_ext.command_line import run_hydra_app, run_reporting_errors
+from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import auto_workers
-from isaac_hydra_ext.envs.isaac_launch import end_process
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
