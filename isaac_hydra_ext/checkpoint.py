@@ -245,7 +245,7 @@ def find_checkpoint(
             raise CheckpointError(f"{asked}: no such file or directory")
         where, directories = "", [path]
     notes: list[str] = []
-    order = _best_first if resume == "best" else _newest_first
+    order = best_first if resume == "best" else newest_first
     for checkpoint in order(directories, notes):
         try:
             return load_checkpoint(checkpoint), notes
@@ -255,7 +255,7 @@ def find_checkpoint(
     raise CheckpointError(f"{asked}: no checkpoint that loads{where}; {why}")
 
 
-def _newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+def newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
     """Yield the runs' checkpoints; note the runs that have none."""
     for run in runs:
         remove_leftovers(run / "checkpoints")
@@ -265,10 +265,10 @@ def _newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
         yield from reversed(found)
 
 
-def _best_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
+def best_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
     """Yield the runs' checkpoints that know a mean return, newer before older equals."""
     ranked: list[tuple[float, Path]] = []
-    for path in _newest_first(runs, []):
+    for path in newest_first(runs, []):
         try:
             value = mean_return(read_meta(path))
         except CheckpointError as e:
@@ -297,7 +297,7 @@ def delete_old(directory: Path, config: CheckpointConfig) -> None:
     if config.keep_every is not None:
         old = [path for path in old if _iteration(path) % config.keep_every]
     if old and config.keep_best:
-        best = next(_best_first([directory.parent], []), None)
+        best = next(best_first([directory.parent], []), None)
         old = [path for path in old if path != best]
     for path in old:
         try:

@@ -61,10 +61,14 @@ def _terrain(core: Any) -> Any:
 
 
 def write_progress(path: Path, progress: Mapping[str, Any]) -> None:
-    """Write a file that is whole at any time, for the worker that might take this one's place."""
+    """Write a file that is whole at any time, for the worker that might take this one's place.
+
+    On a full disk the one before stays: a curriculum some steps older is no reason to stop.
+    """
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(progress))
-    os.replace(temporary, path)
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps(progress))
+        os.replace(temporary, path)
 
 
 def load_progress(path: Path) -> dict[str, Any] | None:

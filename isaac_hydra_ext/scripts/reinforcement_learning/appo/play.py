@@ -12,7 +12,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, load_config
 from isaac_hydra_ext.errors import ConfigError
@@ -52,15 +51,16 @@ def play(arguments: list[str]) -> None:
         )
     tokens = [*hydra_tokens(rest), *shared_overrides(flags)]
     root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
-    found = choose_checkpoint(
+    checkpoint, notes = choose_checkpoint(
         root, flags.task, flags.experiment_name, flags.load_run, flags.checkpoint, regex=False
     )
-    checkpoint = load_checkpoint(found.path)
+    for note in notes:
+        print(note, file=sys.stderr)
     config = with_overrides(config_of(checkpoint), tokens)
     config.env.play = True
     if flags.video:
         config.env.launcher |= {"video": True, "video_length": flags.video_length}
-    print(f"checkpoint: {found.path} (iteration {found.iteration})", flush=True)
+    print(f"checkpoint: {checkpoint.path} (iteration {checkpoint.meta['iteration']})", flush=True)
     result = evaluate(
         checkpoint,
         flags.episodes,
@@ -68,7 +68,7 @@ def play(arguments: list[str]) -> None:
         config=config,
         num_envs=flags.num_envs,
         real_time=flags.real_time,
-        run_dir=found.path.parent.parent,
+        run_dir=checkpoint.path.parent.parent,
     )
     print(
         "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "

@@ -135,7 +135,7 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         if flags.load_run and not flags.resume:
             raise ConfigError(f"--load_run={flags.load_run}: needs --resume")
         root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
-        checkpoint = choose_checkpoint(
+        checkpoint, notes = choose_checkpoint(
             root,
             flags.task,
             flags.experiment_name,
@@ -143,7 +143,9 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
             flags.checkpoint,
             regex=flags.resume,
         )
-        done = checkpoint.iteration
+        for note in notes:
+            print(note, file=sys.stderr)
+        done = checkpoint.meta["iteration"]
         found.append(f"resume={quoted(checkpoint.path)}")
     if flags.max_iterations is not None:
         if flags.max_iterations < 1:
