@@ -48,11 +48,11 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         """Install the handlers (only a main thread can).
 
-        A signal that is ignored stays so: that is how `nohup` and a shell's `&` mean it.
+        A hangup that is ignored stays so: that is what `nohup` is for.
         """
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 

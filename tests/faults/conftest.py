@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_run import LiveRun
@@ -14,10 +15,10 @@ def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
     shm, descriptors = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
     runs: list[LiveRun] = []
 
-    def start(*overrides: str, program: str = "") -> LiveRun:
+    def start(*overrides: str, **how: Any) -> LiveRun:
         directory = tmp_path / str(len(runs))
         directory.mkdir()
-        runs.append(LiveRun(directory, *overrides, program=program))
+        runs.append(LiveRun(directory, *overrides, **how))
         return runs[-1]
 
     yield start

@@ -17,7 +17,9 @@ LONG = ("rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per
 class LiveRun:
     """A training in a subprocess of its own."""
 
-    def __init__(self, directory: Path, *overrides: str, program: str = "") -> None:
+    def __init__(
+        self, directory: Path, *overrides: str, program: str = "", hangup: Any = signal.SIG_DFL
+    ) -> None:
         self.logs = directory / "logs"
         line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
         if program:  # Python code in its place
@@ -26,8 +28,19 @@ class LiveRun:
         self.out = (directory / "stdout").open("w+")
         self.err = (directory / "stderr").open("w+")
         env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+        def reset() -> None:  # whoever runs the tests may be deaf to signals
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, hangup)
+
         self.process = subprocess.Popen(
-            line, cwd=directory, stdout=self.out, stderr=self.err, env=env, start_new_session=True
+            line,
+            cwd=directory,
+            stdout=self.out,
+            stderr=self.err,
+            env=env,
+            start_new_session=True,
+            preexec_fn=reset,
         )
         self.ps = psutil.Process(self.process.pid)
         self.seen: set[psutil.Process] = set()

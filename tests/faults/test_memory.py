@@ -101,11 +101,12 @@ def test_the_fallback_says_what_it_needs_and_what_to_set(tmp_path: Path) -> None
 
 
 def test_more_memory_than_there_is_is_refused_with_the_sizes_and_the_knobs(live: Live) -> None:
-    run = live("rollout.steps_per_env=2000000000")
+    sizes = ("rollout.steps_per_env=1000000", "rollout.envs_per_worker=64")
+    run = live(*sizes, "rollout.max_policy_lag=100")
     assert run.finish(timeout=30) == 1
     line = run.text()[1].strip()
     assert line.startswith("error: the rollouts need ") and "GiB, available are" in line
-    assert "W = 2, B = 4, T = 2000000000, L = 1" in line
+    assert "W = 2, B = 64, T = 1000000, L = 100" in line
     assert "rollout.steps_per_env" in line
     assert run.summary()["status"] == "failed"
 

@@ -93,11 +93,7 @@ def test_a_signal_to_the_whole_job_saves_and_starts_no_new_worker(live: Live) ->
 
 
 def test_a_run_that_was_told_to_ignore_a_hangup_does(live: Live) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what `nohup` does; children inherit it
-    try:
-        run = live("experiment.max_iterations=60")
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    run = live("experiment.max_iterations=60", hangup=signal.SIG_IGN)  # what `nohup` does
     run.wait_for_iteration(5)
     run.process.send_signal(signal.SIGHUP)
     assert run.finish(timeout=60) == 0, run.text()
