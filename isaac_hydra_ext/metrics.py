@@ -230,7 +230,7 @@ def summarize(
     episodes: EpisodeTracker | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what `summary.json` says.
+    """Return what `summary.json` says; `wall_s` and `fps` are of the iterations, without start-up.
 
     Args:
         status: running, completed, interrupted or failed.
