@@ -9,15 +9,13 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 """
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 import torch
@@ -40,6 +38,7 @@ from isaac_hydra_ext.errors import (
     RunInterrupted,
 )
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
@@ -50,7 +49,6 @@ from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
-T = TypeVar("T")
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
@@ -144,20 +142,6 @@ def set_learner_threads(config: RunConfig) -> None:
     torch.set_num_threads(1 if one else max(1, free))
 
 
-def start_in_background(task: Callable[[], T]) -> "Future[T]":
-    """Run `task` in a thread that nobody waits for, if it hangs, when the program ends."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(task())
-        except BaseException as e:
-            future.set_exception(e)
-
-    threading.Thread(target=run, name="update", daemon=True).start()
-    return future
-
-
 class Run:
     """One training run: its parts, and the loop over them. Leaving it closes them."""
 
@@ -182,6 +166,7 @@ class Run:
         self.source = source
         self.device = choose_device(config)
         self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
+        self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
 
@@ -197,6 +182,8 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
+        if self.updater is not None:
+            self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
@@ -316,10 +303,10 @@ class Run:
 
     def _update(self, iteration: int) -> dict[str, float]:
         """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
-        lag = self.config.rollout.max_policy_lag
-        if isinstance(self.source, WorkerPool) or lag == 0:
+        if isinstance(self.source, WorkerPool) or self.config.rollout.max_policy_lag == 0:
             return self.learner.update(iteration)
-        update = start_in_background(lambda: self.learner.update(iteration))
+        self.updater = self.updater or BackgroundThread()
+        update = self.updater.submit(lambda: self.learner.update(iteration))
         self.source.collect_ahead(iteration + 1)
         try:
             return update.result(timeout=UPDATE_TIMEOUT_S)

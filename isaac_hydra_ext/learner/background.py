@@ -1,0 +1,44 @@
+"""A thread for updates, beside a simulation in the same process (W = 0, L >= 1).
+
+Not `concurrent.futures`: its threads are joined when the program ends, so an update that hangs
+would keep it alive for ever.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class BackgroundThread(Generic[T]):
+    """One daemon thread that runs tasks in turn."""
+
+    def __init__(self) -> None:
+        """Start it, with as many torch threads as the caller has: they are set per thread."""
+        self._tasks: SimpleQueue[tuple[Callable[[], T], Future[T]] | None] = SimpleQueue()
+        num_threads = torch.get_num_threads()
+        threading.Thread(target=self._run, args=(num_threads,), name="update", daemon=True).start()
+
+    def submit(self, task: Callable[[], T]) -> "Future[T]":
+        """Run a task after those before it."""
+        future: Future[T] = Future()
+        self._tasks.put((task, future))
+        return future
+
+    def stop(self) -> None:
+        """End it after the tasks that it has; nobody waits for that."""
+        self._tasks.put(None)
+
+    def _run(self, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        while (order := self._tasks.get()) is not None:
+            task, future = order
+            try:
+                future.set_result(task())
+            except BaseException as e:  # whoever waits for the result is told
+                future.set_exception(e)
