@@ -13,6 +13,7 @@ ONNX Runtime and TorchScript agree with the policy itself.
 
 import argparse
 import hashlib
+import importlib
 import json
 import math
 import sys
@@ -37,7 +38,7 @@ from isaac_hydra_ext.export_formats import (
     normalisation,
     reference,
     sample_inputs,
-    write_and_read_back,
+    write_and_run,
 )
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
@@ -90,7 +91,7 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as work:
             written = [Path(work, name) for name in FILES]
-            outputs = write_and_read_back(module, obs, *written[:2])
+            outputs = write_and_run(module, obs, *written[:2])
             difference = max(
                 compare(path.name, found, expected)
                 for path, found in zip(written, outputs, strict=False)
@@ -113,7 +114,7 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
 
 def _require(package: str) -> None:
     try:
-        __import__(package)
+        importlib.import_module(package)
     except ImportError as e:
         raise MissingDependencyError(
             f"appo export: {e}; install it with: pip install 'isaac-hydra-ext[export]'"
