@@ -125,11 +125,13 @@ def test_a_close_that_fails_costs_nothing_and_is_told(
     assert "worker 0 did not close its env" in done.stdout + done.stderr
 
 
-def test_in_this_process_a_close_that_hangs_ends_the_run(on_stage: Callable[[str], Stage]) -> None:
+def test_in_this_process_a_close_that_hangs_is_bounded_and_told(
+    on_stage: Callable[[str], Stage],
+) -> None:
     done = on_stage("ga").train(
         "--num_envs", "4", "--num_workers", "0", "--max_iterations", "1", "env.on_close=hang"
     )
-    assert done.returncode == 1
+    assert done.returncode == 0, "as with workers: the run had completed"
     assert "closing the env: not done after 20 s" in done.stderr
 
 

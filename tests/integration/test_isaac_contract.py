@@ -127,7 +127,8 @@ def overrides_have_arrived_and_no_other_argument_is_left(env: IsaacLabVecEnv) ->
     assert cfg.episode_length_s == 0.08 and cfg.scene.num_envs == B
     assert cfg.sim.device == "cpu" and cfg.seed == 11
     assert len(sys.argv) == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # Kit sets handlers of its own; ours before it was Python's, or none in a background job.
+    assert signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
     assert not Path("outputs").exists()
 
 
