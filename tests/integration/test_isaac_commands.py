@@ -125,7 +125,7 @@ def test_a_close_that_fails_costs_nothing_and_is_told(
     assert "worker 0 did not close its env" in done.stdout + done.stderr
 
 
-def test_in_this_process_a_close_that_hangs_is_bounded_and_told(
+def test_in_this_process_a_close_that_hangs_is_told(
     on_stage: Callable[[str], Stage],
 ) -> None:
     done = on_stage("ga").train(
