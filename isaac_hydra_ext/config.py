@@ -392,15 +392,17 @@ def _with_one_of_two_sizes(user: dict[str, Any], typed: Sequence[str]) -> dict[s
     """Have what was typed overrule a file's other way to say the minibatch's size.
 
     Raises:
-        ConfigError: Both were typed, or both stand in files.
+        ConfigError: Both were typed.
     """
     sizes = ("batch_size", "num_mini_batches")
     ppo = user.get("ppo") or {}
     if any(ppo.get(name) is None for name in sizes):
         return user
     kept = [name for name in sizes if is_typed(f"ppo.{name}", typed)]
-    if len(kept) != 1:
+    if len(kept) == 2:
         raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
+    if not kept:  # a run's own params/agent.yaml has both: the one follows from the other
+        return user
     return {**user, "ppo": {k: v for k, v in ppo.items() if k not in sizes or k in kept}}
 
 

@@ -98,7 +98,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
         saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
         if not torch.cuda.is_available():
             saved["rollout"]["device"] = "cpu"
-        saved["ppo"].update(precision="fp32", num_mini_batches=None)  # batch_size follows from it
+        saved["ppo"]["precision"] = "fp32"
         saved["resume"] = None
         return load_config(saved)
     except (ConfigError, KeyError) as e:

@@ -235,7 +235,6 @@ def test_every_float_has_a_bound_that_nan_fails() -> None:
 
 def test_the_configuration_as_data_is_json_ready_and_complete() -> None:
     data = loaded(PENDULUM).to_dict()
-    data["ppo"]["num_mini_batches"] = None  # batch_size has followed from it
     assert load_config(json.loads(json.dumps(data))).to_dict() == data
     assert data["ppo"]["gamma"] == 0.95
 
