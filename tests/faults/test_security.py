@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,7 @@ def test_forged_metadata_with_the_right_checksum_is_whole_or_refused(
         for key in inner:
             node = node[key]
         if data.draw(st.booleans()):
-            node[last] = data.draw(odd)
+            node[last] = deepcopy(data.draw(odd))  # the next place may lie within it
         else:
             del node[last]
     if data.draw(st.integers(0, 4)) == 0:

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import gymnasium
 import pytest
 from isaac_stage import stage
 
@@ -152,7 +151,10 @@ def test_tasks_are_those_of_the_registries(
     lines = done.stdout.splitlines()
     assert "env=gym_any env.id=Pendulum-v1" in lines
     gym = [line for line in lines if line.startswith("env=gym_any")]
-    assert len(gym) == len({n for n in gymnasium.registry if not n.startswith("UnitTest")})
+    # Counted in a fresh process: other tests register environments in this one.
+    count = "import gymnasium; print(*(n for n in gymnasium.registry if 'UnitTest' not in n))"
+    names = subprocess.check_output([sys.executable, "-c", count], text=True, timeout=60).split()
+    assert len(gym) == len(names) > 50
     assert any(line.startswith("env=isaac_any env.task=Isaac-Cartpole") for line in lines)
     if "mjlab: not installed" not in done.stderr:
         assert "env=mjlab_any env.task=Mjlab-Cartpole-Balance" in lines
