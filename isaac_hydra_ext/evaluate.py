@@ -8,7 +8,6 @@ process of its own; a training is not disturbed by it.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
 from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import VecEnv
+from isaac_hydra_ext.episodes import add_arguments, show, summarize_episodes
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, did_you_mean
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
@@ -75,11 +75,7 @@ def evaluate(
     finally:
         env.close()
     return {
-        "episodes": episodes,
-        "mean_return": float(np.mean(returns)),
-        "std_return": float(np.std(returns)),
-        "mean_length": float(np.mean(lengths)),
-        "std_length": float(np.std(lengths)),
+        **summarize_episodes(returns, lengths),
         "iteration": checkpoint.meta["iteration"],
         "checkpoint": str(checkpoint.path),
     }
@@ -184,9 +180,8 @@ def find(what: str, settings: Sequence[str], command: str = "eval") -> tuple[Che
     return find_checkpoint(what, runs, key=f"appo {command} ", pattern="*" if name else "*/*")
 
 
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `find` takes: `run` and `settings`."""
     parser.add_argument(
         "run",
         help="a run directory (its newest checkpoint), a checkpoint file, latest (of all runs), "
@@ -199,9 +194,13 @@ def main() -> None:
         help="where latest and best look: experiment.name=NAME (default: every name), "
         "experiment.output_dir=DIR (default: logs/appo)",
     )
-    parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
-    parser.add_argument("--seed", type=int, default=0, help="of the environments (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
+    add_checkpoint_arguments(parser)
+    add_arguments(parser)
     arguments = parser.parse_intermixed_args()
 
     def task() -> None:
@@ -209,13 +208,7 @@ def main() -> None:
         for note in notes:
             print(note, file=sys.stderr)
         result = evaluate(checkpoint, arguments.episodes, arguments.seed)
-        if arguments.json:
-            print(json.dumps(result))
-        else:
-            print(
-                "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "
-                "{mean_length:.1f} +- {std_length:.1f} ({checkpoint})".format(**result)
-            )
+        show(result, arguments.json, result["checkpoint"])
 
     end_process(run_reporting_errors(task))
 

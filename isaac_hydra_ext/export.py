@@ -30,7 +30,7 @@ from isaac_hydra_ext.command_line import run_reporting_errors
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
-from isaac_hydra_ext.evaluate import config_of, find, load_policy
+from isaac_hydra_ext.evaluate import add_checkpoint_arguments, config_of, find, load_policy
 from isaac_hydra_ext.export_formats import (
     OPSET,
     DeployedPolicy,
@@ -172,16 +172,7 @@ def main() -> None:
         "(of the largest output, where that is above 1). "
         "Needs: pip install 'isaac-hydra-ext[export]'",
     )
-    parser.add_argument(
-        "run", help="a run directory (its newest checkpoint), a checkpoint file, latest or best"
-    )
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="SETTING",
-        help="where latest and best look: experiment.name=NAME (default: every name), "
-        "experiment.output_dir=DIR (default: logs/appo)",
-    )
+    add_checkpoint_arguments(parser)
     parser.add_argument("--output", type=Path, help="directory (default: RUN/exported)")
     arguments = parser.parse_intermixed_args()
 

@@ -22,6 +22,7 @@ from gymnasium import spaces
 
 from isaac_hydra_ext.command_line import run_reporting_errors
 from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.episodes import add_arguments, show, summarize_episodes
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
@@ -122,15 +123,8 @@ def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
             played += _play(env, policy, count, seed + index)
         finally:
             env.close()
-    returns, lengths = np.array(played).T
-    return {
-        "episodes": episodes,
-        "mean_return": float(returns.mean()),
-        "std_return": float(returns.std()),
-        "mean_length": float(lengths.mean()),
-        "std_length": float(lengths.std()),
-        "iteration": policy.about["iteration"],
-    }
+    returns, lengths = zip(*played, strict=True)
+    return {**summarize_episodes(returns, lengths), "iteration": policy.about["iteration"]}
 
 
 def _make_env(about: Mapping[str, Any]) -> gym.Env:
@@ -203,20 +197,12 @@ def main() -> None:
         description="Play an exported policy in its Gymnasium env: ONNX Runtime, no torch.",
     )
     parser.add_argument("directory", type=Path, help="what appo export wrote: RUN/exported")
-    parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
-    parser.add_argument("--seed", type=int, default=0, help="of the environments (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    add_arguments(parser)
     arguments = parser.parse_args()
 
     def task() -> None:
         result = run_onnx(OnnxPolicy(arguments.directory), arguments.episodes, arguments.seed)
-        if arguments.json:
-            print(json.dumps(result))
-        else:
-            print(
-                "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "
-                "{mean_length:.1f} +- {std_length:.1f} (ONNX, no torch)".format(**result)
-            )
+        show(result, arguments.json, "ONNX, no torch")
 
     sys.exit(run_reporting_errors(task))
 

@@ -18,8 +18,8 @@ from gymnasium.vector import SyncVectorEnv
 
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.spaces import read_action_space
 from isaac_hydra_ext.envs.vec_env import (
-    ActionSpec,
     EnvSpec,
     StepResult,
     TaskDescription,
@@ -70,7 +70,7 @@ class GymVecEnv:
         check_registered(env_config)
         make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **env_config.kwargs))]
         self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
-        self._first_choice = np.zeros((), np.int64)
+        action, self._first_choice = read_action_space(self._vec.single_action_space)
         single_obs = self._vec.single_observation_space
         if isinstance(single_obs, spaces.Dict):
             groups = dict(single_obs.spaces)
@@ -82,28 +82,11 @@ class GymVecEnv:
         self.spec = EnvSpec(
             num_envs=num_envs,
             obs={name: _tensor_spec(name, space) for name, space in groups.items()},
-            action=self._action_spec(self._vec.single_action_space),
+            action=action,
             step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
             max_episode_length=max(0, int(limit or 0)),  # Gymnasium 0.29 says -1 for none
             has_final_obs=True,
             has_state=all(_state_names(e) is not None for e in self._vec.envs),
-        )
-
-    def _action_spec(self, space: gym.Space) -> ActionSpec:
-        floats = space.dtype is not None and np.issubdtype(space.dtype, np.floating)
-        if isinstance(space, spaces.Box) and len(space.shape) == 1 and floats:
-            low, high = space.low.tolist(), space.high.tolist()
-            return ActionSpec("continuous", space.shape[0], tuple(low), tuple(high))
-        if isinstance(space, spaces.Discrete):
-            self._first_choice = np.asarray(space.start)
-            return ActionSpec("discrete", 1, nvec=(int(space.n),))
-        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-            nvec = tuple(int(n) for n in space.nvec)
-            self._first_choice = np.asarray(getattr(space, "start", 0))  # Gymnasium >= 1.0
-            return ActionSpec("discrete", len(nvec), nvec=nvec)
-        raise EnvError(
-            f"action space {' '.join(str(space).split())}: not supported; Box of floats in one "
-            "dimension, Discrete and one-dimensional MultiDiscrete are"
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:

@@ -33,12 +33,13 @@ from isaac_hydra_ext.envs.isaac_progress import (
 )
 from isaac_hydra_ext.envs.isaac_video import VideoPlan
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
+from isaac_hydra_ext.envs.spaces import read_action_space
 from isaac_hydra_ext.envs.vec_env import (
-    ActionSpec,
     EnvSpec,
     StepResult,
     TaskDescription,
     TensorSpec,
+    copy_obs,
 )
 from isaac_hydra_ext.errors import EnvError
 
@@ -143,11 +144,12 @@ class IsaacLabVecEnv:
             self._left_behind = load_progress(self._progress_path)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
-        self._first_choice: torch.Tensor | None = None
+        action, first_choice = read_action_space(space, f"env.task={self._task}: ")
+        self._first_choice = torch.from_numpy(first_choice)
         self.spec = EnvSpec(
             num_envs=num_envs,
             obs={name: TensorSpec.of(value) for name, value in obs.items()},
-            action=self._action_spec(space),
+            action=action,
             step_dt=float(self._core.step_dt),
             max_episode_length=int(self._core.max_episode_length),
             has_final_obs=self._gives_final_obs,
@@ -181,23 +183,6 @@ class IsaacLabVecEnv:
             if video is not None and render_mode is not None:
                 self._env = video.recorded(self._env)
 
-    def _action_spec(self, space: gym.Space) -> ActionSpec:
-        """Read one env's action space; the batched one has the envs in its shape."""
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
-            low, high = space.low.tolist(), space.high.tolist()
-            return ActionSpec("continuous", space.shape[0], tuple(low), tuple(high))
-        if isinstance(space, spaces.Discrete):
-            self._first_choice = torch.as_tensor(int(space.start))
-            return ActionSpec("discrete", 1, nvec=(int(space.n),))
-        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-            start = np.asarray(getattr(space, "start", 0))
-            self._first_choice = torch.as_tensor(start, dtype=torch.int64)
-            return ActionSpec("discrete", len(space.nvec), nvec=tuple(int(n) for n in space.nvec))
-        raise EnvError(
-            f"env.task={self._task}: action space {space} is not supported; Box of one dimension, "
-            "Discrete and MultiDiscrete are"
-        )
-
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`; the first one goes on where a dead worker's curriculum was."""
         if self._left_behind is not None:
@@ -208,7 +193,7 @@ class IsaacLabVecEnv:
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`; Isaac Lab rewrites its buffers in place, so everything is copied."""
-        if self._first_choice is not None:
+        if self.spec.action.kind == "discrete":
             actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
         self._steps += 1
@@ -260,21 +245,7 @@ class IsaacLabVecEnv:
 
     def _groups(self, obs: Any) -> dict[str, torch.Tensor]:
         """Copy observations; nested terms become `group/term`."""
-        if isinstance(obs, torch.Tensor):
-            obs = {"policy": obs}
-        copies: dict[str, torch.Tensor] = {}
-        for group, value in obs.items():
-            terms = value.items() if isinstance(value, Mapping) else [(None, value)]
-            for term, tensor in terms:
-                name = f"{group}/{term}" if term else str(group)
-                if not isinstance(tensor, torch.Tensor):
-                    raise EnvError(
-                        f"env.task={self._task}: observation {name!r} is a "
-                        f"{type(tensor).__name__}; tensors, and one level of groups of them, are "
-                        "supported"
-                    )
-                copies[name] = tensor.clone()
-        return copies
+        return copy_obs({"policy": obs} if isinstance(obs, torch.Tensor) else obs)
 
 
 def read_log(extras: Mapping[str, Any]) -> dict[str, float]:

@@ -167,13 +167,22 @@ class TaskDescription:
 def copy_obs(
     obs: Mapping[str, torch.Tensor | Mapping[str, torch.Tensor]],
 ) -> dict[str, torch.Tensor]:
-    """Copy manager-based observations; terms of an unconcatenated group become `group/term`."""
+    """Copy manager-based observations; terms of an unconcatenated group become `group/term`.
+
+    Raises:
+        EnvError: Something else than a tensor, or groups within groups.
+    """
     copies: dict[str, torch.Tensor] = {}
     for group, value in obs.items():
-        if isinstance(value, torch.Tensor):
-            copies[group] = value.clone()
-        else:
-            copies.update({f"{group}/{term}": tensor.clone() for term, tensor in value.items()})
+        terms = value.items() if isinstance(value, Mapping) else [(None, value)]
+        for term, tensor in terms:
+            name = f"{group}/{term}" if term else str(group)
+            if not isinstance(tensor, torch.Tensor):
+                raise EnvError(
+                    f"observation {name!r} is a {type(tensor).__name__}; tensors, and one level of "
+                    "groups of them, are supported"
+                )
+            copies[name] = tensor.clone()
     return copies
 
 

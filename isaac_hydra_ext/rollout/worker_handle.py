@@ -92,17 +92,19 @@ class WorkerHandle:
 
     def say(self, kind: Kind, **fields: Any) -> None:
         """Send one message; a process that has just died is not told, its sentinel tells us."""
+        self._send(Message(kind, self.generation, **fields))
+
+    def _send(self, message: Message) -> None:
         try:
-            Message(kind, self.generation, **fields).send(self.pipe)
+            message.send(self.pipe)
         except OSError:
             return
 
     def grant(self, iteration: int, version: int, slot: int, body: dict[str, Any]) -> None:
         """Let it collect `iteration` into `slot` with `version` or newer."""
-        self.granted[iteration] = Message(
-            Kind.COLLECT, self.generation, iteration, version, slot, body
-        )
-        self.say(Kind.COLLECT, iteration=iteration, version=version, slot=slot, body=body)
+        order = Message(Kind.COLLECT, self.generation, iteration, version, slot, body)
+        self.granted[iteration] = order
+        self._send(order)
 
     def received(self) -> Iterator[Message]:
         """Yield what has come, without waiting."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from isaac_hydra_ext.config import EnvConfig, all_knobs
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.isaac_cfg import SELECTORS
 from isaac_hydra_ext.envs.rsl_rl_cfg import ALGORITHM_KEYS
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
@@ -59,7 +60,6 @@ HYDRA_FLAGS = (
     "--cfg", "-c", "--resolve", "--package", "-p", "--multirun", "-m",
     "--config-dir", "-cd", "--config-name", "-cn", "--hydra-help",
 )  # fmt: skip
-SELECTORS = ("physics", "renderer", "presets")
 
 
 class Parser(argparse.ArgumentParser):
@@ -185,8 +185,3 @@ def value_of(key: str, tokens: Sequence[str]) -> str | None:
     """Return what the last token says about `key`, or None."""
     values = [t.split("=", 1)[1] for t in tokens if re.match(rf"\+*{re.escape(key)}=", t)]
     return values[-1] if values else None
-
-
-def has_knob(key: str) -> bool:
-    """Return whether this version has a knob of this name."""
-    return any(key == name for name, _, _ in all_knobs())

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, load_config
+from isaac_hydra_ext.episodes import line_of
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluate import config_of, evaluate
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
@@ -70,11 +71,7 @@ def play(arguments: list[str]) -> None:
         real_time=flags.real_time,
         run_dir=checkpoint.path.parent.parent,
     )
-    print(
-        "{episodes} episodes: return {mean_return:.2f} +- {std_return:.2f}, length "
-        "{mean_length:.1f} +- {std_length:.1f}".format(**result),
-        flush=True,
-    )
+    print(line_of(result), flush=True)
 
 
 def with_overrides(config: RunConfig, tokens: list[str]) -> RunConfig:

@@ -17,12 +17,11 @@ from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import auto_workers
+from isaac_hydra_ext.config import ExperimentConfig, auto_workers
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
-    has_knob,
     hydra_tokens,
     quoted,
     shared_overrides,
@@ -30,7 +29,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
 
-DEFAULT_ROOT = "logs/appo"
+DEFAULT_ROOT = ExperimentConfig().output_dir
 
 
 def make_parser() -> Parser:
@@ -83,9 +82,7 @@ def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     if flags.logger:
         chosen.append(f"logging.backends=[{quoted(flags.logger)}]")
     if flags.log_project_name:
-        if not has_knob("logging.project"):
-            raise ConfigError("--log_project_name: the loggers here have no projects; leave it out")
-        chosen.append(f"logging.project={quoted(flags.log_project_name)}")
+        raise ConfigError("--log_project_name: the loggers here have no projects; leave it out")
     if flags.video:
         chosen.append("++env.launcher.video=true")
         chosen.append(f"++env.launcher.video_length={flags.video_length}")
