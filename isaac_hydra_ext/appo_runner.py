@@ -10,9 +10,9 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,7 +58,27 @@ def train(
     package: str = "",
     announce: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
-    """Run one training from a composed configuration.
+    """Run one training from a composed configuration; see `open_run` for the arguments.
+
+    Returns:
+        The content of `summary.json`, and `run_dir`.
+
+    Raises:
+        IsaacHydraExtError: With one line that says what to do. Nothing is left running.
+    """
+    with open_run(cfg, typed, package, announce) as run:
+        run.iterate()
+    return {**run.record.summary, "run_dir": str(run.run_dir)}
+
+
+@contextmanager
+def open_run(
+    cfg: DictConfig,
+    typed: Sequence[str] = (),
+    package: str = "",
+    announce: Callable[[Path], None] | None = None,
+) -> Iterator["Run"]:
+    """Give a run whose envs and learner are built; leaving it closes them.
 
     Args:
         cfg: With the groups of this package's `conf/` at its top level.
@@ -66,11 +86,8 @@ def train(
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
         announce: Told of the run's directory, before any env is built.
 
-    Returns:
-        The content of `summary.json`, and `run_dir`.
-
     Raises:
-        IsaacHydraExtError: With one line that says what to do. Nothing is left running.
+        IsaacHydraExtError: As `train`.
     """
     if isinstance(typed, ListConfig):  # as Hydra has it; reading it would fill in variables
         typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
@@ -105,8 +122,7 @@ def train(
             if not needs_simulator(config.env):
                 source.start()  # only now: what was wrong has been said
             run.build(resumed)
-            run.iterate()
-    return {**run.record.summary, "run_dir": str(run_dir)}
+            yield run
 
 
 def _complete(
@@ -256,7 +272,7 @@ class Run:
         clock = Clock(self.last)
         for k in range(self.first, self.last):
             try:
-                metrics, env_states = self._iteration(k)
+                metrics, env_states = self.iteration(k)
             except IsaacHydraExtError as e:
                 # A half-done update is nothing to save, and a second signal means now.
                 if not isinstance(e, LearnerError) and not self.stop.at_once:
@@ -270,7 +286,7 @@ class Run:
             if self.stop.requested:
                 raise RunInterrupted(self.stop.signum, self._farewell())
 
-    def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
+    def iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
         source, started = self.source, time.monotonic()
         consumed = source.counts.consumed
