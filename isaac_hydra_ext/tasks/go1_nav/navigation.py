@@ -116,6 +116,7 @@ class Navigation:
             return
         self._measured_at = step
         distance_B = (self.target_B2 - position_B2).norm(dim=1)
+        distance_B = distance_B.masked_fill(self._begins_B, torch.nan)  # there is no target yet
         self.progress_B = progress_rate(self._distance_B, distance_B, self._step_dt)
         self.arrived_B = (distance_B < ARRIVE_WITHIN) & ~fell_B
         moved_B = (position_B2 - self._position_B2).norm(dim=1)
