@@ -71,6 +71,11 @@ def touching_links(force_BLK: torch.Tensor) -> torch.Tensor:
     return (force_BLK > CONTACT_FORCE).any(dim=2).sum(dim=1).float()
 
 
+def is_outside(position_B2: torch.Tensor, half_side: float) -> torch.Tensor:
+    """Return which positions are outside the square of this half side [m] around 0. bool [B]."""
+    return (position_B2.abs() > half_side).any(dim=1)
+
+
 class Navigation:
     """Every env's target, the way to it, and what became of its last episode.
 
