@@ -1,7 +1,7 @@
 """mjlab tasks (Isaac Lab's API on MuJoCo-Warp) behind the contract. The only file that imports it.
 
 Lives in the process that hosts the simulation. mjlab gives no final observations: truncations
-bootstrap from V(s_t).
+bootstrap from V(s_t). Of its state, the curriculum's progress is kept: physics offers none.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import torch
 
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.isaac_progress import read_progress, restored
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.envs.vec_env import (
     ActionSpec,
@@ -94,6 +95,8 @@ class MjlabVecEnv:
             max_episode_length=int(self._env.max_episode_length),
             has_final_obs=False,
             finite_horizon=bool(cfg.is_finite_horizon),
+            has_state=True,
+            whole_state=False,
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
@@ -127,13 +130,14 @@ class MjlabVecEnv:
         clock.copy_(times)
         return True
 
-    def state_dict(self) -> None:
-        """Return None: mjlab's managers offer no state."""
-        return None
+    def state_dict(self) -> dict[str, Any]:
+        """Return the curriculum's progress; physics and managers offer no state."""
+        return read_progress(self._env)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """Never called: `spec.has_state` is False."""
-        raise AssertionError("mjlab environments have no state to load")
+        """Go on with the curriculum of `state`; episodes start anew."""
+        with restored(self._env, state):
+            return copy_obs(self._env.reset()[0])
 
     def close(self) -> None:
         """Close the simulation."""
