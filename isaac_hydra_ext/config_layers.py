@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isaac_hydra_ext.config_checks import first_line, is_typed
 from isaac_hydra_ext.errors import ConfigError
@@ -33,7 +33,8 @@ def merge_layers(
         typed: The user's override tokens.
 
     Raises:
-        ConfigError: A value of another type than its knob, or two typed sizes of a minibatch.
+        ConfigError: A value that is missing or of another type than its knob, or two typed sizes
+            of a minibatch.
     """
     set_by_user = _with_one_of_two_sizes(_keep_set_by_user(user, typed, schema()), typed)
     layers = [_with_one_minibatch_knob(layer) for layer in [*recommended, set_by_user]]
@@ -102,6 +103,9 @@ def _merge_typed(layers: Sequence[Mapping[str, Any]], schema: type[Schema]) -> S
                     key = f"{section}.{name}" if name else section
                     key = getattr(e, "full_key", None) or key
                     raise ConfigError(f"{key}: {first_line(e)}") from e
-    config = OmegaConf.to_object(merged)
+    try:
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as e:
+        raise ConfigError(f"{e.full_key}=???: the value is missing; give one") from e
     assert isinstance(config, schema)
     return config
