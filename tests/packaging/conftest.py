@@ -1,7 +1,8 @@
 """Archives and throw-away environments for the packaging tests.
 
-The tests run against whatever is installed: an editable install, or (`.ci/run`, second pass) a
-wheel. The source tree around this file serves for building archives, and nothing else.
+The tests marked `installed` run against whatever is installed: an editable install, or (`.ci/run`,
+second pass) a wheel. The source tree around this file serves for building archives, and nothing
+else.
 """
 
 import os
@@ -74,7 +75,7 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HYDRA_ENVS = [
-    "installed",
+    pytest.param("installed", marks=pytest.mark.installed),
     *(f"{how} {v}" for how in ("wheel", "editable") for v in ("1.3.2", "1.4.0rc3")),
 ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+pytestmark = pytest.mark.installed
 RUNNER = (sys.executable, "-m", "isaac_hydra_ext.appo_runner")
 BIN = Path(sys.executable).parent
 APPO = BIN / "appo"
