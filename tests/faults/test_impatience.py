@@ -52,6 +52,7 @@ def helpers_of(run: LiveRun) -> list[psutil.Process]:
     return [p for p in run.ps.children(recursive=True) if p.name() == "sleep"]
 
 
+@pytest.mark.alone
 def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[str]) -> None:
     run = live(*slow, "+env.kwargs.start_s=1000")
     wait_until(lambda: helpers_of(run))
@@ -63,6 +64,7 @@ def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[s
     assert run.summary()["status"] == "interrupted"
 
 
+@pytest.mark.alone
 def test_a_second_signal_while_closing_leaves_nothing_behind(live: Live, slow: list[str]) -> None:
     run = live(*slow, "experiment.max_iterations=100000")
     run.wait_for_iteration(3)

@@ -45,6 +45,7 @@ def test_the_run_goes_on_from_an_interrupt(live: Live) -> None:
     assert again.summary()["iterations"] == done + 10
 
 
+@pytest.mark.alone
 def test_a_second_signal_ends_it_at_once(live: Live) -> None:
     # Iterations of many seconds, so that the first signal alone would not end the run soon.
     run = live(
