@@ -40,4 +40,4 @@ shellcheck --external-sources scripts/*.sh .ci/run
 ruff check .
 ruff format --check .
 pyright
-exec pytest -n logical --maxprocesses 8 --dist worksteal "$@"
+exec pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal "$@"

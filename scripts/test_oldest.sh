@@ -34,4 +34,4 @@ if ! "$python" -c 'import isaac_hydra_ext, pytest' 2>/dev/null; then
     pytest pytest-timeout pytest-xdist hypothesis psutil build hatchling \
     'onnx<1.18' 'onnxruntime<1.20' matplotlib
 fi
-exec "$python" -m pytest -n logical --maxprocesses 8 --dist worksteal "$@"
+exec "$python" -m pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal "$@"
