@@ -26,7 +26,7 @@ esac
 
 trap 'exit 130' INT
 python=.venv-oldest/bin/python
-if ! "$python" -c 'import isaac_hydra_ext, pytest' 2>/dev/null; then
+if ! "$python" -c 'import isaac_hydra_ext, xdist' 2>/dev/null; then
   "${PYTHON:-python3.10}" -m venv --clear .venv-oldest
   "$python" -m pip install -qq --disable-pip-version-check -e . \
     torch==2.5.1 'numpy<2' gymnasium==0.29.1 hydra-core==1.3.2 omegaconf==2.3.0 \
