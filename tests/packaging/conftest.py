@@ -81,18 +81,15 @@ HYDRA_ENVS = [
 
 
 @pytest.fixture(scope="session", params=HYDRA_ENVS)
-def hydra_env(
-    request: pytest.FixtureRequest,
-    archives: Archives,
-    pip: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> HydraEnv:
+def hydra_env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HydraEnv:
     """Return the environment of the tests, or a new one with Hydra, this package, nothing else.
 
     Without torch there, that an application starts proves that the plugin does not need it.
     """
     if request.param == "installed":
         return HydraEnv(sys.executable, None)
+    # Only now, as what they need to be built is not there where a wheel is tested.
+    archives, pip = request.getfixturevalue("archives"), request.getfixturevalue("pip")
     how, version = request.param.split()
     env = tmp_path_factory.mktemp(f"{how}-{version}") / "venv"
     python = env / "bin" / "python"
