@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -40,7 +40,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["env=gym_any", "env.id=Slow-v0", "env.imports=[slow_env]", "rollout.envs_per_worker=1"]
 
 
-def wait_until(happened: Callable[[], object], timeout: float = 30) -> None:
+def wait_until(happened: Callable[[], object], timeout: float = HANG_S) -> None:
     deadline = time.monotonic() + timeout
     while not happened():
         assert time.monotonic() < deadline

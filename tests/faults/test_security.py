@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 import isaac_hydra_ext
 from isaac_hydra_ext.checkpoint import find_checkpoint
@@ -159,7 +159,7 @@ def test_a_users_yaml_can_neither_name_code_nor_leave_the_output_directory(tmp_p
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         running.append((file, subprocess.Popen(line, cwd=tmp_path, text=True, **pipes)))
     for file, process in running:
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=HANG_S)
         assert process.returncode == 2, (file, error)
         told = error.strip()
         assert len(told.splitlines()) == 1, told
