@@ -10,24 +10,23 @@ import dataclasses
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from isaac_hydra_ext.config_checks import (
     SAFE_NAME,
     check_bounds,
     check_names,
     check_rest,
-    first_line,
     is_typed,
     refuse_foreign,
     refuse_unknown,
     resolve,
     walk,
 )
+from isaac_hydra_ext.config_layers import merge_layers
 from isaac_hydra_ext.errors import ConfigError
 
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
@@ -293,9 +292,7 @@ def load_config(
     recommended = (user.get("env") or {}).get("appo") or {}
     refuse_unknown(recommended, RunConfig, "env.appo.")
 
-    set_by_user = _with_one_of_two_sizes(_keep_set_by_user(user, typed), typed)
-    layers = [task_settings or {}, recommended, set_by_user]
-    config = _merge_typed([_with_one_minibatch_knob(layer) for layer in layers])
+    config = merge_layers(RunConfig, [task_settings or {}, recommended], user, typed)
     check_names(config)
     check_bounds(config)
     if config.rollout.num_workers == "auto":
@@ -373,68 +370,3 @@ def available_cores() -> int:
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
     return list(walk(RunConfig()))
-
-
-def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Drop the leaves that nobody set: they equal the default and were not typed.
-
-    A group choice (`ppo=vtrace`) sets what its file has other than the default; the rest of the
-    file is there to be complete, and leaves what the task recommends alone.
-    """
-    kept: dict[str, Any] = {}
-    for section, declared in user.items():
-        default = getattr(RunConfig(), section)
-        if not is_dataclass(default):
-            kept[section] = declared
-            continue
-        kept[section] = {
-            key: value
-            for key, value in (declared or {}).items()
-            if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
-        }
-    return kept
-
-
-def _with_one_of_two_sizes(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Have what was typed overrule a file's other way to say the minibatch's size.
-
-    Raises:
-        ConfigError: Both were typed.
-    """
-    sizes = ("batch_size", "num_mini_batches")
-    ppo = user.get("ppo") or {}
-    if any(ppo.get(name) is None for name in sizes):
-        return user
-    kept = [name for name in sizes if is_typed(f"ppo.{name}", typed)]
-    if len(kept) == 2:
-        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
-    if not kept:  # a run's own params/agent.yaml has both: the one follows from the other
-        return user
-    return {**user, "ppo": {k: v for k, v in ppo.items() if k not in sizes or k in kept}}
-
-
-def _with_one_minibatch_knob(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Have a layer's `batch_size` overrule the `num_mini_batches` of the layers below it."""
-    ppo = layer.get("ppo") or {}
-    if "batch_size" not in ppo or "num_mini_batches" in ppo:
-        return dict(layer)
-    return {**layer, "ppo": {**ppo, "num_mini_batches": None}}
-
-
-def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
-    """Merge plain layers into the typed schema, lowest first; report types as `ConfigError`."""
-    merged = OmegaConf.structured(RunConfig)
-    for layer in layers:
-        for section, value in layer.items():
-            leaves = value.items() if isinstance(value, Mapping) else [(None, value)]
-            for name, leaf in leaves:  # one by one, as not every error names its key
-                nested = {section: {name: leaf} if name else leaf}
-                try:
-                    merged = OmegaConf.merge(merged, nested)
-                except (OmegaConfBaseException, ValueError, TypeError) as e:
-                    key = f"{section}.{name}" if name else section
-                    key = getattr(e, "full_key", None) or key
-                    raise ConfigError(f"{key}: {first_line(e)}") from e
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, RunConfig)
-    return config

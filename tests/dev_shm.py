@@ -1,0 +1,37 @@
+"""What is in /dev/shm, and what of it the tests of this process have left there."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+
+def in_dev_shm() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def left_in_dev_shm(before: set[str]) -> set[str]:
+    """Return the names that are new since `before`, without those that others hold.
+
+    Tests that run at the same time, and whoever else is at work on this machine, make names too.
+    Theirs are mapped by a living process that is neither this one nor one that it started.
+    """
+    with os.scandir("/dev/shm") as entries:
+        new = {entry.name: entry.inode() for entry in entries if entry.name not in before}
+    others = _mapped_by_others() if new else set()
+    left = {name for name, inode in new.items() if inode not in others}
+    return left & in_dev_shm()  # others remove theirs while we look
+
+
+def _mapped_by_others() -> set[int]:
+    """Return inodes: the path of a semaphore's mapping is that of its first, deleted name."""
+    me = psutil.Process()
+    ours = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    inodes = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            lines = [] if int(maps.parent.name) in ours else maps.read_text().splitlines()
+        except OSError:  # it has ended, or is another user's
+            continue
+        inodes |= {int(line.split()[4]) for line in lines if " /dev/shm/" in line}
+    return inodes
