@@ -46,19 +46,22 @@ class Samples:
 class Epochs:
     """Passes over the samples in shuffled minibatches."""
 
-    def __init__(self, ppo: PPOConfig, policy: ActorCritic, compiled: bool) -> None:
+    def __init__(
+        self, ppo: PPOConfig, policy: ActorCritic, usual_samples: int, compiled: bool
+    ) -> None:
         """Make the optimizer, and compile what can be.
 
         Args:
             ppo: Of the run.
             policy: Trained in place.
+            usual_samples: N of an iteration from which no env is left out.
             compiled: Fuse kernels with torch.compile.
         """
-        self._ppo, self._policy = ppo, policy
+        self._ppo, self._policy, self._usual_samples = ppo, policy, usual_samples
         self._device = policy.flat.device
         self.optimizer = FlatAdam(ppo, policy, compiled)
-        self._actor_forward = fused(self._actor_loss, compiled)
-        self._critic_forward = fused(self._critic_loss, compiled)
+        self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
+        self._forwards = self._fused
         parameters = list(policy.parameters())
         critics = len(list(policy.critic.parameters()))
         self._actor_parameters, self._critic_parameters = (
@@ -74,6 +77,9 @@ class Epochs:
             samples: Of the iteration.
             orders_EN: A permutation of the samples' indices for each epoch.
         """
+        # Fused kernels are of one size: another number of samples would compile them anew.
+        usual = samples.critic.target_M.shape[0] == self._usual_samples
+        self._forwards = self._fused if usual else (self._actor_loss, self._critic_loss)
         optimizer = self.optimizer
         optimizer.begin()
         totals = torch.zeros(len(MINIBATCH_METRICS), device=self._device)
@@ -98,10 +104,10 @@ class Epochs:
         The last minibatch of an epoch may be smaller: its loss is the mean over its own rows.
         """
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
-            value = self._critic_forward(samples.obs, samples.critic, rows)
+            value = self._forwards[1](samples.obs, samples.critic, rows)
             critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
         with matrix_products(self._ppo.precision, self._device):
-            actor = self._actor_forward(samples.obs, samples.actor, rows)
+            actor = self._forwards[0](samples.obs, samples.actor, rows)
             actor_gradients = _gradients(actor.total, self._actor_parameters)
         self._critics_stream.join()
         value = value.detach()

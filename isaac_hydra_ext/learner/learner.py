@@ -65,7 +65,7 @@ class Learner:
             self._distribution.action_dtype,
             device,
         )
-        self._epochs = Epochs(config.ppo, self.policy, self._is_compiled())
+        self._epochs = Epochs(config.ppo, self.policy, config.n_buffer, self._is_compiled())
         self._optimizer = self._epochs.optimizer
         self.lr = self._optimizer.lr
         self._noisy_entropy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
