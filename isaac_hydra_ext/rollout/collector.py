@@ -17,6 +17,7 @@ from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import StepResult, check_obs
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.acting import Acting
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.invalid_numbers import (
     InvalidNumber,
@@ -70,6 +71,8 @@ class Collector:
         self.policy = ActorCritic(
             config.policy, self.env.spec, config.experiment.seed, self._device
         )
+        num_envs = self.env.spec.num_envs
+        self._acting = Acting(self.policy, config.rollout.steps_per_env, num_envs)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
         self._last_slot: Slot | None = None
 
@@ -119,7 +122,6 @@ class Collector:
         slot.dropped_B.fill_(False)
         slot.restarted_B.fill_(False)
         log = self._act(slot, on_step)
-        self._obs = {group: obs[-1].clone() for group, obs in slot.obs.items()}
         T, notes = self._config.rollout.steps_per_env, []
         if not is_valid(slot, self._groups_read, T):
             notes = self._drop_invalid(slot)
@@ -130,40 +132,30 @@ class Collector:
 
     def _act(self, slot: Slot, on_step: Callable[[int], None]) -> dict[str, float]:
         """Take T steps and write them; returns the means of what the env logs."""
-        T, distribution = self._config.rollout.steps_per_env, self.policy.distribution
-        seed, shape = self._config.experiment.seed, (T, self.env.spec.num_envs)
+        T, env, acting = self._config.rollout.steps_per_env, self.env, self._acting
         address = (*self._address, int(slot.header["iteration"][0]))
-        generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self._device)
-        noise_TBP = distribution.draw_noise(shape, generator)
-        params_T, log = [], defaultdict(list)
-        for group, obs in self._obs.items():
-            slot.obs[group][0].copy_(obs)
+        seed = self._config.experiment.seed
+        acting.begin(slot, make_generator(seed, Stream.POLICY_NOISE, *address, device=self._device))
+        log = defaultdict(list)
+        for group, rows in slot.rows.obs.items():
+            rows[0].copy_(self._obs[group])
         for t in range(T):
             on_step(t)
-            params = self.policy.action_params({g: obs[t] for g, obs in slot.obs.items()})
-            params_T.append(params)
-            action = distribution.sample(params, noise_TBP[t])
-            slot.action_TBA[t].copy_(action)
+            action = acting.act(t)
             try:
-                result = self.env.step(distribution.to_env(action))
+                result = env.step(action)
             except Exception as e:
-                self._write_log_prob(slot, params_T)
+                acting.finish(t + 1)
                 self._blame_invalid(slot, t, e)
                 raise
-            check_obs(result.obs, self.env.spec)
+            check_obs(result.obs, env.spec)
             _write_step(slot, t, result)
             for key, value in result.log.items():
                 log[key].append(value)
+            self._obs = result.obs
         on_step(T)
-        self._write_log_prob(slot, params_T)
+        acting.finish(T)
         return {key: sum(values) / len(values) for key, values in log.items()}
-
-    def _write_log_prob(self, slot: Slot, params_T: list[torch.Tensor]) -> None:
-        """Write one log-prob of [T, B] instead of T small ones; from the parameters that acted."""
-        steps = len(params_T)
-        slot.behavior_log_prob_TB[:steps].copy_(
-            self.policy.distribution.log_prob(torch.stack(params_T), slot.action_TBA[:steps])
-        )
 
     def _blame_invalid(self, slot: Slot, steps: int, error: Exception) -> None:
         """Raise for the number that came before an env's own error, if there is one.
@@ -223,19 +215,20 @@ class Collector:
 
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:
     """Copy what step t gave, and the final observations of the episodes that it cut off."""
-    for group, obs in result.obs.items():
-        slot.obs[group][t + 1].copy_(obs)
-    slot.reward_TB[t].copy_(result.reward_B)
-    slot.terminated_TB[t].copy_(result.terminated_B)
-    slot.truncated_TB[t].copy_(result.truncated_B)
+    rows = slot.rows
+    for group, obs in rows.obs.items():
+        obs[t + 1].copy_(result.obs[group])
+    rows.reward[t].copy_(result.reward_B)
+    rows.terminated[t].copy_(result.terminated_B)
+    rows.truncated[t].copy_(result.truncated_B)
     if result.final_obs is None:
         return
     assert slot.final_index_C2 is not None
-    rows = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
+    envs = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
     count = int(slot.header["final_count"][0])
-    end = count + rows.shape[0]
+    end = count + envs.shape[0]
     slot.final_index_C2[count:end, 0] = t
-    slot.final_index_C2[count:end, 1] = rows
-    for group, obs in result.final_obs.items():
-        slot.final_obs[group][count:end] = obs[rows]
+    slot.final_index_C2[count:end, 1] = envs
+    for group, obs in slot.final_obs.items():
+        obs[count:end] = result.final_obs[group][envs]
     slot.header["final_count"] = end
