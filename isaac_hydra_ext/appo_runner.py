@@ -208,6 +208,9 @@ class Run:
         self.learner = Learner(config, self.spec, self.device)
         if resumed is not None:
             self._load(resumed)
+        self.learner.record()
+        for note in self.learner.notes:
+            self.console.say(note)
         self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
@@ -215,7 +218,7 @@ class Run:
             self.pinned = register_with_cuda(source.memory)
             if not self.pinned:
                 self.console.say("the buffer cannot be pinned for CUDA: copies are slower")
-        self.weights.publish(self.first, policy.flat)
+        self.learner.publish(self.weights, self.first)
         source.announce(self.first)
         for iteration in range(self.first, self.first + lag + 1):
             self._grant(iteration)
@@ -288,7 +291,7 @@ class Run:
                 f"iteration {k}: the loss or its gradient is not finite; the update was "
                 f"undone, version {k + 1} has version {k}'s weights"
             )
-        self.weights.publish(k + 1, self.learner.policy.flat)
+        self.learner.publish(self.weights, k + 1)
         source.announce(k + 1)
         self._grant(k + 1 + self.config.rollout.max_policy_lag)
 

@@ -171,6 +171,13 @@ class PPOConfig:
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
     )
+    cuda_graphs: bool = knob(True, "record the update once and replay it, where it is on a GPU")
+    compile: str = knob(
+        "auto",
+        "fuse the update's kernels with torch.compile, on a GPU (the first start takes a minute); "
+        "auto: from 16,384 samples an iteration on",
+        choices=("auto", "always", "never"),
+    )
 
 
 @dataclass

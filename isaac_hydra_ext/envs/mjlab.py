@@ -104,15 +104,14 @@ class MjlabVecEnv:
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`; mjlab rewrites its buffers in place, so everything is copied."""
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
-        # mjlab fills extras["log"] only in steps with a reset and empties it in the others.
-        log = {key: float(value) for key, value in extras["log"].items()}
         return StepResult(
             obs=copy_obs(obs),
             reward_B=reward.to(torch.float32, copy=True),
             terminated_B=terminated.to(torch.bool, copy=True),
             truncated_B=truncated.to(torch.bool, copy=True),
             final_obs=None,
-            log=log,
+            # Filled only in steps with a reset, empty in the others. Its tensors are new ones.
+            log=dict(extras["log"]),
         )
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:

@@ -92,7 +92,8 @@ class StepResult:
         truncated_B: bool; something outside the task did, a time limit mostly.
         final_obs: Group -> [B, ...], valid in rows that are truncated; None if none is or the
             env gives none.
-        log: Scalars the env reports, only from steps with a reset.
+        log: Scalars the env reports, only from steps with a reset; 0-dim tensors stay on their
+            device until the rollout ends.
     """
 
     obs: dict[str, torch.Tensor]
@@ -100,7 +101,7 @@ class StepResult:
     terminated_B: torch.Tensor
     truncated_B: torch.Tensor
     final_obs: dict[str, torch.Tensor] | None
-    log: dict[str, float]
+    log: Mapping[str, float | torch.Tensor]
 
 
 class VecEnv(Protocol):

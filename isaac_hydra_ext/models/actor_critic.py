@@ -67,7 +67,9 @@ class ActorCritic(nn.Module):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        self.distribution = make_distribution(spec.action, config.squash, config.clip_actions)
+        self.distribution = make_distribution(
+            spec.action, config.squash, config.clip_actions, device
+        )
         sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
         gaussian = spec.action.kind == "continuous"
         actor_out = spec.action.dim if gaussian else self.distribution.num_params

@@ -118,7 +118,7 @@ class Slot:
 
     def __init__(self, header: np.ndarray, tensors: dict[str, torch.Tensor]) -> None:
         """Wrap memory that `map` or `allocate` has cut into fields."""
-        self.header = header
+        self.header, self._tensors = header, tensors
         self.obs = _with_prefix(tensors, "obs/")  # group -> [T + 1, B, ...]
         self.action_TBA = tensors["action"]
         self.behavior_log_prob_TB = tensors["behavior_log_prob"]
@@ -150,6 +150,15 @@ class Slot:
             for name, f in layout.fields.items()
         }
         return cls(np.zeros(1, HEADER), tensors)
+
+    def copy_from(self, other: "Slot") -> None:
+        """Take a whole rollout over from a slot on a GPU; returns when it is all here."""
+        self.header[:] = other.header
+        finals, extra = int(self.header["final_count"][0]), int(self.header["extra_bytes"][0])
+        for name, ours in self._tensors.items():
+            rows = finals if name.startswith("final_") else extra if name == "extra" else len(ours)
+            ours[:rows].copy_(other._tensors[name][:rows], non_blocking=True)
+        torch.cuda.current_stream(other.reward_TB.device).synchronize()
 
     @cached_property
     def rows(self) -> StepRows:

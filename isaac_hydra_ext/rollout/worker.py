@@ -22,10 +22,10 @@ from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.errors import IsaacHydraExtError
-from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
+from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.shared_memory import SharedBlock
+from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
@@ -82,6 +82,7 @@ class WorkerProcess:
         self._pending: deque[Message] = deque()  # rollouts we may collect, oldest first
         self._version = 0  # the newest published
         self._collector: Collector | None = None
+        self._on_gpu: Slot | None = None  # where a simulation on a GPU writes its rollouts
 
     def run(self) -> None:
         """Serve the handshake, then collect until CLOSE."""
@@ -168,7 +169,12 @@ class WorkerProcess:
         memory = self._block.attach(message.body["name"], plan.nbytes)
         self._status = plan.status(memory)[self._worker : self._worker + 1]
         self._slots = plan.slots(memory, self._worker)
-        self._weights = WeightStore(plan.weights(memory), size, lag)
+        if self._collector.device.type == "cuda":
+            # A rollout leaves the GPU whole: its steps then wait for no copy.
+            register_with_cuda(memory)
+            self._on_gpu = Slot.allocate(layout, str(self._collector.device))
+            self._collector.acting_on(self._on_gpu)
+        self._weights = WeightStore.map(plan.weights(memory), size, lag)
 
     def _collect(self, order: Message, waited: float) -> None:
         """Collect one rollout with the newest weights its order allows."""
@@ -182,7 +188,10 @@ class WorkerProcess:
         assert self._status is not None
         self._status["steps"] = 0
         self._status["iteration"] = order.iteration
-        self._collector.collect(slot, order.iteration, version, self._beat, waited, save)
+        target = self._on_gpu or slot
+        self._collector.collect(target, order.iteration, version, self._beat, waited, save)
+        if self._on_gpu is not None:
+            slot.copy_from(self._on_gpu)
         self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
         self._beat()
 

@@ -129,7 +129,7 @@ class WorkerPool:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
-        return WeightStore(plan.weights(self._memory), weights_size, lag)
+        return WeightStore.map(plan.weights(self._memory), weights_size, lag)
 
     @property
     def memory(self) -> np.ndarray:

@@ -8,8 +8,9 @@ from isaac_hydra_ext.config import PolicyConfig
 from isaac_hydra_ext.envs.vec_env import ActionSpec
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import ACTIVATIONS
-from isaac_hydra_ext.rollout.acting import Acting
+from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing
 
 from .builders import continuous, discrete, env_spec
 
@@ -41,7 +42,7 @@ class Rig:
         self.slot = Slot.allocate(SlotLayout(spec, T, self.distribution.action_dtype), "cpu")
         for obs in self.slot.obs.values():
             obs.copy_(torch.randint(0, 9, obs.shape))
-        self.acting = Acting(self.policy, T, B)
+        self.acting = make_acting(self.policy, self.slot)
 
     @property
     def distribution(self):  # noqa: ANN201
@@ -52,23 +53,23 @@ class Rig:
         """Act, and compare with what the networks and the distribution say, to the last bit."""
         statistics = self.policy.flat[self.policy.num_params :]
         statistics.copy_(torch.rand(statistics.shape) + 0.5)
-        self.acting.begin(self.slot, torch.Generator().manual_seed(seed))
         noise = self.distribution.draw_noise((T, B), torch.Generator().manual_seed(seed))
+        self.acting.begin(noise)
         for t in range(T):
             given = self.acting.act(t)
             params = self.policy.action_params({g: x[t] for g, x in self.slot.obs.items()})
             action = self.distribution.sample(params, noise[t])
             assert torch.equal(self.slot.action_TBA[t], action)
             assert torch.equal(given, self.distribution.to_env(action))
-            self.acting.finish(t + 1)
-            log_prob = self.distribution.log_prob(params, action)
-            torch.testing.assert_close(self.slot.behavior_log_prob_TB[t], log_prob)
+            assert torch.equal(self.acting.params(t + 1)[t], params)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("action", [BOX, discrete(3), discrete(2, 4)], ids=lambda a: str(a.nvec))
 def test_actions_are_the_networks_to_the_last_bit(action: ActionSpec, activation: str) -> None:
-    Rig(action, activation=activation).check(seed=1)
+    rig = Rig(action, activation=activation)
+    assert isinstance(rig.acting, InPlaceActing)
+    rig.check(seed=1)
 
 
 @pytest.mark.parametrize(
@@ -104,14 +105,16 @@ class Doubled(nn.Sequential):
     ids=["subclass", "layer norm", "activation last", "activation first", "no bias"],
 )
 def test_networks_of_other_packages_are_called_as_they_are(network: nn.Module) -> None:
-    Rig(BOX, network).check(seed=1)
+    rig = Rig(BOX, network)
+    assert isinstance(rig.acting, PlainActing)
+    rig.check(seed=1)
 
 
 @pytest.mark.parametrize("action", [BOX, discrete(3)], ids=["box", "choice"])
 @torch.inference_mode()
 def test_what_the_env_is_given_is_its_own(action: ActionSpec) -> None:
     rig = Rig(action)
-    rig.acting.begin(rig.slot, torch.Generator().manual_seed(1))
+    rig.acting.begin(rig.distribution.draw_noise((T, B), torch.Generator().manual_seed(1)))
     given = [rig.acting.act(t) for t in range(T)]
     assert len({x.data_ptr() for x in given}) == T, "an env may remember its last action"
     written = rig.slot.action_TBA.clone()
