@@ -11,12 +11,10 @@ process of its own; the free environment has rsl_rl's iteration beside it in thi
 import json
 import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -49,6 +47,17 @@ class Case:
 
 
 GPU_CASES = {
+    f"{name}_{num_envs}": Case((f"env={env}", f"rollout.envs_per_worker={num_envs}"))
+    for name, env in (("go1_flat", "mjlab_go1_flat"), ("cartpole", "mjlab_cartpole_balance"))
+    for num_envs in (4096, 16384)
+}
+FREE = (
+    *("env=gym_any", f"env.kind={free_env.KIND}", "env.id=free", "+env.kwargs.fill=frames"),
+    *("+env.kwargs.obs={policy:[float32,48],critic:[float32,72]}", "+env.kwargs.actions=12"),
+    *("policy.hidden_dims=[512,256,128]", "rollout.envs_per_worker=4096"),
+    *("rollout.steps_per_env=24", "ppo.num_mini_batches=4"),
+)
+CASES = {
     f"{name}_{num_envs}": Case((f"env={env}", f"rollout.envs_per_worker={num_envs}"))
     for name, env in (("go1_flat", "mjlab_go1_flat"), ("cartpole", "mjlab_cartpole_balance"))
     for num_envs in (4096, 16384)
@@ -88,7 +97,7 @@ def measure(cases: dict[str, Case], quick: bool) -> dict[str, Any]:
     rows = []
     for name, case in cases.items():
         with ExitStack() as stack:
-            stack.enter_context(free_env.installed())
+            stack.enter_context(free_env.registered())
             logs = stack.enter_context(TemporaryDirectory())
             stack.enter_context(
                 initialize_config_module("isaac_hydra_ext.conf", version_base="1.3")

@@ -218,9 +218,11 @@ class Run:
         self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
-        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
-        check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
+        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
+        for note in source.notes:
+            self.console.say(note)
+        check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         self.learner = Learner(config, self.spec, self.device)
         if resumed is not None:
             self._load(resumed)

@@ -111,6 +111,9 @@ class RolloutConfig:
         False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
     )
     device: str = knob("auto", "the simulation's device; auto: the task's own, else the CPU")
+    pin_cores: bool = knob(
+        True, "give each CPU worker a core of its own, where there is one more (Linux)"
+    )
     init_at_random_ep_len: bool = knob(
         True, "start envs at random episode times, so that episodes do not end in step"
     )

@@ -196,9 +196,10 @@ def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
     for group, expected in spec.obs.items():
         if group not in obs:
             raise EnvError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
-        found, rows = TensorSpec.of(obs[group]), obs[group].shape[0]
-        if found != expected or rows != spec.num_envs:
+        found, shape = obs[group], (spec.num_envs, *expected.shape)
+        if found.shape != shape or found.dtype is not getattr(torch, expected.dtype):
+            dtype = str(found.dtype).removeprefix("torch.")
             raise EnvError(
-                f"obs group {group!r}: expected [{spec.num_envs}, {expected.shape}] "
-                f"{expected.dtype}, got [{rows}, {found.shape}] {found.dtype}"
+                f"obs group {group!r}: expected {[*shape]} {expected.dtype}, "
+                f"got {[*found.shape]} {dtype}"
             )

@@ -122,17 +122,24 @@ class ActorCritic(nn.Module):
     def action_params(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the distribution's parameters [N, P] for obs groups of [N, ...]."""
         out = self.actor(self._gather(obs, self.actor_groups, self.actor_normalizers))
-        if self.std is None:
-            return out
-        std = self.std.exp() if self.log_std_type else self.std
-        return torch.cat([out, std.expand_as(out)], dim=-1)
+        std = self.current_std()
+        return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
+
+    def actor_normalizer(self, group: str) -> Normalizer | None:
+        """Return what normalises one of the actor's groups."""
+        normalizer = self.actor_normalizers[_key(group)] if len(self.actor_normalizers) else None
+        assert normalizer is None or isinstance(normalizer, Normalizer)
+        return normalizer
+
+    def current_std(self) -> torch.Tensor | None:
+        """Return the Gaussian's std [A]; None for discrete actions."""
+        return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
     @torch.no_grad()
     def mean_std(self) -> torch.Tensor:
         """Return the Gaussian's std averaged over actions; 0 for discrete actions."""
-        if self.std is None:
-            return torch.zeros((), device=self.flat.device)
-        return (self.std.exp() if self.log_std_type else self.std).mean()
+        std = self.current_std()
+        return torch.zeros((), device=self.flat.device) if std is None else std.mean()
 
     @torch.no_grad()
     def keep_std_positive(self) -> None:

@@ -157,6 +157,8 @@ class Categorical:
 
     def mode(self, params: torch.Tensor) -> torch.Tensor:
         """See `ActionDistribution`."""
+        if len(self.nvec) == 1:
+            return params.argmax(-1, keepdim=True)
         return torch.stack([part.argmax(-1) for part in params.split(self.nvec, dim=-1)], dim=-1)
 
     def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:

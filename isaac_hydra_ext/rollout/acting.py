@@ -11,6 +11,7 @@ import torch
 from isaac_hydra_ext.cuda import Recorded
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing, can_act_in_place
 
 
 class Acting(Protocol):
@@ -95,6 +96,8 @@ class RecordedActing:
 def make_acting(policy: ActorCritic, slot: Slot) -> Acting:
     """Choose by where the slot is; see `RecordedActing` for when to call it on a GPU."""
     device = slot.reward_TB.device
+    if device.type == "cpu" and can_act_in_place(policy.actor):
+        return InPlaceActing(policy, slot)
     if device.type != "cuda":
         return PlainActing(policy, slot)
     generator = torch.Generator(device)

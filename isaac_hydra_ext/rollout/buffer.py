@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,25 @@ class SlotLayout:
         self._end = _align(self._end + nbytes, 64)
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """A slot's fields cut into steps; making a view costs as much as writing a small one.
+
+    Attributes:
+        obs: Group -> T + 1 times [B, ...].
+        action: T times [B, A].
+        reward: T times [B], as the flags.
+        terminated: See `reward`.
+        truncated: See `reward`.
+    """
+
+    obs: dict[str, tuple[torch.Tensor, ...]]
+    action: tuple[torch.Tensor, ...]
+    reward: tuple[torch.Tensor, ...]
+    terminated: tuple[torch.Tensor, ...]
+    truncated: tuple[torch.Tensor, ...]
+
+
 class Slot:
     """One rollout's memory, as tensors. Who may touch it is decided by messages, not here."""
 
@@ -139,6 +159,17 @@ class Slot:
             rows = finals if name.startswith("final_") else extra if name == "extra" else len(ours)
             ours[:rows].copy_(other._tensors[name][:rows], non_blocking=True)
         torch.cuda.current_stream(other.reward_TB.device).synchronize()
+
+    @cached_property
+    def rows(self) -> StepRows:
+        """The fields step by step; the side that writes asks for them."""
+        return StepRows(
+            {group: obs.unbind(0) for group, obs in self.obs.items()},
+            self.action_TBA.unbind(0),
+            self.reward_TB.unbind(0),
+            self.terminated_TB.unbind(0),
+            self.truncated_TB.unbind(0),
+        )
 
     @property
     def dropped_samples(self) -> int:

@@ -126,7 +126,6 @@ class Collector:
         slot.dropped_B.fill_(False)
         slot.restarted_B.fill_(False)
         log = self._act(slot, on_step)
-        self._obs = {group: obs[-1].clone() for group, obs in slot.obs.items()}
         T, notes = self._config.rollout.steps_per_env, []
         if not is_valid(slot, self._groups_read, T):
             notes = self._drop_invalid(slot)
@@ -143,8 +142,8 @@ class Collector:
         generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self.device)
         acting, log = self.acting_on(slot), defaultdict(list)
         acting.begin(distribution.draw_noise(shape, generator))
-        for group, obs in self._obs.items():
-            slot.obs[group][0].copy_(obs)
+        for group, rows in slot.rows.obs.items():
+            rows[0].copy_(self._obs[group])
         for t in range(T):
             on_step(t)
             action = acting.act(t)
@@ -158,6 +157,7 @@ class Collector:
             _write_step(slot, t, result)
             for key, value in result.log.items():
                 log[key].append(value)
+            self._obs = result.obs
         on_step(T)
         self._write_log_prob(slot, acting.params(T))
         return _means(log)
@@ -218,8 +218,8 @@ class Collector:
             slot.restarted_B.fill_(True)
             return
         slot.restarted_B[envs] = True
-        for group, obs in self._obs.items():
-            obs[envs] = rows[group]
+        for group in self.env.spec.obs:
+            self._obs[group][envs] = rows[group]
 
     def _tell(self, slot: Slot, found: list[InvalidNumber], steps: int) -> str:
         """Dump the first one's steps and say what and where it is."""
@@ -246,19 +246,20 @@ def _means(log: Mapping[str, list[Any]]) -> dict[str, float]:
 
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:
     """Copy what step t gave, and the final observations of the episodes that it cut off."""
-    for group, obs in result.obs.items():
-        slot.obs[group][t + 1].copy_(obs)
-    slot.reward_TB[t].copy_(result.reward_B)
-    slot.terminated_TB[t].copy_(result.terminated_B)
-    slot.truncated_TB[t].copy_(result.truncated_B)
+    rows = slot.rows
+    for group, obs in rows.obs.items():
+        obs[t + 1].copy_(result.obs[group])
+    rows.reward[t].copy_(result.reward_B)
+    rows.terminated[t].copy_(result.terminated_B)
+    rows.truncated[t].copy_(result.truncated_B)
     if result.final_obs is None:
         return
     assert slot.final_index_C2 is not None
-    rows = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
+    envs = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
     count = int(slot.header["final_count"][0])
-    end = count + rows.shape[0]
+    end = count + envs.shape[0]
     slot.final_index_C2[count:end, 0] = t
-    slot.final_index_C2[count:end, 1] = rows
-    for group, obs in result.final_obs.items():
-        slot.final_obs[group][count:end] = obs[rows]
+    slot.final_index_C2[count:end, 1] = envs
+    for group, obs in slot.final_obs.items():
+        obs[count:end] = result.final_obs[group][envs]
     slot.header["final_count"] = end

@@ -33,6 +33,7 @@ class InProcessCollector:
         """Nothing is built yet."""
         self._config = config
         self.counts = RolloutCounts()
+        self.notes: list[str] = []  # see `WorkerPool.notes`
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
         self._failure: EnvError | None = None  # of a rollout collected ahead

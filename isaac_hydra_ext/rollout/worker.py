@@ -25,6 +25,7 @@ from isaac_hydra_ext.errors import IsaacHydraExtError
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.cores import pin
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
@@ -147,6 +148,7 @@ class WorkerProcess:
         assert isinstance(config, RunConfig)
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
+        pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
         _redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         checkpoint = message.body["resume_from"]

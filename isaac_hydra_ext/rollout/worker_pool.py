@@ -22,6 +22,7 @@ from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, Worker
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes, not_closed
+from isaac_hydra_ext.rollout.cores import WorkerCores
 from isaac_hydra_ext.rollout.restarts import RestartBudget
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn_worker
@@ -57,6 +58,8 @@ class WorkerPool:
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
         self._build_body: dict[str, Any] = {}
+        self._cores: WorkerCores | None = None
+        self.notes: list[str] = []
         self.random_start = [False] * config.num_workers
         self._version = 0
         self._closed = False
@@ -98,6 +101,8 @@ class WorkerPool:
             HandshakeTimeoutError: One that takes too long.
         """
         self._config, self._budget = config, RestartBudget(config.rollout)
+        self._cores = WorkerCores(config)
+        self.notes.append(self._cores.note)
         self._build_body = {
             "config": config.to_dict(),
             "run_dir": str(run_dir),
@@ -143,7 +148,9 @@ class WorkerPool:
 
     def _ask_to_build(self, worker: WorkerHandle) -> None:
         timeout_s = self._config.rollout.startup_timeout_s
-        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, self._build_body)
+        assert self._cores is not None
+        body = {**self._build_body, "core": self._cores.of(worker.index)}
+        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, body)
 
     def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
         """Wait until no worker of the group is in `phase`."""
@@ -351,6 +358,8 @@ class WorkerPool:
             self._settle(worker)
             worker.pipe.close()
         self._block.close()
+        if self._cores is not None:
+            self._cores.release()
         self._closed = True
         if self._stop.at_once:
             return []
