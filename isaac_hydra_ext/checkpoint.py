@@ -45,7 +45,7 @@ TEMPORARY_NAMES = ".model_*.safetensors.*.tmp"
 RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d{1,9}))?(_.*)?")
 # May differ between a run and the one that goes on from it without a word.
 UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
-UNTOLD_GROUPS = ("resume", "logging.", "env.appo")
+UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.appo")
 
 
 @dataclass(frozen=True)
