@@ -25,7 +25,7 @@ from isaac_hydra_ext.envs.vec_env import (
     TaskDescription,
     TensorSpec,
 )
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, did_you_mean
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, RenderError, did_you_mean
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
@@ -56,19 +56,21 @@ def describe(env_config: EnvConfig) -> TaskDescription:
 class GymVecEnv:
     """B copies of a Gymnasium env, stepped one after the other in this process."""
 
-    def __init__(self, env_config: EnvConfig, num_envs: int) -> None:
+    def __init__(self, env_config: EnvConfig, num_envs: int, render: bool = False) -> None:
         """Build the envs.
 
         Args:
             env_config: `id`, `kwargs` and `imports` are read.
             num_envs: B.
+            render: Make them with `render_mode=rgb_array`.
 
         Raises:
             EnvNotFoundError: The id is not registered.
             EnvError: A space that is not supported, or Gymnasium 1.0.
         """
         check_registered(env_config)
-        make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **env_config.kwargs))]
+        kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
+        make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **kwargs))]
         self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
         action, self._first_choice = read_action_space(self._vec.single_action_space)
         single_obs = self._vec.single_observation_space
@@ -143,6 +145,18 @@ class GymVecEnv:
         self._vec.reset()  # the wrappers refuse to step before a first reset
         rows = [_load_env_state(e, s) for e, s in zip(self._vec.envs, state["envs"], strict=True)]
         return self._to_groups(np.stack(rows))
+
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`."""
+        env: Any = self._vec.envs[0]
+        modes = env.metadata.get("render_modes", [])
+        if "rgb_array" not in modes:
+            found = ", ".join(map(str, modes)) or "none"
+            raise RenderError(f"env.id={env.spec.id}: has no render mode rgb_array; it has {found}")
+        try:
+            return env.render()
+        except gym.error.DependencyNotInstalled as e:
+            raise RenderError(f"env.id={env.spec.id}: {e}") from e
 
     def close(self) -> None:
         """Close all envs."""
