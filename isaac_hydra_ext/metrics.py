@@ -339,7 +339,12 @@ class TensorBoardLogger:
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
         """Show a video's preview; the MP4 at `path` is for trackers that play it."""
-        self._try(lambda writer: writer.file_writer.add_summary(gif_summary(tag, path), iteration))
+
+        def write(writer: SummaryWriter) -> None:
+            assert writer.file_writer is not None, "open"
+            writer.file_writer.add_summary(gif_summary(tag, path), iteration)
+
+        self._try(write)
 
     def flush(self) -> None:
         """Bring all points to disk, so that a curve reaches as far as its checkpoint."""

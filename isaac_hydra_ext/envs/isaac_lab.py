@@ -248,8 +248,8 @@ class IsaacLabVecEnv:
         """See `VecEnv.render`."""
         if hasattr(self._core.cfg, "video_recorders"):
             raise RenderError(
-                f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself; use "
-                "the play command's --video"
+                f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself: "
+                "--video of its play command"
             )
         with explained("rendering"):
             return self._core.render()

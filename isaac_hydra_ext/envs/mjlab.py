@@ -167,7 +167,9 @@ class MjlabVecEnv:
 
     def render(self) -> np.ndarray:
         """See `VecEnv.render`; the camera and the picture's size are the task's."""
-        return self._env.render()
+        frame = self._env.render()
+        assert frame is not None, "made to render"
+        return frame
 
     def close(self) -> None:
         """Close the simulation."""

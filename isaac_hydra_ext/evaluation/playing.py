@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from isaac_hydra_ext.envs.vec_env import VecEnv
+from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.envs.vec_env import EnvSpec, VecEnv
 from isaac_hydra_ext.errors import EnvError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
@@ -70,3 +71,17 @@ def play_episodes(
         if real_time:
             time.sleep(max(0.0, env.spec.step_dt - (time.monotonic() - started)))
     return returns, lengths
+
+
+def check_same_spaces(found: EnvSpec, expected: EnvSpec) -> None:
+    """Refuse an env that a policy was not made for.
+
+    Raises:
+        EnvError: Its observations or its action are others.
+    """
+    for name in ("obs", "action"):
+        theirs, ours = getattr(found, name), getattr(expected, name)
+        if theirs != ours:
+            raise EnvError(
+                f"of another environment: {name} is {shown(ours, 300)}, here {shown(theirs, 300)}"
+            )

@@ -16,8 +16,8 @@ from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import EnvSpec, VecEnv
 from isaac_hydra_ext.episodes import summarize_episodes
-from isaac_hydra_ext.errors import EnvError, MissingDependencyError, RenderError
-from isaac_hydra_ext.evaluation.playing import play_episodes
+from isaac_hydra_ext.errors import MissingDependencyError, RenderError
+from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.channel import Kind, Message
@@ -152,15 +152,3 @@ class EvaluatorProcess:
                 self._env, self._policy, evaluate.num_episodes, evaluate.seed, on_state=on_state
             )
         )
-
-
-def check_same_spaces(found: EnvSpec, expected: EnvSpec) -> None:
-    """Refuse an env that a policy was not made for.
-
-    Raises:
-        EnvError: Its observations or its action are others.
-    """
-    for name in ("obs", "action"):
-        theirs, ours = getattr(found, name), getattr(expected, name)
-        if theirs != ours:
-            raise EnvError(f"of another environment: {name} is {theirs}, the policy's is {ours}")

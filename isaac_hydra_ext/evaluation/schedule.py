@@ -42,7 +42,7 @@ class Evaluations:
         self._config, self._run_dir = config, run_dir
         self._record, self._console = record, console
         self._evaluator: Evaluator | None = None
-        self._asked = 0  # the newest iteration that was asked for
+        self._last = config.experiment.max_iterations
         self.skipped = 0
 
     def is_due(self, done: int) -> bool:
@@ -89,7 +89,7 @@ class Evaluations:
             return
         if self._is_alive:
             self._take()
-        if not self.is_due(done):
+        if not self.is_due(done) or done == self._last:  # that one is `finish`'s
             return
         if not self._is_alive:
             self._record.evaluate_by_training(self.skipped)
@@ -110,12 +110,16 @@ class Evaluations:
             flat: The weights after them.
             stop: Whether the user will wait no longer.
         """
+        if not self._is_on:
+            return
         if self._is_alive:
             self._console.say("waiting for the last evaluation; Ctrl-C to end without it")
             self._wait(stop)
-        if self._is_alive and self._asked != done and not stop():
+        if self._is_alive and not stop():
             self._ask(done, flat)
             self._wait(stop)
+        if not self._is_alive:
+            self._record.evaluate_by_training(self.skipped)
 
     def close(self, at_once: Callable[[], bool]) -> None:
         """End the evaluator; see `Evaluator.close`."""
@@ -125,9 +129,8 @@ class Evaluations:
     def _ask(self, done: int, flat: torch.Tensor) -> None:
         assert self._evaluator is not None
         every = self._config.logging.video.every
-        last = done == self._config.experiment.max_iterations
-        self._evaluator.ask(done, flat, video=bool(every) and (done % every == 0 or last))
-        self._asked = done
+        video = bool(every) and (done % every == 0 or done == self._last)
+        self._evaluator.ask(done, flat, video)
         self._record.in_evaluation = done
 
     def _wait(self, stop: Callable[[], bool]) -> None:

@@ -147,8 +147,7 @@ def gif_summary(tag: str, path: Path) -> Any:
     Raises:
         OSError: There is no preview.
     """
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
+    Summary = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
     data = preview_of(path).read_bytes()
     width, height = _GIF_SIZE.unpack_from(data)
     image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=data)

@@ -21,7 +21,9 @@ register()
 
 
 def checkpoint_of(config: RunConfig, tensors: dict[str, torch.Tensor] | None = None) -> Checkpoint:
-    meta = json.loads(json.dumps({"config": config.to_dict(), "iteration": 9}))
+    spec = env_spec(2, {"policy": ((2,), "float32")}, discrete(2)).to_json()
+    meta = {"config": config.to_dict(), "iteration": 9, "spec": spec}
+    meta = json.loads(json.dumps(meta))
     return Checkpoint(Path("some/model_9.safetensors"), tensors or {}, meta)
 
 
