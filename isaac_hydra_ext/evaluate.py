@@ -222,7 +222,7 @@ def _run_directory(run: str, runs: Path, pattern: str, key: str) -> Path:
 
 def _find_in(run: Path, checkpoint: str, key: str) -> tuple[Checkpoint, list[str]]:
     """Load `latest`, `best`, or a file of one run."""
-    key = f"{key}checkpoint="
+    key = f"{key}run={shown(run)} checkpoint="
     if checkpoint in RESUME_WORDS:
         return find_checkpoint(checkpoint, run.parent, key=key, pattern=glob.escape(run.name))
     inside = as_path(key.strip(), str(run / "checkpoints" / checkpoint))
