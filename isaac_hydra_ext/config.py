@@ -249,7 +249,7 @@ class CheckpointConfig:
     keep_every: int | None = knob(
         None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
     )
-    keep_best: bool = knob(True, "also keep the one with the highest mean return")
+    keep_best: bool = knob(True, "also keep the best: in evaluation, else in training")
     on_error: str = knob("warn", "a checkpoint that cannot be written", choices=("warn", "stop"))
     partial: bool = knob(False, "resume with what fits of a checkpoint; the rest is listed")
 
