@@ -67,11 +67,19 @@ class GymVecEnv:
         Raises:
             EnvNotFoundError: The id is not registered.
             EnvError: A space that is not supported, or Gymnasium 1.0.
+            RenderError: It does not know `render_mode`.
         """
         check_registered(env_config)
         kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
         make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **kwargs))]
-        self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
+        try:
+            self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
+        except TypeError as e:
+            if not render or "render_mode" not in str(e):
+                raise
+            raise RenderError(
+                f"env.id={env_config.id}: its constructor takes no render_mode, so it has no pictures"
+            ) from e
         action, self._first_choice = read_action_space(self._vec.single_action_space)
         single_obs = self._vec.single_observation_space
         if isinstance(single_obs, spaces.Dict):

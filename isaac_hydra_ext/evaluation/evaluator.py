@@ -81,7 +81,7 @@ class Evaluator:
             "name": self._block.name,
         }
         self.pending: int | None = None
-        self.alive = True
+        self.alive, self._closed = True, False
         self._handle = self._start(0)
 
     def _start(self, generation: int) -> WorkerHandle:
@@ -179,6 +179,8 @@ class Evaluator:
     def close(self, at_once: Callable[[], bool]) -> None:
         """End the process, bounded in time: an idle one closes its env, a busy one is killed.
 
+        May be called again.
+
         Args:
             at_once: Whether the user will wait no longer.
         """
@@ -188,7 +190,9 @@ class Evaluator:
         elif self.alive:
             self._end()
         self.alive = False
-        self._block.close()
+        if not self._closed:
+            self._block.close()
+        self._closed = True
 
 
 def evaluator_config(config: RunConfig) -> RunConfig:
