@@ -78,7 +78,7 @@ class GymVecEnv:
             if not render or "render_mode" not in str(e):
                 raise
             raise RenderError(
-                f"env.id={env_config.id}: its constructor takes no render_mode, so it has no pictures"
+                f"env.id={env_config.id}: its constructor takes no render_mode: no pictures"
             ) from e
         action, self._first_choice = read_action_space(self._vec.single_action_space)
         single_obs = self._vec.single_observation_space

@@ -168,7 +168,7 @@ def test_a_report_without_matplotlib_says_so_and_nothing_else_does(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     last = train_run(
-        *EVALUATE, "experiment.max_iterations=14", "rollout.num_workers=0",
+        *EVALUATE, "experiment.max_iterations=14", "rollout.num_workers=0", "logging.report=true",
         "rollout.init_at_random_ep_len=false", "evaluate.every=7",
     )  # fmt: skip
     report = (last.path.parent.parent / "report.md").read_text()
