@@ -9,13 +9,15 @@ import importlib
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isaac_hydra_ext.config import VideoConfig
-from isaac_hydra_ext.envs.vec_env import VecEnv
 from isaac_hydra_ext.errors import IsaacHydraExtError, MissingDependencyError, RenderError
+
+if TYPE_CHECKING:  # reports name videos, and need no torch
+    from isaac_hydra_ext.envs.vec_env import VecEnv
 
 DIRECTORY = "videos"  # in a run's
 UNFINISHED = ".{}.part.mp4"
@@ -24,7 +26,7 @@ PREVIEW_FRAMES, PREVIEW_WIDTH = 50, 320  # at most, of the GIF
 _GIF_SIZE = struct.Struct("<6xHH")
 
 
-def check_rendering(env: VecEnv) -> None:
+def check_rendering(env: "VecEnv") -> None:
     """Draw one picture and look at it.
 
     Raises:
@@ -36,7 +38,7 @@ def check_rendering(env: VecEnv) -> None:
     picture(env)
 
 
-def picture(env: VecEnv) -> np.ndarray:
+def picture(env: "VecEnv") -> np.ndarray:
     """Return `env.render()`, checked to be [H, W, 3] uint8.
 
     Raises:
@@ -58,7 +60,7 @@ def picture(env: VecEnv) -> np.ndarray:
 class VideoWriter:
     """One video; leaving it without an error gives the files their names."""
 
-    def __init__(self, env: VecEnv, path: Path, config: VideoConfig) -> None:
+    def __init__(self, env: "VecEnv", path: Path, config: VideoConfig) -> None:
         """Open it.
 
         Args:
