@@ -37,6 +37,7 @@ from isaac_hydra_ext.errors import (
     NonFiniteError,
     RunInterrupted,
 )
+from isaac_hydra_ext.evaluation.schedule import Evaluations
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
@@ -182,6 +183,7 @@ class Run:
         self.source = source
         self.device = choose_device(config)
         self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
+        self.evaluations = Evaluations(config, run_dir, self.record, console)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
@@ -204,12 +206,15 @@ class Run:
             unregister_from_cuda(self.source.memory)
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
         status = "completed" if kind is None else "interrupted" if interrupted else "failed"
+        self.evaluations.close(lambda: self.stop.at_once)
         self.record.summarize(status)  # with W = 0 a simulation may end the process as it closes
         try:
             for failure in self.source.close():
                 self.console.warn(failure)
         finally:
             self.record.close(status)
+            if not self.stop.at_once:
+                self.record.write_report()
 
     def build(self, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
@@ -249,6 +254,7 @@ class Run:
         if self.spec.finite_horizon:
             bootstrap = "nothing: a finite horizon"
         self.console.say(f"truncated episodes bootstrap from {bootstrap}")
+        self.evaluations.start(self.spec, policy.flat.numel())
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
@@ -287,6 +293,8 @@ class Run:
                 self._save(env_states)
             if self.stop.requested:
                 raise RunInterrupted(self.stop.signum, self._farewell())
+            self.evaluations.after(k + 1, self.learner.policy.flat)
+        self.evaluations.finish(self.last, self.learner.policy.flat, lambda: self.stop.requested)
 
     def iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
@@ -343,7 +351,8 @@ class Run:
             self.console.show(Progress(done, self.last, totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
-        return done % self.config.checkpoint.every == 0 or done == self.last
+        planned = done % self.config.checkpoint.every == 0 or done == self.last
+        return planned or self.evaluations.is_due(done)  # what is evaluated may be the best
 
     def _save_before(self, failed: int) -> None:
         """Save what was learned before an iteration that failed, unless that is done."""

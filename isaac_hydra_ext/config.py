@@ -210,6 +210,33 @@ class PolicyConfig:
 
 
 @dataclass
+class EvaluateConfig:
+    """Whole episodes with deterministic actions, played beside the training by another process."""
+
+    every: int = knob(0, "[iterations] between evaluations, each also saved; 0: none", ge=0)
+    num_episodes: int = knob(32, "[episodes] of each evaluation", ge=1)
+    num_envs: int = knob(16, "[envs] that play them side by side", ge=1, le=10**6)
+    seed: int = knob(0, "[-] of its envs, the same for each evaluation", ge=0, le=2**31 - 1)
+    device: str = knob("auto", "of its simulation; auto: cpu, and Isaac Lab's own")
+    cuda_visible_devices: str | None = knob(
+        None, "GPUs that its process sees, e.g. '1'; cuda:0 is then the first of them"
+    )
+    environment: dict[str, str] = knob(
+        {}, "variables of its process, for the renderer: +evaluate.environment.MUJOCO_GL=osmesa"
+    )
+    timeout_s: float = knob(600.0, "[s] for one evaluation, before a kill", gt=0, le=MAX_WAIT_S)
+
+
+@dataclass
+class VideoConfig:
+    """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
+
+    every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
+    length: int = knob(200, "[frames] at most, one an env step", ge=1, le=10**5)
+    fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
+
+
+@dataclass
 class LoggingConfig:
     """What is shown and written while the run goes on."""
 
@@ -218,6 +245,8 @@ class LoggingConfig:
     console: str = knob(
         "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
     )
+    report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
+    video: VideoConfig = field(default_factory=VideoConfig)
 
 
 @dataclass
@@ -229,7 +258,7 @@ class CheckpointConfig:
     keep_every: int | None = knob(
         None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
     )
-    keep_best: bool = knob(True, "also keep the one with the highest mean return")
+    keep_best: bool = knob(True, "also keep the best: in evaluation, else in training")
     on_error: str = knob("warn", "a checkpoint that cannot be written", choices=("warn", "stop"))
     partial: bool = knob(False, "resume with what fits of a checkpoint; the rest is listed")
 
@@ -245,6 +274,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     resume: str | None = knob(None, "latest, best, a run directory, or a checkpoint file")
 
     @property

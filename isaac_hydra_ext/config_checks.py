@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
 BUILT_IN_ENVS = ("gym", "mjlab", "isaaclab")
 RESUME_WORDS = ("latest", "best")
+# What `evaluate.environment` may set: where renderers and their libraries are, and which is used.
+# Not LD_PRELOAD, PYTHONPATH and their like: a configuration is data.
+RENDERER_VARIABLES = (
+    "ACCEPT_EULA", "DISPLAY", "EGL_PLATFORM", "GALLIUM_DRIVER", "LD_LIBRARY_PATH",
+    "LIBGL_ALWAYS_SOFTWARE", "LIBGL_DRIVERS_PATH", "MUJOCO_EGL_DEVICE_ID", "MUJOCO_GL",
+    "NVIDIA_DRIVER_CAPABILITIES", "OMNI_KIT_ACCEPT_EULA", "PRIVACY_CONSENT", "PYOPENGL_PLATFORM",
+    "SDL_VIDEODRIVER", "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "XDG_RUNTIME_DIR",
+    "__EGL_VENDOR_LIBRARY_DIRS", "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
+)  # fmt: skip
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_DEPTH = 20  # levels of nesting
 MAX_TEXT = 4096  # characters of a text
@@ -202,6 +211,7 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
         raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
+    _check_evaluate(config)
     network, group = shown(config.policy.network), entry_points.POLICIES
     entry_points.check_name("policy.network", network, ("mlp",), group)
     if network != "mlp":
@@ -259,6 +269,20 @@ def _check_env(config: "RunConfig") -> None:
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 
+def _check_evaluate(config: "RunConfig") -> None:
+    evaluate = config.evaluate
+    for name in evaluate.environment:
+        if name not in RENDERER_VARIABLES:
+            hint = did_you_mean(name, RENDERER_VARIABLES) or "; set it in the shell"
+            raise ConfigError(
+                f"evaluate.environment.{shown(name)}: not a renderer's variable{hint}"
+            )
+    if config.env.kind == "gym" and evaluate.device.startswith("cuda"):
+        raise ConfigError(
+            f"evaluate.device={evaluate.device}: env.kind=gym simulates on the CPU; use cpu"
+        )
+
+
 def _check_device(config: "RunConfig") -> None:
     import torch
 
@@ -266,6 +290,7 @@ def _check_device(config: "RunConfig") -> None:
     for key, value in (
         ("experiment.device", config.experiment.device),
         ("rollout.device", config.rollout.device),
+        ("evaluate.device", config.evaluate.device),
     ):
         if value == "auto":
             continue
@@ -277,6 +302,8 @@ def _check_device(config: "RunConfig") -> None:
             raise ConfigError(f"{key}={value}: not supported; use cpu or cuda:0")
         if device.type == "cpu" and device.index is not None:
             raise ConfigError(f"{key}={value}: there is one CPU device; use cpu")
+        if key == "evaluate.device" and config.evaluate.cuda_visible_devices is not None:
+            continue  # it numbers other GPUs than ours
         if device.type == "cuda" and (device.index or 0) >= count:
             raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
     if config.rollout.device.startswith("cuda"):

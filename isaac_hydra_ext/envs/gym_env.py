@@ -23,7 +23,7 @@ from isaac_hydra_ext.envs.vec_env import (
     TaskDescription,
     TensorSpec,
 )
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, did_you_mean
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, RenderError, did_you_mean
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
@@ -54,20 +54,29 @@ def describe(env_config: EnvConfig) -> TaskDescription:
 class GymVecEnv:
     """B copies of a Gymnasium env, stepped one after the other in this process."""
 
-    def __init__(self, env_config: EnvConfig, num_envs: int) -> None:
+    def __init__(self, env_config: EnvConfig, num_envs: int, render: bool = False) -> None:
         """Build the envs.
 
         Args:
             env_config: `id`, `kwargs` and `imports` are read.
             num_envs: B.
+            render: Make them with `render_mode=rgb_array`.
 
         Raises:
             EnvNotFoundError: The id is not registered.
             EnvError: A space that is not supported.
+            RenderError: It does not know `render_mode`.
         """
         check_registered(env_config)
-        make = (gym.make(str(env_config.id), **env_config.kwargs) for _ in range(num_envs))
-        self._envs: list[gym.Env] = list(make)
+        kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
+        try:
+            self._envs = [gym.make(str(env_config.id), **kwargs) for _ in range(num_envs)]
+        except TypeError as e:
+            if not render or "render_mode" not in str(e):
+                raise
+            raise RenderError(
+                f"env.id={env_config.id}: its constructor takes no render_mode: no pictures"
+            ) from e
         env = self._envs[0]
         action, self._first_choice = read_action_space(env.action_space)
         self._one_choice = isinstance(env.action_space, spaces.Discrete)
@@ -149,6 +158,18 @@ class GymVecEnv:
             env.reset()  # the wrappers refuse to step before a first one
             rows.append(_load_env_state(env, its_state))
         return self._to_groups(rows)
+
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`."""
+        env: Any = self._envs[0]
+        modes = env.metadata.get("render_modes", [])
+        if "rgb_array" not in modes:
+            found = ", ".join(map(str, modes)) or "none"
+            raise RenderError(f"env.id={env.spec.id}: has no render mode rgb_array; it has {found}")
+        try:
+            return env.render()
+        except gym.error.DependencyNotInstalled as e:
+            raise RenderError(f"env.id={env.spec.id}: {e}") from e
 
     def close(self) -> None:
         """Close all envs."""

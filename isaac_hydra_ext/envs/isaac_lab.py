@@ -4,6 +4,7 @@ With its two neighbours (`isaac_launch` starts the simulation, `isaac_cfg` reads
 configuration) the only code that imports isaaclab. Lives in the process that hosts the simulation.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ from isaac_hydra_ext.envs.vec_env import (
     TensorSpec,
     copy_obs,
 )
-from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.errors import EnvError, RenderError
 
 _said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
 CLOSE_S = 20.0
@@ -109,6 +110,7 @@ class IsaacLabVecEnv:
         seed: int,
         worker: int = 0,
         run_dir: Path | None = None,
+        render: bool = False,
     ) -> None:
         """Start the simulation and build the task.
 
@@ -119,12 +121,16 @@ class IsaacLabVecEnv:
             seed: Isaac Lab draws start-up randomisation while it builds.
             worker: Its index.
             run_dir: Of the run; worker 0 writes `params/env.yaml` there.
+            render: Start the cameras, so that `render` gives pictures.
 
         Raises:
             EnvError: The task cannot be built, or has a space that is not supported.
         """
         while _said:
             print(_said.pop(0), end="", flush=True)
+        if render:
+            launcher = {"enable_cameras": True, **env_config.launcher}
+            env_config = dataclasses.replace(env_config, launcher=launcher)
         configs = open_task(env_config, device, worker)
         cfg, self._task = configs.env, configs.task
         cfg.scene.num_envs, cfg.seed, cfg.sim.device = num_envs, seed % SEED_LIMIT, device
@@ -135,7 +141,7 @@ class IsaacLabVecEnv:
         video = None
         if env_config.launcher.get("video") and worker == 0:
             video = VideoPlan.of(env_config.launcher, run_dir or Path())
-        self._build(cfg, env_config.cfg, video)
+        self._build(cfg, env_config.cfg, video, render)
         self._steps = 0
         self._progress_path: Path | None = None
         self._left_behind: dict[str, Any] | None = None
@@ -158,7 +164,9 @@ class IsaacLabVecEnv:
             whole_state=False,
         )
 
-    def _build(self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None) -> None:
+    def _build(
+        self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None, render: bool
+    ) -> None:
         """Make the env; `_core` has the counters, `_env` is what is stepped."""
         envs = importlib.import_module("isaaclab.envs")
         multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
@@ -169,6 +177,8 @@ class IsaacLabVecEnv:
         elif self._gives_final_obs:
             cfg.compute_final_obs = True
         render_mode = None if video is None else video.prepare(cfg)
+        if render and not hasattr(cfg, "video_recorders"):
+            render_mode = "rgb_array"
         with explained(f"env.task={self._task}"), host_settings_kept():
             self._env: Any = gym.make(self._task, cfg=cfg, render_mode=render_mode)
             self._core: Any = self._env.unwrapped
@@ -233,6 +243,16 @@ class IsaacLabVecEnv:
         """Go on with the curriculum of `state`; episodes start anew."""
         with restored(self._core, state):
             return self._groups(self._env.reset()[0])
+
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`."""
+        if hasattr(self._core.cfg, "video_recorders"):
+            raise RenderError(
+                f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself: "
+                "--video of its play command"
+            )
+        with explained("rendering"):
+            return self._core.render()
 
     def close(self) -> None:
         """Close the env, within `CLOSE_S`. The app stays: its own close may never return.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 
 from isaac_hydra_ext.errors import EnvError
@@ -139,6 +140,14 @@ class VecEnv(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Restore `state_dict`'s data. Returns the observation of that state."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """Return a picture of env 0, [H, W, 3] uint8. Asked only of an env made to render.
+
+        Raises:
+            RenderError: There is none; says why, and what to install or set.
+        """
         ...
 
     def close(self) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 import psutil
 
 HANG_S = 120  # many times what anything here takes, also on a busy machine
-LONG = ("rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16")
+LONG = (
+    "rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16",
+    "logging.report=false",  # a second of matplotlib each
+)  # fmt: skip
 
 
 class LiveRun:

@@ -16,7 +16,7 @@ from isaac_stage import physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig, load_config
 from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
-from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
+from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
 pytestmark = pytest.mark.timeout(300)
 B = 3
@@ -301,6 +301,22 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     (recorder,) = build(0)._core.cfg.video_recorders
     assert (recorder.video_length, recorder.video_interval) == (7, 0)
     assert recorder.output_dir.endswith("filmed/videos")
+
+
+@check
+def pictures_come_from_generations_that_do_not_record_by_themselves() -> None:
+    config = env_config("Isaac-Cartpole-Direct-v0")
+    env = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, render=True)
+    assert "enable_cameras" not in config.launcher, "the run's own is left alone"
+    if hasattr(env._core.cfg, "video_recorders"):
+        assert env._core.render_mode is None
+        with pytest.raises(RenderError, match="3.0 gives no pictures, it records by itself"):
+            env.render()
+        return
+    env.step(torch.zeros(B, 1))
+    frame = env.render()
+    assert (frame.shape, frame.dtype.name) == ((6, 8, 3), "uint8")
+    assert (frame == 1).all()
 
 
 @check

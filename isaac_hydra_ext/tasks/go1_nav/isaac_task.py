@@ -90,7 +90,8 @@ class TargetCommand(CommandTerm):
 
     def _resample_command(self, env_ids: Sequence[int]) -> None:
         """The robots stand where their episodes begin by now, and a reset is not followed by
-        `compute`."""
+        `compute`.
+        """
         self._update_command()
 
     def _update_command(self) -> None:

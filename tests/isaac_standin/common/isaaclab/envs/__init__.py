@@ -9,6 +9,7 @@ import os
 import time
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from isaaclab import state
@@ -209,6 +210,11 @@ class DirectRLEnv(gym.Env):
         if isinstance(space, gym.spaces.MultiDiscrete):
             return gym.spaces.Box(0, 1, space.nvec.shape)
         return space
+
+    def render(self) -> np.ndarray | None:
+        if self.render_mode != "rgb_array":
+            return None
+        return np.full((6, 8, 3), int(self.common_step_counter), np.uint8)
 
     def close(self) -> None:
         if self.cfg.on_close == "hang":
