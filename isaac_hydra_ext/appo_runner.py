@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
+from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
@@ -40,6 +40,7 @@ from isaac_hydra_ext.errors import (
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.placement import available_cores, learner_device
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
@@ -118,20 +119,13 @@ def _complete(
 ) -> tuple[RunConfig, Checkpoint | None]:
     """Load the configuration again, above what the task recommends; find what it resumes."""
     seed = config.experiment.seed
-    config = load_config(cfg, typed, task.settings)
+    config = load_config(cfg, typed, task.settings, config.num_workers)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
     resumed = find_resumed(config, console)
     config.experiment.max_iterations = last_iteration(config, resumed)
     return config, resumed
-
-
-def choose_device(config: RunConfig) -> torch.device:
-    """Return the learner's device; `auto` takes the first GPU that there is."""
-    if config.experiment.device != "auto":
-        return torch.device(config.experiment.device)
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def set_learner_threads(config: RunConfig) -> None:
@@ -164,7 +158,7 @@ class Run:
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
-        self.device = choose_device(config)
+        self.device = torch.device(learner_device(config))
         self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations

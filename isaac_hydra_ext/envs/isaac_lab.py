@@ -87,7 +87,10 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
         settings[section] = (
             {**settings.get(section, {}), **values} if isinstance(values, Mapping) else values
         )
-    settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
+    where = str(configs.env.sim.device)
+    if device == "auto" and where == "cuda:0":
+        where = "cuda"  # Isaac Lab's word for a GPU; which one is the placement's to say
+    settings["rollout"] = {**settings.get("rollout", {}), "device": where}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
     return TaskDescription(
         default_num_envs=int(configs.env.scene.num_envs),

@@ -131,6 +131,33 @@ class Slot:
         }
         return cls(np.zeros(1, HEADER), tensors)
 
+    def copy_from(self, other: "Slot") -> None:
+        """Take another slot's rollout over; returns when all of it is here.
+
+        Args:
+            other: Of the same layout, on a GPU.
+        """
+        self.header[:] = other.header
+        count = int(other.header["final_count"][0])
+        pairs = [(self.obs[group], obs) for group, obs in other.obs.items()]
+        pairs += [
+            (self.action_TBA, other.action_TBA),
+            (self.behavior_log_prob_TB, other.behavior_log_prob_TB),
+            (self.reward_TB, other.reward_TB),
+            (self.terminated_TB, other.terminated_TB),
+            (self.truncated_TB, other.truncated_TB),
+            (self.dropped_B, other.dropped_B),
+            (self.restarted_B, other.restarted_B),
+            (self._extra, other._extra),
+        ]
+        if self.final_index_C2 is not None and other.final_index_C2 is not None:
+            pairs.append((self.final_index_C2[:count], other.final_index_C2[:count]))
+            pairs += [(self.final_obs[g][:count], obs[:count]) for g, obs in other.final_obs.items()]
+        for mine, theirs in pairs:
+            mine.copy_(theirs, non_blocking=True)
+        if other.reward_TB.is_cuda:
+            torch.cuda.synchronize(other.reward_TB.device)
+
     @property
     def dropped_samples(self) -> int:
         """Transitions of this rollout that are not to be learned from."""
@@ -188,8 +215,14 @@ class BlockPlan:
 
     def slots(self, block: np.ndarray, worker: int) -> list[Slot]:
         """Return the L + 1 slots of one worker."""
-        first = self._slots_offset + worker * self.slots_per_worker * self.layout.nbytes
-        return [Slot.map(self.layout, part) for part in self._cut(block[first:])]
+        memory = self.memory_of(block, worker)
+        return [Slot.map(self.layout, part) for part in self._cut(memory)]
+
+    def memory_of(self, block: np.ndarray, worker: int) -> np.ndarray:
+        """Return the bytes of one worker's slots."""
+        size = self.slots_per_worker * self.layout.nbytes
+        first = self._slots_offset + worker * size
+        return block[first : first + size]
 
     def _cut(self, memory: np.ndarray) -> Iterator[np.ndarray]:
         for index in range(self.slots_per_worker):

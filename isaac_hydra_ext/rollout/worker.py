@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
-from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
+from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.child_process import (
     become_child,
@@ -24,7 +24,7 @@ from isaac_hydra_ext.rollout.child_process import (
     serve,
 )
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.shared_memory import SharedBlock
+from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
@@ -60,6 +60,7 @@ class WorkerProcess:
         self._pending: deque[Message] = deque()  # rollouts we may collect, oldest first
         self._version = 0  # the newest published
         self._collector: Collector | None = None
+        self._on_gpu: Slot | None = None  # where a GPU's rollout is collected
 
     def run(self) -> None:
         """Serve the handshake, then collect until CLOSE."""
@@ -141,6 +142,9 @@ class WorkerProcess:
         memory = self._block.attach(message.body["name"], plan.nbytes)
         self._status = plan.status(memory)[self._worker : self._worker + 1]
         self._slots = plan.slots(memory, self._worker)
+        if (device := self._config.rollout.device) != "cpu":
+            self._on_gpu = Slot.allocate(layout, device)
+            register_with_cuda(plan.memory_of(memory, self._worker))  # else copies are slower
         self._weights = WeightStore(plan.weights(memory), size, lag)
 
     def _collect(self, order: Message, waited: float) -> None:
@@ -155,7 +159,10 @@ class WorkerProcess:
         assert self._status is not None
         self._status["steps"] = 0
         self._status["iteration"] = order.iteration
-        self._collector.collect(slot, order.iteration, version, self._beat, waited, save)
+        collected = self._on_gpu or slot
+        self._collector.collect(collected, order.iteration, version, self._beat, waited, save)
+        if self._on_gpu is not None:
+            slot.copy_from(self._on_gpu)
         self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
         self._beat()
 
