@@ -46,7 +46,7 @@ from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
@@ -58,6 +58,7 @@ def train(
     typed: Sequence[str] = (),
     package: str = "",
     announce: Callable[[Path], None] | None = None,
+    lasting: bool = False,
 ) -> dict[str, Any]:
     """Run one training from a composed configuration.
 
@@ -65,7 +66,8 @@ def train(
         cfg: With the groups of this package's `conf/` at its top level.
         typed: The user's override tokens, which beat what a task recommends.
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
-        announce: Told of the run's directory, before any env is built.
+        announce: Told of the run's directory, before any process starts.
+        lasting: Keep the announced path when the task's name has become part of another.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -87,6 +89,10 @@ def train(
             if config.num_workers
             else InProcessCollector(config)
         )
+        reserved = None
+        if announce is not None:
+            reserved = stack.enter_context(ReservedRunDir(config, lasting))
+            announce(reserved.path)
         stack.callback(source.close)
         if needs_simulator(config.env):
             source.start()
@@ -94,13 +100,11 @@ def train(
         else:
             task = describe_task(config.env)
         config, resumed = _complete(cfg, typed, config, task, console)
-        run_dir = make_run_dir(config)
+        run_dir = reserved.settle(config) if reserved else make_run_dir(config)
         try:
             write_inputs(run_dir, cfg, typed, config, task.env_config)
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
-        if announce is not None:
-            announce(run_dir)
         console.say(f"run directory: {run_dir}")
         with Run(config, run_dir, console, stop, source) as run:
             if not needs_simulator(config.env):
@@ -193,7 +197,9 @@ class Run:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
         config, source = self.config, self.source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
-        self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        where = config.rollout.device
+        on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
+        self.console.say(f"starting {workers or 'no'} worker processes{on_gpus}; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
@@ -344,12 +350,15 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg)
 
 
-def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = None) -> float | None:
+def run_from_hydra(
+    cfg: DictConfig, announce: Callable[[Path], None] | None = None, lasting: bool = False
+) -> float | None:
     """Train inside a `hydra.main` function; ends the process where the run has failed.
 
     Args:
         cfg: What Hydra composed.
         announce: See `train`.
+        lasting: See `train`.
 
     Returns:
         The mean return, which is what a Hydra sweeper optimises.
@@ -358,7 +367,7 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])

@@ -129,6 +129,7 @@ class WorkerProcess:
         )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
+        body["notes"] = getattr(self._collector.env, "notes", [])
         self._send(Kind.BUILT, body=body)
 
     def _attach(self, message: Message) -> None:

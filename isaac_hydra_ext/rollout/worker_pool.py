@@ -251,6 +251,8 @@ class WorkerPool:
                 )
             self._spec = spec
             self.random_start[worker.index] = bool(message.body["random_start"])
+            for note in message.body["notes"]:
+                self._warn(f"worker {worker.index}: {note}")
             if self._memory is not None:  # a replacement: from here on its heart should beat
                 self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
             worker.answered(Phase.COLLECTING)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,12 +40,22 @@ class Stage:
         return run_python(["-m", f"{APPO}.{name}", *arguments], self.env, self.where)
 
     def newest_run(self) -> Path:
-        return max(self.where.glob("logs/appo/*/*"), key=lambda p: p.stat().st_mtime_ns)
+        runs = (p for p in self.where.glob("logs/appo/[!.]*/*") if not p.is_symlink())
+        return max(runs, key=lambda p: p.stat().st_mtime_ns)
 
 
 @pytest.fixture
 def on_stage(tmp_path: Path) -> Callable[[str], Stage]:
     return lambda generation: Stage(generation, tmp_path)
+
+
+def told_to_ray(done: Done) -> Path:
+    """The run's directory as Isaac Lab's Ray tuner joins it from the first two lines."""
+    first, second, *_ = done.stdout.splitlines()
+    directory = first.removeprefix("[INFO] Logging experiment in directory: ")
+    name = second.removeprefix("Exact experiment name requested from command line: ")
+    assert directory != first and name != second
+    return Path(directory) / name
 
 
 SMALL = ["--num_envs", "8", "--num_workers", "2", "--max_iterations", "2"]
@@ -59,9 +70,8 @@ def test_two_workers_train_resume_and_play(
     assert done.returncode == 0, done.stderr
     run = isaac.newest_run()
     # Isaac Lab's Ray tuner joins both lines to the run's directory.
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
-    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    told = told_to_ray(done)
+    assert told.name == run.name and not told.is_symlink() and not told.parent.exists()
     assert run.parent.name == "cartpole_direct" and run.name.endswith("_x y")
     first = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta["config"]
     assert (first["ppo"]["lr"], first["rollout"]["steps_per_env"]) == (3e-4, 8)
@@ -93,6 +103,33 @@ def test_two_workers_train_resume_and_play(
     )  # fmt: skip
     assert json.loads(evaluated.stdout.splitlines()[-1])["episodes"] == 2
     assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
+
+
+def test_ray_is_told_before_any_process_is_spawned(
+    tmp_path: Path, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage("ga")
+    # Imported by every Python of this stage: a spawned one keeps what the terminal shows by then.
+    (tmp_path / "isaac_ga" / "sitecustomize.py").write_text(
+        "import os, shutil, sys\n"
+        "if '--multiprocessing-fork' in sys.argv and os.path.exists('terminal'):\n"
+        "    shutil.copy('terminal', 'seen_by_a_worker')\n"
+    )
+    del isaac.env["PYTHONUNBUFFERED"]
+    line = [sys.executable, "-m", f"{APPO}.train", "--task", "Isaac-Cartpole-Direct-v0", *SMALL]
+    line += [*isaac.selectors, "--headless", "--device", "cpu", "--ray-proc-id", "77"]
+    with open(tmp_path / "terminal", "w") as terminal:
+        subprocess.run(
+            line, cwd=tmp_path, env=isaac.env, stdout=terminal, timeout=120, check=True
+        )
+    first, second, *others = (tmp_path / "seen_by_a_worker").read_text().splitlines()
+    assert first.startswith("[INFO] Logging experiment in directory: ") and not others
+    told = Path(first.split(": ")[1]) / second.split(": ")[1]
+    assert told.name.endswith("_ray_77"), "and what Ray reads it by stays when the run is over"
+    assert told.resolve().parent == tmp_path / "logs/appo/cartpole_direct"
+    assert list(told.glob("events.*"))
+    named = isaac.train(*SMALL, "--experiment_name", "mine")
+    assert told_to_ray(named) == isaac.newest_run() and isaac.newest_run().parent.name == "mine"
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -189,9 +226,7 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     done = isaac.train(*SMALL, "env.episode_length_s=0.5", "--seed", "3")
     assert done.returncode == 0, done.stderr
     run = isaac.newest_run()
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
-    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    assert told_to_ray(done).name == run.name
     meta = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta
     assert meta["config"]["policy"]["hidden_dims"] == [32, 32]
     assert meta["config"]["rollout"]["steps_per_env"] == 16

@@ -165,13 +165,22 @@ def _task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg, tell_ray)
 
 
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def _rays_task(cfg: DictConfig) -> float | None:
+    """Run a trial of the tuner, which reads the directory that it was told to the end."""
+    return run_from_hydra(cfg, tell_ray, lasting=True)
+
+
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     overrides: list[str] = []
+    task = _task
 
     def parse() -> None:
+        nonlocal task
         flags, rest = make_parser().parse(arguments)
+        task = _task if flags.ray_proc_id is None else _rays_task
         if flags.list_tasks:
             from isaac_hydra_ext.scripts.reinforcement_learning.appo.task_list import print_tasks
 
@@ -182,8 +191,9 @@ def main() -> None:
     code = run_reporting_errors(parse)
     if code or not overrides:
         sys.exit(code)
-    task = explain_task if asked_for(overrides) else _task
-    sys.argv = [sys.argv[0], *(strip_flags(overrides) if asked_for(overrides) else overrides)]
+    if asked_for(overrides):
+        overrides, task = strip_flags(overrides), explain_task
+    sys.argv = [sys.argv[0], *overrides]
     end_process(run_hydra_app(task))
 
 
