@@ -152,7 +152,9 @@ class Slot:
         ]
         if self.final_index_C2 is not None and other.final_index_C2 is not None:
             pairs.append((self.final_index_C2[:count], other.final_index_C2[:count]))
-            pairs += [(self.final_obs[g][:count], obs[:count]) for g, obs in other.final_obs.items()]
+            pairs += [
+                (self.final_obs[g][:count], obs[:count]) for g, obs in other.final_obs.items()
+            ]
         for mine, theirs in pairs:
             mine.copy_(theirs, non_blocking=True)
         if other.reward_TB.is_cuda:

@@ -106,9 +106,7 @@ def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
 ) -> None:
     gpus(3)
     for own, asked, told in (("cuda:0", "auto", "cuda"), ("cpu", "auto", "cpu")):
-        env = SimpleNamespace(
-            sim=SimpleNamespace(device=own), scene=SimpleNamespace(num_envs=4096)
-        )
+        env = SimpleNamespace(sim=SimpleNamespace(device=own), scene=SimpleNamespace(num_envs=4096))
         task = TaskConfigs("Isaac-Ant-v0", env, None, None, [])
         monkeypatch.setattr(isaac_lab, "open_task", lambda *_, task=task, **__: task)
         first = placed()
