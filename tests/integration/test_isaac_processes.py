@@ -105,3 +105,36 @@ def test_a_sigkill_of_the_whole_run_leaves_progress_to_go_on_from(tmp_path: Path
     (path,) = tmp_path.glob(f"logs/appo/*/*/checkpoints/model_{last + 1}.safetensors")
     meta = load_checkpoint(path).meta
     assert [s["common_step_counter"] for s in meta["env_states"]] == [T * (last + 1)] * 2
+
+
+# A ManagerBased task of the real one, some of whose envs are reset by themselves.
+MANAGED = """
+import torch
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
+
+config = EnvConfig(kind="isaaclab", task="Isaac-Cartpole-v0", physics="newton_mjwarp")
+env = IsaacLabVecEnv(config, 4, "cpu", seed=1)
+env.reset(1)
+still = torch.zeros(4, env.spec.action.dim)
+for _ in range(3):
+    last = env.step(still).obs
+rows = env.reset_envs([0, 2])
+now = env._groups(env._core.observation_manager.compute())
+for group, of_two in rows.items():
+    assert of_two.shape == (2, *env.spec.obs[group].shape)
+    assert of_two.equal(now[group][[0, 2]]) and not of_two.equal(last[group][[0, 2]])
+    assert torch.allclose(now[group][[1, 3]], last[group][[1, 3]], atol=1e-6)
+assert env._core.episode_length_buf.tolist() == [0, 3, 0, 3]
+after = env.step(still)
+assert not (after.terminated_B | after.truncated_B).any()
+print("managed: seen")
+"""
+
+
+@pytest.mark.isaaclab
+@pytest.mark.timeout(900)
+def test_some_envs_of_the_real_ones_managed_task_are_reset(tmp_path: Path) -> None:
+    env = stage("real", tmp_path)
+    done = run_python(["-c", MANAGED], env, tmp_path, timeout=800)
+    assert "managed: seen" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
