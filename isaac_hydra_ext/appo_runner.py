@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
+from isaac_hydra_ext.config import RunConfig, complete, load_config
 from isaac_hydra_ext.console import Clock, Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
@@ -41,12 +41,13 @@ from isaac_hydra_ext.evaluation.schedule import Evaluations
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.placement import available_cores, learner_device
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 
@@ -58,6 +59,7 @@ def train(
     typed: Sequence[str] = (),
     package: str = "",
     announce: Callable[[Path], None] | None = None,
+    lasting: bool = False,
 ) -> dict[str, Any]:
     """Run one training from a composed configuration; see `open_run` for the arguments.
 
@@ -67,7 +69,7 @@ def train(
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
-    with open_run(cfg, typed, package, announce) as run:
+    with open_run(cfg, typed, package, announce, lasting) as run:
         run.iterate()
     return {**run.record.summary, "run_dir": str(run.run_dir)}
 
@@ -78,6 +80,7 @@ def open_run(
     typed: Sequence[str] = (),
     package: str = "",
     announce: Callable[[Path], None] | None = None,
+    lasting: bool = False,
 ) -> Iterator["Run"]:
     """Give a run whose envs and learner are built; leaving it closes them.
 
@@ -85,7 +88,8 @@ def open_run(
         cfg: With the groups of this package's `conf/` at its top level.
         typed: The user's override tokens, which beat what a task recommends.
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
-        announce: Told of the run's directory, before any env is built.
+        announce: Told of the run's directory, before any process starts.
+        lasting: Keep the announced path when the task's name has become part of another.
 
     Raises:
         IsaacHydraExtError: As `train`.
@@ -104,6 +108,10 @@ def open_run(
             if config.num_workers
             else InProcessCollector(config)
         )
+        reserved = None
+        if announce is not None:
+            reserved = stack.enter_context(ReservedRunDir(config, lasting))
+            announce(reserved.path)
         stack.callback(source.close)
         if needs_simulator(config.env):
             source.start()
@@ -111,13 +119,11 @@ def open_run(
         else:
             task = describe_task(config.env)
         config, resumed = _complete(cfg, typed, config, task, console)
-        run_dir = make_run_dir(config)
+        run_dir = reserved.settle(config) if reserved else make_run_dir(config)
         try:
             write_inputs(run_dir, cfg, typed, config, task.env_config)
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
-        if announce is not None:
-            announce(run_dir)
         console.say(f"run directory: {run_dir}")
         with Run(config, run_dir, console, stop, source) as run:
             if not needs_simulator(config.env):
@@ -135,20 +141,13 @@ def _complete(
 ) -> tuple[RunConfig, Checkpoint | None]:
     """Load the configuration again, above what the task recommends; find what it resumes."""
     seed = config.experiment.seed
-    config = load_config(cfg, typed, task.settings)
+    config = load_config(cfg, typed, task.settings, config.num_workers)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
     resumed = find_resumed(config, console)
     config.experiment.max_iterations = last_iteration(config, resumed)
     return config, resumed
-
-
-def choose_device(config: RunConfig) -> torch.device:
-    """Return the learner's device; `auto` takes the first GPU that there is."""
-    if config.experiment.device != "auto":
-        return torch.device(config.experiment.device)
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def set_learner_threads(config: RunConfig) -> None:
@@ -181,7 +180,7 @@ class Run:
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
-        self.device = choose_device(config)
+        self.device = torch.device(learner_device(config))
         self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
         self.evaluations = Evaluations(config, run_dir, self.record, console)
         self.updater: BackgroundThread[dict[str, float]] | None = None
@@ -220,7 +219,9 @@ class Run:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
         config, source = self.config, self.source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
-        self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        where = config.rollout.device
+        on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
+        self.console.say(f"starting {workers or 'no'} worker processes{on_gpus}; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         set_learner_threads(config)
@@ -380,12 +381,15 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg)
 
 
-def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = None) -> float | None:
+def run_from_hydra(
+    cfg: DictConfig, announce: Callable[[Path], None] | None = None, lasting: bool = False
+) -> float | None:
     """Train inside a `hydra.main` function; ends the process where the run has failed.
 
     Args:
         cfg: What Hydra composed.
         announce: See `train`.
+        lasting: See `train`.
 
     Returns:
         The mean return, which is what a Hydra sweeper optimises.
@@ -394,7 +398,7 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])

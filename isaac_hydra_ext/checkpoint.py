@@ -35,6 +35,7 @@ from isaac_hydra_ext.config import CheckpointConfig, RunConfig
 from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown, walk
 from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.evaluation.history import evaluated_returns
+from isaac_hydra_ext.run_dir import UNNAMED
 
 METADATA_KEY = "isaac_hydra_ext"
 DIGEST_KEY = "sha256"
@@ -204,8 +205,12 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def list_runs(root: Path, pattern: str = "*") -> list[Path]:
-    """Return the directories that match, the newest run first; what is no run's name comes last."""
-    return sorted((p for p in root.glob(pattern) if p.is_dir()), key=_run_order, reverse=True)
+    """Return the directories that match, the newest run first; what is no run's name comes last.
+
+    A link to a run that had no name when it began is not another run.
+    """
+    found = (p for p in root.glob(pattern) if p.is_dir() and UNNAMED not in p.parts)
+    return sorted(found, key=_run_order, reverse=True)
 
 
 def _run_order(run: Path) -> tuple[str, int, list[str | int]]:

@@ -7,7 +7,6 @@ described itself.
 """
 
 import dataclasses
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 from isaac_hydra_ext.config_checks import (
     SAFE_NAME,
     check_bounds,
+    check_devices,
     check_names,
     check_rest,
     is_typed,
@@ -28,6 +28,7 @@ from isaac_hydra_ext.config_checks import (
 )
 from isaac_hydra_ext.config_layers import merge_layers
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.placement import place
 
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
 MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
@@ -96,7 +97,8 @@ class RolloutConfig:
 
     num_workers: int | str = knob(
         "auto",
-        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1",
+        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1, or one for each "
+        "GPU that simulates (0 where there is one GPU in all)",
         ge=0,
         le=1024,
     )
@@ -110,7 +112,11 @@ class RolloutConfig:
     deterministic: bool = knob(
         False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
     )
-    device: str = knob("auto", "the simulation's device; auto: the task's own, else the CPU")
+    device: str = knob(
+        "auto",
+        "the simulation's: cpu, cuda:N, [cuda:1, cuda:2] (a worker each), cuda (all that the "
+        "learner leaves), auto (the task's own, else cpu)",
+    )
     pin_cores: bool = knob(
         True, "give each CPU worker a core of its own, where there is one more (Linux)"
     )
@@ -302,6 +308,7 @@ def load_config(
     cfg: DictConfig | Mapping[str, Any],
     typed: Sequence[str] = (),
     task_settings: Mapping[str, Any] | None = None,
+    num_workers: int | None = None,
 ) -> RunConfig:
     """Turn a composed configuration into a checked `RunConfig`.
 
@@ -312,6 +319,7 @@ def load_config(
         cfg: What Hydra composed. A top-level `hydra` node is ignored.
         typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
         task_settings: Nested settings that the task itself recommends.
+        num_workers: What `auto` workers are already.
 
     Returns:
         The configuration, with `auto` workers and seed -1 resolved.
@@ -320,6 +328,7 @@ def load_config(
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
     user = resolve(cfg)
+    _join_devices(user)
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
     recommended = (user.get("env") or {}).get("appo") or {}
@@ -328,26 +337,14 @@ def load_config(
     config = merge_layers(RunConfig, [task_settings or {}, recommended], user, typed)
     check_names(config)
     check_bounds(config)
-    if config.rollout.num_workers == "auto":
-        config.rollout.num_workers = auto_workers(config.env.kind, config.rollout.device)
+    check_devices(config)
+    if config.rollout.num_workers == "auto" and num_workers is not None:
+        config.rollout.num_workers = num_workers
+    place(config)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
-
-
-def auto_workers(kind: str, device: str) -> int:
-    """Choose W: cores - 1 where the CPU simulates, none where a GPU does.
-
-    Two processes on one GPU only take turns, so its simulation is hosted by the learner's process.
-    Isaac Lab's own device is a GPU.
-    """
-    import torch
-
-    on_gpu = device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
-    if on_gpu and torch.cuda.device_count():
-        return 0
-    return max(1, available_cores() - 1)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
@@ -393,13 +390,14 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     return notes
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
     return list(walk(RunConfig()))
+
+
+def _join_devices(user: dict[str, Any]) -> None:
+    """Write a list of the simulation's devices as the text that `rollout.device` is."""
+    rollout = user.get("rollout")
+    devices = rollout.get("device") if isinstance(rollout, dict) else None
+    if isinstance(rollout, dict) and isinstance(devices, list):
+        rollout["device"] = ",".join(str(device).strip() for device in devices)

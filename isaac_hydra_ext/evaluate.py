@@ -115,8 +115,9 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
         saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
         # Of this process, not of that run.
         saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
-        if not torch.cuda.is_available():
-            saved["rollout"]["device"] = "cpu"
+        if str(saved["rollout"]["device"]).startswith("cuda"):  # in one process, wherever it was
+            here = "cuda:0" if torch.cuda.is_available() else "cpu"
+            saved["rollout"].update(device=here, num_workers=0, on_invalid="stop")
         saved["ppo"]["precision"] = "fp32"
         saved["resume"] = None
         return load_config(saved)

@@ -73,6 +73,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
         IsaacHydraExtError: As the run would.
     """
     config = load_config(cfg, typed)
+    num_workers = config.num_workers
     with ExitStack() as stack:
         if needs_simulator(config.env):
             if config.num_workers:
@@ -84,7 +85,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
             task = source.describe()
         else:
             task = describe_task(config.env)
-    config = load_config(cfg, typed, task.settings)
+    config = load_config(cfg, typed, task.settings, num_workers)
     complete(config, task.default_num_envs, typed)
     user = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(user, Mapping)

@@ -6,6 +6,7 @@ configuration) the only code that imports isaaclab. Lives in the process that ho
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
         settings[section] = (
             {**settings.get(section, {}), **values} if isinstance(values, Mapping) else values
         )
-    settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
+    where = str(configs.env.sim.device)
+    if device == "auto" and where == "cuda:0":
+        where = "cuda"  # Isaac Lab's word for a GPU; which one is the placement's to say
+    settings["rollout"] = {**settings.get("rollout", {}), "device": where}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
     return TaskDescription(
         default_num_envs=int(configs.env.scene.num_envs),
@@ -138,6 +142,7 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
+        self.notes: list[str] = []
         video = None
         if env_config.launcher.get("video") and worker == 0:
             video = VideoPlan.of(env_config.launcher, run_dir or Path())
@@ -191,7 +196,9 @@ class IsaacLabVecEnv:
                         )
                 self._env = envs.multi_agent_to_single_agent(self._core)
             if video is not None and render_mode is not None:
-                self._env = video.recorded(self._env)
+                self._env, self.notes = video.recorded(self._env)
+                for note in self.notes:  # a worker's go to its log, and to the learner
+                    print(note, file=sys.stderr, flush=True)
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`; the first one goes on where a dead worker's curriculum was."""
@@ -225,8 +232,18 @@ class IsaacLabVecEnv:
             log=read_log(extras) if ended else {},
         )
 
-    def reset_envs(self, envs: list[int]) -> None:
-        """Return None: Direct tasks can only be reset as a whole."""
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor] | None:
+        """See `VecEnv.reset_envs`; only ManagerBased tasks can, and those that remember nothing.
+
+        Isaac Lab computes the observations of all envs after such a reset. Where they hold a
+        history or go through a filter, the other envs' would move on by a step that was not taken.
+        """
+        groups = getattr(self._core.cfg, "observations", None)
+        if groups is None or has_memory(groups):
+            return None
+        ids = torch.tensor(envs, dtype=torch.int32, device=self._core.device)
+        obs = self._groups(self._core.reset(env_ids=ids)[0])
+        return {group: tensor[envs] for group, tensor in obs.items()}
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
@@ -266,6 +283,19 @@ class IsaacLabVecEnv:
     def _groups(self, obs: Any) -> dict[str, torch.Tensor]:
         """Copy observations; nested terms become `group/term`."""
         return copy_obs({"policy": obs} if isinstance(obs, torch.Tensor) else obs)
+
+
+def has_memory(groups: Any) -> bool:
+    """Return whether computing a cfg's observation groups changes what the next ones will be."""
+    for group in vars(groups).values():
+        if getattr(group, "history_length", None):
+            return True
+        for term in vars(group).values() if hasattr(group, "__dict__") else ():
+            if getattr(term, "history_length", 0) or getattr(term, "modifiers", None):
+                return True
+            if hasattr(getattr(term, "func", None), "reset"):  # a class: it may keep something
+                return True
+    return False
 
 
 def read_log(extras: Mapping[str, Any]) -> dict[str, float]:

@@ -158,7 +158,8 @@ class Slot:
         for name, ours in self._tensors.items():
             rows = finals if name.startswith("final_") else extra if name == "extra" else len(ours)
             ours[:rows].copy_(other._tensors[name][:rows], non_blocking=True)
-        torch.cuda.current_stream(other.reward_TB.device).synchronize()
+        if other.reward_TB.is_cuda:
+            torch.cuda.current_stream(other.reward_TB.device).synchronize()
 
     @cached_property
     def rows(self) -> StepRows:
@@ -228,8 +229,14 @@ class BlockPlan:
 
     def slots(self, block: np.ndarray, worker: int) -> list[Slot]:
         """Return the L + 1 slots of one worker."""
-        first = self._slots_offset + worker * self.slots_per_worker * self.layout.nbytes
-        return [Slot.map(self.layout, part) for part in self._cut(block[first:])]
+        memory = self.memory_of(block, worker)
+        return [Slot.map(self.layout, part) for part in self._cut(memory)]
+
+    def memory_of(self, block: np.ndarray, worker: int) -> np.ndarray:
+        """Return the bytes of one worker's slots."""
+        size = self.slots_per_worker * self.layout.nbytes
+        first = self._slots_offset + worker * size
+        return block[first : first + size]
 
     def _cut(self, memory: np.ndarray) -> Iterator[np.ndarray]:
         for index in range(self.slots_per_worker):

@@ -28,11 +28,11 @@ JOIN_S = 5.0
 
 
 def spawn_worker(
-    block: SharedBlock, worker: int, generation: int
+    block: SharedBlock, worker: int, generation: int, environment: Mapping[str, str]
 ) -> tuple[SpawnProcess, Connection]:
     """Start one worker; returns its process and the learner's end of its pipe."""
     arguments = (block, worker, generation, os.getpid())
-    return spawn(worker_main, arguments, f"appo-worker-{worker}")
+    return spawn(worker_main, arguments, f"appo-worker-{worker}", environment)
 
 
 def spawn(

@@ -131,6 +131,7 @@ class WorkerProcess:
         )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
+        body["notes"] = getattr(self._collector.env, "notes", [])
         self._send(Kind.BUILT, body=body)
 
     def _attach(self, message: Message) -> None:
@@ -146,7 +147,7 @@ class WorkerProcess:
         self._slots = plan.slots(memory, self._worker)
         if self._collector.device.type == "cuda":
             # A rollout leaves the GPU whole: its steps then wait for no copy.
-            register_with_cuda(memory)
+            register_with_cuda(plan.memory_of(memory, self._worker))
             self._on_gpu = Slot.allocate(layout, str(self._collector.device))
             self._collector.acting_on(self._on_gpu)
         self._weights = WeightStore.map(plan.weights(memory), size, lag)

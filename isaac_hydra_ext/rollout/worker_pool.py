@@ -19,6 +19,7 @@ from isaac_hydra_ext import errors
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
+from isaac_hydra_ext.placement import device_in_worker, worker_environment
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes, not_closed
@@ -79,7 +80,8 @@ class WorkerPool:
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
         rollout = self._config.rollout
-        body = {"env": self._config.to_dict()["env"], "device": rollout.device}
+        device = device_in_worker(rollout.device)
+        body = {"env": self._config.to_dict()["env"], "device": device}
         self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, rollout.startup_timeout_s, body)
         self._wait_while(Phase.DESCRIBING, [0])
         assert self._description is not None
@@ -103,8 +105,10 @@ class WorkerPool:
         self._config, self._budget = config, RestartBudget(config.rollout)
         self._cores = WorkerCores(config)
         self.notes.append(self._cores.note)
+        told = config.to_dict()
+        told["rollout"]["device"] = device_in_worker(config.rollout.device)
         self._build_body = {
-            "config": config.to_dict(),
+            "config": told,
             "run_dir": str(run_dir),
             "resume_from": str(resume_from or ""),
             "first": first,
@@ -143,7 +147,8 @@ class WorkerPool:
         return self._memory
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
-        process, pipe = spawn_worker(self._block, index, generation)
+        environment = worker_environment(self._config, index)
+        process, pipe = spawn_worker(self._block, index, generation, environment)
         return WorkerHandle(index, generation, process, pipe)
 
     def _ask_to_build(self, worker: WorkerHandle) -> None:
@@ -253,6 +258,8 @@ class WorkerPool:
                 )
             self._spec = spec
             self.random_start[worker.index] = bool(message.body["random_start"])
+            for note in message.body["notes"]:
+                self._warn(f"worker {worker.index}: {note}")
             if self._memory is not None:  # a replacement: from here on its heart should beat
                 self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
             worker.answered(Phase.COLLECTING)
