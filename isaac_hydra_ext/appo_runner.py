@@ -48,6 +48,7 @@ from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.trackers.trackers import check_trackers
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
@@ -77,6 +78,7 @@ def train(
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
+    check_trackers(config.logging)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
         stack.callback(console.close)
@@ -165,7 +167,9 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
         self.device = choose_device(config)
-        self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
+        self.record = RunRecord(
+            config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
+        )
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
@@ -182,6 +186,7 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
+        self.console.close()  # others may print now
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):

@@ -4,6 +4,7 @@ Runs in the learner's main thread; the task is described by a worker, as in a ru
 """
 
 import json
+import operator
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -47,8 +48,8 @@ def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, val
         value: What the run would have.
     """
     section, _, name = key.partition(".")
-    composed = (user.get(section) or {}).get(name) if name else user.get(section)
-    default = getattr(getattr(RunConfig(), section), name) if name else getattr(RunConfig(), key)
+    composed = OmegaConf.select(OmegaConf.create(dict(user)), key)
+    default = operator.attrgetter(key)(RunConfig())
     if is_typed(key, typed):
         return "typed"
     if composed is not None and composed != default:
@@ -85,16 +86,17 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     complete(config, task.default_num_envs, typed)
     user = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(user, Mapping)
-    lines, shown = [], ""
+    lines, shown = [], []
     for key, value, _ in walk(config):
-        section, _, name = key.partition(".")
-        if name and section != shown:
-            lines.append(f"{section}:")
-            shown = section
-        text = OmegaConf.to_yaml({name or section: value}, sort_keys=False).rstrip("\n")
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if shown[: depth + 1] != sections[: depth + 1]:
+                lines.append(f"{'  ' * depth}{section}:")
+        shown = sections
+        text = OmegaConf.to_yaml({name: value}, sort_keys=False).rstrip("\n")
         if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
-            text = f"{name or section}: {json.dumps(value)}"
-        indent = "  " if name else ""
+            text = f"{name}: {json.dumps(value)}"
+        indent = "  " * len(sections)
         lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
     return "\n".join(lines)
 

@@ -17,7 +17,6 @@ from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
     RunTotals,
-    TensorBoardLogger,
     collection_metrics,
     rollout_notes,
     summarize,
@@ -26,6 +25,8 @@ from isaac_hydra_ext.metrics import (
 from isaac_hydra_ext.resume import resumed_totals
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
+from isaac_hydra_ext.trackers.tracker import TrackedRun
+from isaac_hydra_ext.trackers.trackers import Trackers
 
 
 class RunRecord:
@@ -43,6 +44,7 @@ class RunRecord:
         device: torch.device,
         counts: RolloutCounts,
         warn: Callable[[str], None],
+        hurry: Callable[[], bool] = lambda: False,
     ) -> None:
         """Begin with nothing done.
 
@@ -52,18 +54,19 @@ class RunRecord:
             device: The learner's.
             counts: Of this process's samples; whoever collects them keeps it.
             warn: Told of what is missing from the record, and of what collectors report.
+            hurry: Whether the user will wait no longer for trackers to upload.
         """
         self._config, self._run_dir, self._device = config, run_dir, device
-        self._counts, self._warn = counts, warn
+        self._counts, self._warn, self._hurry = counts, warn, hurry
         self.totals = RunTotals()
         self.summary: dict[str, Any] = {}
         self._episodes: EpisodeTracker | None = None
-        self._tracker: TensorBoardLogger | None = None
+        self._trackers: Trackers | None = None
         self._spec: EnvSpec | None = None
         self._said: set[str] = set()  # warnings that are given once
 
     def begin(self, spec: EnvSpec, random_start: list[bool], resumed: Checkpoint | None) -> None:
-        """Open the curve, once the envs are built.
+        """Open the curves, once the envs are built.
 
         Args:
             spec: Of one worker's env.
@@ -75,8 +78,15 @@ class RunRecord:
         if resumed is not None:
             self._episodes.load_state_dict(resumed.meta["episodes"])
             self.totals = RunTotals(**resumed_totals(resumed))
-        if self._config.logging.backends:
-            self._tracker = TensorBoardLogger(self._run_dir, self._warn)
+        config = self._config
+        run = TrackedRun(
+            self._run_dir,
+            project=str(config.experiment.name),
+            config=config.to_dict(),
+            first=resumed.meta["iteration"] if resumed else 0,
+            previous_dir=resumed.path.absolute().parent.parent if resumed else None,
+        )
+        self._trackers = Trackers(config.logging, run, self._warn, self._hurry)
 
     def read(
         self, iteration: int, slots: list[Slot], idle_s: float
@@ -102,8 +112,8 @@ class RunRecord:
 
     def log(self, metrics: dict[str, float]) -> None:
         """Write one point of each curve."""
-        if self._tracker is not None:
-            self._tracker.log(metrics, self.totals.iterations)
+        if self._trackers is not None:
+            self._trackers.log(metrics, self.totals.iterations)
 
     def save(
         self, tensors: dict[str, torch.Tensor], env_states: list[Any], must_succeed: bool
@@ -119,8 +129,8 @@ class RunRecord:
             CheckpointError: It cannot be written; earlier ones are intact.
         """
         assert self._episodes is not None and self._spec is not None
-        if self._tracker is not None:
-            self._tracker.flush()
+        if self._trackers is not None:
+            self._trackers.flush()
         whole = all(state is not None for state in env_states)
         meta = {
             "env_steps": self.totals.env_steps,
@@ -149,7 +159,7 @@ class RunRecord:
             self._warn(f"summary.json cannot be written: {e}")
 
     def close(self, status: str) -> None:
-        """End the curve, and write the last summary."""
-        if self._tracker is not None:
-            self._tracker.close()
+        """Write the last summary, and end the curves."""
         self.summarize(status)
+        if self._trackers is not None:
+            self._trackers.close()
