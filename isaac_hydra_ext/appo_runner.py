@@ -24,9 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
+from isaac_hydra_ext.clock import Clock
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
-from isaac_hydra_ext.console import Clock, Progress, RunConsole
+from isaac_hydra_ext.console import Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
@@ -89,6 +90,7 @@ def train(
             else InProcessCollector(config)
         )
         stack.callback(source.close)
+        console.starting(source.activities, shared=config.num_workers == 0)
         if needs_simulator(config.env):
             source.start()
             task = source.describe()
@@ -255,7 +257,7 @@ class Run:
         """
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(self.last)
+        clock = Clock(self.first, self.last, config.checkpoint.every)
         for k in range(self.first, self.last):
             try:
                 metrics, env_states = self._iteration(k)
@@ -266,9 +268,10 @@ class Run:
                 if isinstance(e, RunInterrupted) and not self.stop.at_once:
                     raise RunInterrupted(self.stop.signum, self._farewell()) from e
                 raise
-            self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
+            self._show(metrics, clock.iteration_done())
             if self._is_checkpoint(k + 1) or self.stop.requested:
                 self._save(env_states)
+                clock.save_done()
             if self.stop.requested:
                 raise RunInterrupted(self.stop.signum, self._farewell())
 

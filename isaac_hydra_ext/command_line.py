@@ -40,6 +40,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train env=mjlab_go1_flat rollout.num_workers=2
   appo train resume=latest experiment.max_iterations=600
   appo train resume=RUN --partial policy.hidden_dims=[64]   what fits of a checkpoint
+  appo train --quiet logging.backends=[tensorboard,csv]     say only what goes wrong
   appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
   appo train --cfg job --resolve                     the configuration, and who said what
   eval "$(appo train -sc install=bash)"              tab completion
@@ -47,6 +48,8 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
 
 Groups: {groups}
 """
+# Flags of ours, which are overrides.
+SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
 
 
 def main() -> None:
@@ -96,7 +99,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
-    sys.argv = ["checkpoint.partial=true" if word == "--partial" else word for word in sys.argv]
+    sys.argv = [SHORT.get(word, word) for word in sys.argv]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:

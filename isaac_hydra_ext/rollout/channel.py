@@ -4,7 +4,7 @@ A message is a fixed header and, in the handshake, a JSON body. Nothing is ever 
 rollout data passes here: READY names a slot, and with that the slot changes hands.
 
     learner -> worker: DESCRIBE, BUILD, ATTACH, then COLLECT and VERSION, at the end CLOSE
-    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR at any time
+    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR, DOING at any time
 """
 
 import json
@@ -31,6 +31,7 @@ class Kind(IntEnum):
     CLOSE = 9
     CLOSED = 10
     ERROR = 11  # body: error class, message, traceback, phase
+    DOING = 12  # body: what takes it so long, in words
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from isaac_hydra_ext.activity import listen
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
@@ -50,6 +51,7 @@ def worker_main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides what Ctrl-C means
     torch.set_num_threads(1)
     process = WorkerProcess(pipe, block, worker, generation)
+    listen(process.tell)
     try:
         process.run()
     except EOFError:
@@ -115,6 +117,10 @@ class WorkerProcess:
         body = {"class": name, "message": message[:800], "traceback": text}
         body.update(phase=self._phase, env=self._env_name)
         self._send(Kind.ERROR, body=body)
+
+    def tell(self, what: str) -> None:
+        """Tell the learner what takes so long."""
+        self._send(Kind.DOING, body={"what": what})
 
     def _send(self, kind: Kind, **fields: object) -> None:
         Message(kind, self._generation, **fields).send(self._pipe)  # type: ignore[arg-type]
