@@ -49,6 +49,7 @@ from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.sweep import is_sweep, run_job
 from isaac_hydra_ext.trackers.trackers import check_trackers
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
@@ -366,12 +367,14 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
         announce: See `train`.
 
     Returns:
-        The mean return, which is what a Hydra sweeper optimises.
+        What `experiment.objective` names: a Hydra sweeper optimises it.
     """
     summary: dict[str, Any] = {}
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
+    if is_sweep():
+        return run_job(cfg, typed)
     code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
     if code:
         sys.exit(code)
@@ -381,7 +384,7 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}")
     print(f"evaluate: appo eval {run_dir}", flush=True)
-    return summary["mean_return"]
+    return summary[cfg.experiment.objective]
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 
 from isaac_hydra_ext.config import MAX_INT, RunConfig, all_knobs
 from isaac_hydra_ext.config_checks import shown
-from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
+from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
 
 COMMANDS = {
@@ -48,6 +48,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
 
 Groups: {groups}
 """
+SWEEP_PLUGINS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 # Flags of ours, which are overrides.
 SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
 
@@ -108,10 +109,10 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
         return 0
     except SystemExit as e:  # how a failed run leaves Hydra
         return e.code if isinstance(e.code, int) else int(e.code is not None)
-    except (HydraException, ConfigError) as e:
+    except (HydraException, ConfigError, SweepError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
         print(f"error: {text}", file=sys.stderr, flush=True)
-        return ConfigError.exit_code
+        return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -149,6 +150,8 @@ def _one_line(error: HydraException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         hint = did_you_mean(choice, error.options or ())
+        if (group, choice) in SWEEP_PLUGINS:
+            return f"{group}={choice}: install it with: pip install 'isaac-hydra-ext[sweep]'"
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
     if isinstance(error, OverrideParseException):

@@ -68,6 +68,11 @@ class ExperimentConfig:
     device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
     max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
     max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
+    objective: str = knob(
+        "mean_return",
+        "of summary.json: what a sweeper optimises",
+        choices=("mean_return", "best_return", "mean_episode_length", "fps"),
+    )
 
 
 @dataclass
