@@ -17,6 +17,7 @@ from isaac_hydra_ext.config import MAX_INT, RunConfig, all_knobs
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
+from isaac_hydra_ext.sweep import signals_to_jobs
 
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
@@ -105,8 +106,11 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
         check_hydra_node(sys.argv[1:], task)
-        task()
+        with signals_to_jobs():
+            task()
         return 0
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as e:  # how a failed run leaves Hydra
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     except (HydraException, ConfigError, SweepError) as e:

@@ -8,6 +8,7 @@ signal, and is asked to save and end (SIGTERM) when its launcher dies.
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.errors import SweepError
 from isaac_hydra_ext.stop_signals import SIGNALS
+from isaac_hydra_ext.sweep_job import die_with_parent
 
 # The job finds the packages that its launcher has found, wherever it is started from.
 PROGRAM = """
@@ -31,6 +33,7 @@ from isaac_hydra_ext.sweep_job import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
 POLL_S = 0.2  # how soon a signal is passed on
+_interrupted = 0  # what this process exits with once a signal has ended one of its jobs
 BASIC = "hydra._internal.core_plugins.basic_"
 
 
@@ -55,6 +58,8 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
     hydra = HydraConfig.get()
     number, changed = int(hydra.job.num), hydra.job.override_dirname
     beside = not str(hydra.launcher._target_).startswith(BASIC)
+    if beside:
+        _obey_the_sweep()
     node = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(node, dict)
     if beside and (node.get("logging") or {}).get("console") == "auto":
@@ -64,7 +69,11 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
     code, signum, result = _run(request)
     if signum or code < 0 or code > 128:
         print(f"job {number}: interrupted", flush=True)
-        sys.exit(128 + signum if signum else 128 - code if code < 0 else code)
+        global _interrupted
+        _interrupted = 128 + signum if signum else 128 - code if code < 0 else code
+        if not beside:
+            sys.exit(_interrupted)
+        raise _interruption()  # joblib would kill the others, which are saving, upon an exit
     if code or result is None:
         raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
     name = OmegaConf.select(cfg, "experiment.objective")
@@ -76,6 +85,49 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
             "experiment.max_iterations"
         )
     return value
+
+
+def _obey_the_sweep() -> None:
+    """In a process of joblib's: be told of signals by the sweep alone, and end with it.
+
+    Raises:
+        SweepError: The sweep is over; this job was still waiting.
+    """
+    if _interrupted:
+        raise _interruption()
+    os.setpgid(0, 0)  # a terminal's Ctrl-C comes from the sweep, and once
+    die_with_parent(signal.SIGTERM)
+
+
+def _interruption() -> SweepError:
+    error = SweepError("the sweep was interrupted; its jobs have saved, and said how to go on")
+    error.exit_code = _interrupted
+    return error
+
+
+@contextlib.contextmanager
+def signals_to_jobs() -> Iterator[None]:
+    """Pass a first Ctrl-C on to the processes of joblib's, and let them save.
+
+    Where there are none, and at a second one, it is a KeyboardInterrupt as ever.
+    """
+    passed_on = False
+
+    def handle(signum: int, frame: object) -> None:
+        nonlocal passed_on
+        children = multiprocessing.active_children()
+        if passed_on or not children:
+            raise KeyboardInterrupt
+        passed_on = True
+        for child in children:
+            with contextlib.suppress(OSError):
+                os.kill(child.pid or 0, signum)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run(request: Mapping[str, Any]) -> tuple[int, int, dict[str, Any] | None]:
@@ -115,7 +167,7 @@ def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, pass_on)
     try:
         yield received

@@ -19,8 +19,7 @@ def main(launcher: int, answer: int) -> None:
         answer: Descriptor to write the result to, as JSON.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run handles it there is nothing to say
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != launcher:  # it died before the line above
         sys.exit(128 + signal.SIGTERM)
     job = json.loads(sys.stdin.buffer.read())
@@ -39,6 +38,12 @@ def main(launcher: int, answer: int) -> None:
     end_process(code)
 
 
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send this process a signal when its parent dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum)
+
+
 def _train(job: dict[str, Any]) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
@@ -47,7 +52,8 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
 
     node, cfg = OmegaConf.create(job["hydra"]), OmegaConf.create(job["cfg"])
     assert isinstance(node, DictConfig) and isinstance(cfg, DictConfig)
-    HydraConfig.instance().cfg = node  # its setter wants Hydra's own class, which is not YAML's
+    # Its setter wants a node of Hydra's own class, which YAML does not make.
+    HydraConfig.instance().cfg = node  # type: ignore[assignment]
     summary = train(cfg, job["typed"])
     run_dir = summary.pop("run_dir")
     return {"run_dir": run_dir, "summary": summary}
