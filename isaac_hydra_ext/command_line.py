@@ -62,7 +62,8 @@ def main() -> None:
         print("\nappo COMMAND --help says more.")
         sys.exit(0)
     if command not in COMMANDS:
-        print(f"appo: no command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        hint = did_you_mean(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        print(f"appo: no command {command!r}{hint}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"appo {command}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[command][0]).main()
@@ -158,7 +159,8 @@ def _one_line(error: HydraException) -> str:
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
         if below or found[1] in knobs:
             return f"{found[1]}: not in the configuration you chose; add it: ++{found[1]}=VALUE"
-        return f"{found[1]}: unknown key{did_you_mean(found[1], knobs)}"
+        groups = [f.name for f in fields(RunConfig)]
+        return f"{found[1]}: unknown key{did_you_mean(found[1], [*knobs, *groups])}"
     return shown(text, limit=300)
 
 

@@ -250,6 +250,7 @@ def _check_env(config: "RunConfig") -> None:
         raise ConfigError(
             f"env.{required}: missing for env.kind={env.kind}"
             + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
+            + f"; set env.{required}=NAME (appo list tasks has the names)"
         )
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")

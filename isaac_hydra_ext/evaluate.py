@@ -21,6 +21,7 @@ import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
 from isaac_hydra_ext.config_checks import as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
@@ -190,6 +191,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # without one, argparse calls it required
         metavar="SETTING",
         help="where latest and best look: experiment.name=NAME (default: every name), "
         "experiment.output_dir=DIR (default: logs/appo)",
@@ -198,7 +200,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
+    parser = CommandParser(prog="appo eval", description=(__doc__ or "").splitlines()[0])
     add_checkpoint_arguments(parser)
     add_arguments(parser)
     arguments = parser.parse_intermixed_args()

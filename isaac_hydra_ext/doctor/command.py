@@ -6,7 +6,6 @@
 Exits with 1 if a check fails. Runs in one process, with short-lived ones beside it.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.finding import Finding
 
@@ -79,7 +79,7 @@ def as_text(findings: list[Finding]) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo doctor",
         description="Check what this machine can run; each line that is not ok says what to do.",
         epilog="warn: something will not work or be slow. fail: runs cannot work; the exit code "
