@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.command_line import COMMANDS, main
 
+TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "rollout.num_workers=0"]
 Appo = Callable[..., tuple[int, str]]
 
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_env_is_refused_and_kept(
     before = path.read_bytes()
     line = refusal(
         appo, "train", "env=gym_cartpole", f"resume={path}", "experiment.max_iterations=2",
-        "rollout.num_workers=0", "experiment.output_dir=other", *TINY,
+        "experiment.output_dir=other", *TINY,
     )  # fmt: skip
     assert "of another environment: obs is" in line
     assert "checkpoint.partial=true" in line
