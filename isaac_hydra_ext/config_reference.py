@@ -110,13 +110,18 @@ def as_markdown() -> str:
         lines += [f"## {group or 'resume'}", "", about, ""]
         lines += ["| key | default | type | unit | bounds | meaning |", "|---|---|---|---|---|---|"]
         for knob in knobs:
-            cells = [f"`{knob.key}`", f"`{knob.default}`" if knob.default else '`""`']
-            cells += [f"`{knob.type}`", knob.unit, knob.limits, knob.meaning]
-            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+            code = [knob.key, knob.default or '""', knob.type]
+            cells = [*map(_as_code, code), *map(_escaped, (knob.unit, knob.limits, knob.meaning))]
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def _as_code(text: str) -> str:
+    # Between backticks a bar ends the cell, however it is escaped.
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
+
+
+def _escaped(text: str) -> str:
     """Escape what would end a table's cell, or be markup."""
-    return text.replace("|", r"\|") if text.startswith("`") else re.sub(r"([|*_])", r"\\\1", text)
+    return re.sub(r"([|*_])", r"\\\1", text)

@@ -25,7 +25,9 @@ PACKAGE = ROOT / "isaac_hydra_ext"
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
 GROUPS = "|".join(vars(RunConfig()))
-NOT_KNOBS = re.compile(r"policy\.(flat|actor_hidden_dims)|env\.(step|yaml|decimat\w+)|\w+\.(py|pt|onnx|json)")
+NOT_KNOBS = re.compile(
+    r"policy\.(flat|actor_hidden_dims)|env\.(step|yaml|decimat\w+)|\w+\.(py|pt|onnx|json)"
+)
 
 
 def texts() -> Iterator[str]:
