@@ -57,6 +57,8 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
 def first_line(error: Exception) -> str:
     """Return what OmegaConf says is wrong, without its traceback in words."""
     line = (str(error) or type(error).__name__).splitlines()[0]
+    if "is not a ListConfig" in line:
+        return "a list is expected here, in brackets: [A,B]"
     return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
 
 

@@ -19,21 +19,28 @@ import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import websockets
 from PIL import Image
 from rich.console import Console
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
+THEME = TerminalTheme(
+    (24, 24, 32), (220, 220, 225),
+    [(24, 24, 32), (220, 90, 90), (130, 200, 120), (220, 190, 100), (100, 150, 230),
+     (190, 130, 220), (90, 200, 210), (220, 220, 225)],
+)  # fmt: skip
 COLUMNS, ROWS = 80, 17  # of the terminal: the command, five lines, the table
 SHOWN_AT = 60  # percent of the training
 PORTS = 9333, 6123  # chromium's, TensorBoard's
 TAGS = "mean_reward|mean_std|Policy/kl|explained"
 PAGE = """<!doctype html><meta charset=utf-8><style>{stylesheet}
-body {{ margin: 0; background: #181820; color: #dcdce1 }}
+body {{ margin: 0; background: {background}; color: {foreground} }}
 pre {{ font: 15px/19px 'DejaVu Sans Mono'; margin: 14px 16px }}
 code {{ font-family: inherit }}</style><pre><code>{code}</code></pre>"""
 
@@ -56,12 +63,19 @@ def table() -> None:
                 screen = subprocess.run(capture, capture_output=True, text=True).stdout
         finally:
             subprocess.run([*tmux, "kill-server"])
-        console = Console(record=True, width=COLUMNS, file=sys.stderr, quiet=False)
-        for line in screen.replace(home, "/home/you").rstrip("\n").split("\n"):
-            console.print(Text.from_ansi(line), soft_wrap=True)
-        page = Path(home, "page.html")
-        page.write_text(console.export_html(code_format=PAGE))
-        asyncio.run(_photograph(page.as_uri(), IMAGES / "live_table.png", (756, 28 + 19 * ROWS)))
+        _picture_of(screen.replace(home, "/home/you"), IMAGES / "live_table.png")
+
+
+def _picture_of(screen: str, to: Path) -> None:
+    """Draw what tmux has captured, colours included."""
+    lines = screen.rstrip("\n").split("\n")
+    console = Console(record=True, width=COLUMNS, force_terminal=True, file=StringIO())
+    for line in lines:
+        console.print(Text.from_ansi(line), soft_wrap=True)
+    with tempfile.TemporaryDirectory() as directory:
+        page = Path(directory, "page.html")
+        page.write_text(console.export_html(theme=THEME, code_format=PAGE))
+        asyncio.run(_photograph(page.as_uri(), to, (756, 28 + 19 * len(lines))))
 
 
 def _is_at(screen: str) -> bool:

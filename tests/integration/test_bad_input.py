@@ -1,5 +1,7 @@
 """What a user gets wrong on any command line: one line on stderr, its exit code, nothing lost."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,7 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
         (["train", "env=gym_pendulum", "--cfg", "job", "ppo.lr=1"], "after all KEY=VALUE"),
         (["train", "env=gym_any"], "set env.id=NAME (appo list tasks"),
         (["train", "resume=nosuch"], "resume=latest"),
+        (["train", "policy.hidden_dims=64"], "policy.hidden_dims: a list is expected here"),
         (["eval", "latest", "--episode", "3"], "did you mean --episodes?"),
         (["eval", "latest", "--seed", "-5"], "not a whole number in 0 .. 2147483647"),
         (["eval"], "required: run (appo eval --help)"),
@@ -73,6 +76,19 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
 def test_a_typo_is_one_line_with_what_is_right(appo: Appo, words: list[str], hint: str) -> None:
     assert hint in refusal(appo, *words)
     assert list(Path().iterdir()) == []
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
+    code = "from isaac_hydra_ext.command_line import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "list", "configs"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stderr
+        process.stdout.close()  # as `| head` does
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 1
 
 
 @pytest.mark.parametrize("command", ["eval", "export", "run-onnx", "plot", "report"])
@@ -87,6 +103,10 @@ def test_what_is_no_run_is_one_line_and_stays_as_it_was(appo: Appo, command: str
         line = refusal(appo, command, word)
         assert str(word) in line
         assert len(line) < 400
+    if command in ("eval", "export"):
+        (Path("runs") / "one" / "checkpoints").mkdir(parents=True)
+        before = sorted(Path().rglob("*"))
+        assert "it is a directory of runs: name one of them" in refusal(appo, command, "runs")
     refusal(appo, command, "")
     assert sorted(Path().rglob("*")) == before
 
