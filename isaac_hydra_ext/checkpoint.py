@@ -257,7 +257,10 @@ def find_checkpoint(
             return load_checkpoint(checkpoint), notes
         except CheckpointError as e:
             notes.append(f"DAMAGED checkpoint passed over: {e}")
-    why = "; ".join(notes) or "none there (a run has them in checkpoints/)"
+    empty = "none there (a run has them in checkpoints/)"
+    if not where and any(directories[0].glob("*/checkpoints")):
+        empty = "it is a directory of runs: name one of them"
+    why = "; ".join(notes) or empty
     raise CheckpointError(f"{asked}: no checkpoint that loads{where}; {why}")
 
 

@@ -67,6 +67,8 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
 def first_line(error: Exception) -> str:
     """Return what OmegaConf says is wrong, without its traceback in words."""
     line = (str(error) or type(error).__name__).splitlines()[0]
+    if "is not a ListConfig" in line:
+        return "a list is expected here, in brackets: [A,B]"
     return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
 
 
@@ -258,6 +260,7 @@ def _check_env(config: "RunConfig") -> None:
         raise ConfigError(
             f"env.{required}: missing for env.kind={env.kind}"
             + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
+            + f"; set env.{required}=NAME (appo list tasks has the names)"
         )
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")

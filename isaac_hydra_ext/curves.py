@@ -77,7 +77,8 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in places:
         if not place.is_dir():
-            raise ConfigError(f"{shown(place)}: no such directory")
+            what = "not a directory" if place.exists() else "no such directory"
+            raise ConfigError(f"{shown(place)}: {what} (a RUN is one, or latest, or best)")
         below = [place] if _is_run(place) else [p for p in sorted(place.iterdir()) if _is_run(p)]
         if not below:
             raise ConfigError(

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, list_runs
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
 from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown
 from isaac_hydra_ext.envs.registry import make_env
@@ -242,6 +243,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # without one, argparse calls it required
         metavar="SETTING",
         help="run=RUN, checkpoint=latest|best|FILE (of that run, or of all); where latest and best "
         "look: experiment.name=NAME (default: every name), experiment.output_dir=DIR "
@@ -257,7 +259,7 @@ def video_path(checkpoint: Checkpoint, seed: int) -> Path:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"appo {command}",
         description=(__doc__ or "").splitlines()[0],
         epilog="Any other KEY=VALUE changes the configuration that the policy was trained with: "

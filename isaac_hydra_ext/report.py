@@ -6,7 +6,6 @@ Every run writes it at its end (`logging.report`), in the learner's process; the
 of its own. Everything in it is read from the run's directory.
 """
 
-import argparse
 import json
 import shlex
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.curves import RETURN, combine, find_runs, read_run
 from isaac_hydra_ext.episodes import line_of
@@ -37,6 +37,8 @@ def write_report(run_dir: Path) -> Path:
         ConfigError: The summary cannot be read, or the report not be written.
     """
     path = run_dir / "summary.json"
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; a run writes it with its first checkpoint")
     try:
         summary = json.loads(path.read_text())
         text = _text(run_dir, summary, _curve(run_dir) + _video(summary.get("evaluation")))
@@ -133,7 +135,7 @@ def _share(part_s: float, whole_s: float) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo report",
         description="Write report.md into a run's directory: what came out, the learning curve, "
         "and the command.",
