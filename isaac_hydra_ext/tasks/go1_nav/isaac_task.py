@@ -89,8 +89,7 @@ class TargetCommand(CommandTerm):
         """There are none but `Metrics/success_rate`."""
 
     def _resample_command(self, env_ids: Sequence[int]) -> None:
-        """The robots stand where their episodes begin by now, and a reset is not followed by
-        `compute`."""
+        """Draw: the robots stand where their episodes begin, and `compute` follows no reset."""
         self._update_command()
 
     def _update_command(self) -> None:
