@@ -4,6 +4,8 @@ Imported where the simulation is hosted, through `env.imports`, once Isaac Lab c
 `Isaac-Velocity-Sber-Unitree-Go1-v0`, its `-Play` variant and the one that `evaluate` plays. The
 robot, its terms and its presets are those of the installed Isaac Lab's rough task.
 """
+# pyright: reportMissingImports=false
+# Isaac Lab has a Python of its own.
 
 from collections.abc import Sequence
 from typing import Any
