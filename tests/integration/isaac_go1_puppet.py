@@ -57,8 +57,8 @@ def main() -> None:
         if bool((arrivals >= 1).all()):
             break
     assert bool((arrivals >= 1).all()), arrivals
-    assert abs(float(lowest[0]) - HEIGHT) < 0.02, lowest  # a flat level
-    # Above its highest patch of ground, the scan shows a block of 0.5 m.
+    # Isaac Lab draws the height within a level: below 5 cm on the lowest one.
+    assert -0.01 < HEIGHT - float(lowest[0]) < 0.06, lowest
     grid = torch.cartesian_prod(torch.arange(-3.5, 3.6, 0.5), torch.arange(-3.5, 3.6, 0.8))
     for offset in grid:
         put(core.scene.env_origins[:, :2] + offset, torch.zeros(B))
