@@ -36,6 +36,7 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rende
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_ENVS = 32
+CRITIC = ("critic.", "critic_normalizers.", "value_normalizer.")  # what acting does not read
 
 
 def evaluate(
@@ -129,10 +130,14 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
 def load_policy(policy: ActorCritic, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights and normalisers into `policy`.
 
+    Of an actor's file (`appo export --actor`) the critic stays as it was initialised.
+
     Raises:
         CheckpointError: Names the first tensor that does not fit.
     """
     for name, tensor in policy.state_dict().items():
+        if checkpoint.meta.get("actor_only") and name.startswith(CRITIC):
+            continue
         found = checkpoint.tensors.get(f"policy.{name}")
         if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
             is_now = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"

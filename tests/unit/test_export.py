@@ -14,7 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from isaac_hydra_ext.checkpoint import Checkpoint, save_checkpoint
+from isaac_hydra_ext.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import (
@@ -26,7 +26,7 @@ from isaac_hydra_ext.errors import (
     MissingDependencyError,
 )
 from isaac_hydra_ext.evaluate import evaluate
-from isaac_hydra_ext.export import FILES, export
+from isaac_hydra_ext.export import FILES, export, export_actor
 from isaac_hydra_ext.export_formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.run_onnx import OnnxPolicy, run_onnx
@@ -259,6 +259,22 @@ def test_run_onnx_plays_what_appo_eval_plays(episodes: int, tmp_path: Path) -> N
     played, wanted = run_onnx(policy, episodes, 4), evaluate(checkpoint, episodes, 4)
     for key, value in played.items():
         assert value == pytest.approx(wanted[key], rel=1e-3), key
+
+
+def test_the_actor_alone_is_smaller_and_plays_the_same(tmp_path: Path) -> None:
+    made = pendulum(tmp_path, policy={"normalize_obs": True, "normalize_values": True})
+    made.path.parent.mkdir(parents=True)
+    about = meta(9, (1.0,)) | made.meta
+    whole = load_checkpoint(save_checkpoint(made.path.parent, 9, made.tensors, about))
+    path = export_actor(whole, tmp_path / "actor")
+    actor = load_checkpoint(path)
+    assert all(name.startswith(("policy.actor", "policy.std")) for name in actor.tensors)
+    assert path.stat().st_size < whole.path.stat().st_size
+    expected = evaluate(whole, 3, seed=0)
+    assert {**evaluate(actor, 3, seed=0), "checkpoint": expected["checkpoint"]} == expected
+    del actor.tensors["policy.std"]
+    with pytest.raises(CheckpointError, match="policy.std is missing"):
+        evaluate(actor, 1, seed=0)
 
 
 def test_choices_that_begin_elsewhere_reach_the_env_as_it_counts_them(tmp_path: Path) -> None:

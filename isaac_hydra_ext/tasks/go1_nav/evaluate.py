@@ -85,13 +85,13 @@ def evaluate(
     }
 
 
-def summarize(outcome_EK: np.ndarray) -> dict[str, float]:
+def summarize(outcome_EK: np.ndarray) -> dict[str, float | None]:
     """Summarise E episodes' `OUTCOME`.
 
     Returns:
         episodes; success: the share that reached the first target before any fall; falls: the
         share that ended in one; path_over_straight: how far the robot walked to the first target,
-        over the straight line from its start to where it arrived, the mean of those that did (NaN
+        over the straight line from its start to where it arrived, the mean of those that did (None
         if none did).
     """
     reached, fell, path, straight = (outcome_EK[:, OUTCOME.index(name)] for name in OUTCOME)
@@ -100,7 +100,7 @@ def summarize(outcome_EK: np.ndarray) -> dict[str, float]:
         "episodes": len(outcome_EK),
         "success": float(reached.mean()),
         "falls": float(fell.mean()),
-        "path_over_straight": float(ratios.mean()) if len(ratios) else float("nan"),
+        "path_over_straight": float(ratios.mean()) if len(ratios) else None,
     }
 
 
@@ -143,7 +143,8 @@ def _hold_levels(env_config: EnvConfig, levels: Sequence[int]) -> None:
     env_config.play = False
     if env_config.kind == "isaaclab":
         env_config.task = ISAAC_TASK
-        env_config.cfg = {"curriculum": {"levels": {"params": {"levels": list(levels)}}}}
+        held = {"levels": {"params": {"levels": list(levels)}}}
+        env_config.cfg = {**env_config.cfg, "curriculum": held}
     elif env_config.kind == "mjlab":
         try:
             from isaac_hydra_ext.tasks.go1_nav import mjlab_task
@@ -219,9 +220,10 @@ def main() -> None:
         )
         print(f"{result['stack']}, iteration {result['iteration']}, {arguments.episodes} episodes")
         for level, told in result["levels"].items():
+            ratio = told["path_over_straight"]
             print(
-                f"level {level}: success {told['success']:.3f}, falls {told['falls']:.3f}, "
-                f"path over straight line {told['path_over_straight']:.2f}"
+                f"level {level}: success {told['success']:.3f}, falls {told['falls']:.3f}"
+                + ("" if ratio is None else f", path over straight line {ratio:.2f}")
             )
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -4,6 +4,8 @@ Imported where the simulation is hosted, through `env.imports`, once Isaac Lab c
 `Isaac-Velocity-Sber-Unitree-Go1-v0`, its `-Play` variant and the one that `evaluate` plays. The
 robot, its terms and its presets are those of the installed Isaac Lab's rough task.
 """
+# pyright: reportMissingImports=false
+# Isaac Lab has a Python of its own.
 
 from collections.abc import Sequence
 from typing import Any
@@ -89,9 +91,7 @@ class TargetCommand(CommandTerm):
         """There are none but `Metrics/success_rate`."""
 
     def _resample_command(self, env_ids: Sequence[int]) -> None:
-        """The robots stand where their episodes begin by now, and a reset is not followed by
-        `compute`.
-        """
+        """Draw: the robots stand where their episodes begin, and `compute` follows no reset."""
         self._update_command()
 
     def _update_command(self) -> None:

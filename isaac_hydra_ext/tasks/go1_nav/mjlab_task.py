@@ -3,6 +3,8 @@
 Imported where the simulation is hosted, through `env.imports`; registers
 `Mjlab-Navigation-Unitree-Go1` and its `-Play` variant.
 """
+# pyright: reportMissingImports=false
+# mjlab is an extra.
 
 import math
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ from mjlab.tasks.velocity.config.go1.rl_cfg import unitree_go1_ppo_runner_cfg
 from mjlab.terrains import (
     FlatPatchSamplingCfg,
     HfDiscreteObstaclesTerrainCfg,
+    SubTerrainCfg,
     TerrainEntity,
     TerrainEntityCfg,
     TerrainGeneratorCfg,
@@ -155,6 +158,7 @@ def hold_levels(
 ) -> dict[str, torch.Tensor]:
     """Curriculum term: env i stays on `levels[i % len(levels)]`."""
     terrain = terrain_of(env)
+    assert terrain.terrain_origins is not None
     held_B = torch.tensor(levels, device=env.device)[env_ids % len(levels)]
     terrain.terrain_levels[env_ids] = held_B
     terrain.env_origins[env_ids] = terrain.terrain_origins[held_B, terrain.terrain_types[env_ids]]
@@ -181,7 +185,9 @@ def obstacle_terrain() -> TerrainEntityCfg:
         "flat_patch_sampling": {"target": targets},
     }
     # A generator with a curriculum makes one column for each kind of tile.
-    columns = {f"obstacles_{i}": HfDiscreteObstaclesTerrainCfg(**tile) for i in range(10)}
+    columns: dict[str, SubTerrainCfg] = {
+        f"obstacles_{i}": HfDiscreteObstaclesTerrainCfg(**tile) for i in range(10)
+    }
     generator = TerrainGeneratorCfg(
         size=(8.0, 8.0),
         num_rows=NUM_LEVELS,

@@ -1,7 +1,8 @@
 """What both stacks share: targets, commands, progress, arrival, levels and success, in torch alone.
 
 Lives in the process that hosts the simulation. Nothing here waits for the device: sizes never
-depend on values, so that thousands of envs on a GPU step without a host synchronisation.
+depend on values, so that thousands of envs on a GPU step without a host synchronisation. No tensor
+is changed in place, so that steps under `torch.inference_mode` mix with resets outside of it.
 
 A step reads: `measure` after the physics, before rewards and resets; `begin` for the envs that
 reset; `advance` once all positions are those of the next observation.
@@ -148,9 +149,10 @@ class Navigation:
             Share of these episodes that reached their first target, a scalar tensor.
         """
         outcome = [self._reached_B, fell_B, self._path_B, self._straight_B]
-        self.outcome_BK[envs] = torch.stack([o[envs].float() for o in outcome], dim=1)
-        self._begins_B[envs] = True
-        return self.outcome_BK[envs, 0].mean()
+        ended_EK = torch.stack([o[envs].float() for o in outcome], dim=1)
+        self.outcome_BK = self.outcome_BK.index_copy(0, envs.long(), ended_EK)
+        self._begins_B = self._begins_B.index_fill(0, envs.long(), True)
+        return ended_EK[:, 0].mean()
 
     def advance(
         self, position_B2: torch.Tensor, heading_B: torch.Tensor, patches_BP2: torch.Tensor
