@@ -4,8 +4,8 @@ python -m benchmarks.pipeline --json benchmarks/results/pipeline.json
 
 Real workers, their policy, the shared block and the messages; in the learner's place somebody who
 looks at each slot and gives it back (`views`), or copies it into the learner's batch first
-(`batch`). memcpy is one thread that copies frames of that size over as much memory as a slot has;
-it is measured before the workers begin and after they have ended.
+(`batch`). memcpy is one thread that copies frames of that size over as much memory as a slot has,
+measured before the workers begin and after they have ended.
 """
 
 import statistics
@@ -77,7 +77,7 @@ def _measure_task(
     found: dict[tuple[int, str], list[dict[str, float]]] = defaultdict(list)
     for _ in range(rounds):
         for w in workers:
-            with Pipeline(_config(task, w)) as pipeline:
+            with Pipeline(make_config(task, w)) as pipeline:
                 before = pipeline.memcpy(seconds / 4)
                 pipeline.begin()
                 runs = {reader: pipeline.drain(reader, seconds) for reader in READERS}
@@ -114,6 +114,7 @@ class Pipeline:
 
     def _start(self, run_dir: Path) -> None:
         config, pool, cpu = self._config, self._pool, torch.device("cpu")
+        steps = config.rollout.steps_per_env
         set_learner_threads(config)
         pool.start()
         pool.describe()
@@ -121,8 +122,8 @@ class Pipeline:
         self._policy = ActorCritic(config.policy, spec, seed=1)
         dtype = self._policy.distribution.action_dtype
         self._weights = pool.attach(dtype, self._policy.flat.numel())
-        self._batch = RolloutBatch(spec, config.num_workers, STEPS, dtype, cpu)
-        self._spare = Slot.allocate(SlotLayout(spec, STEPS, dtype), "cpu")
+        self._batch = RolloutBatch(spec, config.num_workers, steps, dtype, cpu)
+        self._spare = Slot.allocate(SlotLayout(spec, steps, dtype), "cpu")
         rows = self._spare.rows.obs.values()
         self._sources = [[torch.ones_like(obs[0]) for obs in rows] for _ in range(free_env.FRAMES)]
         self.memcpy(0.1)  # the first pass over memory pays for its pages
@@ -182,7 +183,7 @@ class Pipeline:
         torch.set_num_threads(1)
         started = time.monotonic()
         while (took := time.monotonic() - started) < seconds:
-            for t in range(STEPS):
+            for t in range(self._config.rollout.steps_per_env):
                 for i, obs in enumerate(self._spare.rows.obs.values()):
                     source = self._sources[t % free_env.FRAMES][i]
                     obs[t].copy_(source)
@@ -191,7 +192,17 @@ class Pipeline:
         return copied / took / 1e9
 
 
-def _config(task: dict[str, Any], workers: int) -> RunConfig:
+def make_config(
+    task: dict[str, Any], workers: int, steps: int = STEPS, hidden: Sequence[int] = (64, 64)
+) -> RunConfig:
+    """Return the configuration of a pipeline.
+
+    Args:
+        task: See `TASKS`.
+        workers: W.
+        steps: T.
+        hidden: Units of the policy's layers.
+    """
     kwargs = {"obs": task["obs"], "fill": task["fill"], "actions": 12}
     config = load_config(
         {
@@ -199,12 +210,12 @@ def _config(task: dict[str, Any], workers: int) -> RunConfig:
             "rollout": {
                 "num_workers": workers,
                 "envs_per_worker": task["envs"],
-                "steps_per_env": STEPS,
+                "steps_per_env": steps,
                 "max_policy_lag": LAG,
             },
             # The camera passes through; no network of a size that a CPU has time for reads it.
             "policy": {
-                "hidden_dims": [64, 64],
+                "hidden_dims": list(hidden),
                 "obs_groups": {"actor": ["state"], "critic": ["state"]},
             },
         }
