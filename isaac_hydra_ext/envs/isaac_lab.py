@@ -258,7 +258,7 @@ class IsaacLabVecEnv:
         Raises:
             EnvError: It does not close.
         """
-        gc.freeze()  # Isaac Lab collects garbage as it closes: seconds, of what the end frees anyway
+        gc.freeze()  # Isaac Lab collects garbage here: seconds, of what the end frees anyway
         with explained("closing the env"), time_limit(CLOSE_S, "closing the env"):
             self._env.close()
 
