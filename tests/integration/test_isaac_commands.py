@@ -239,6 +239,7 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     assert done.returncode == 0, done.stderr
     run = isaac.newest_run()
     assert told_to_ray(done).name == run.name
+    assert "did not close" not in done.stdout + done.stderr
     meta = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta
     assert meta["config"]["policy"]["hidden_dims"] == [32, 32]
     assert meta["config"]["rollout"]["steps_per_env"] == 16
@@ -252,6 +253,14 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     done = isaac.module("play", "--checkpoint", "latest", "--episodes", "2", "--seed", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("2 episodes: return ")
+    filmed = isaac.module("play", "--checkpoint", "latest", "--episodes", "1", "--video")
+    missing = [p for p in ("moviepy", "pyglet") if importlib.util.find_spec(p) is None]
+    if missing:
+        assert filmed.returncode == 2 and f"pip install {missing[0]}" in filmed.stderr
+    else:  # Newton's viewer draws where there is a GPU
+        assert filmed.returncode == 0, filmed.stderr
+        clips = list(isaac.where.glob("logs/appo/*/*/videos/*.mp4"))
+        assert bool(clips) != ("--video: no videos, " in filmed.stderr)
     done = isaac.module("train", "--list_tasks", "--keyword", "cartpole-direct")
     assert "Isaac-Cartpole-Direct-v0" in done.stdout.splitlines()
 
