@@ -20,7 +20,7 @@ REQUIRED = (
 )  # fmt: skip
 OPTIONAL = {
     "mjlab": "mjlab", "onnxruntime": "export", "matplotlib": "plot", "wandb": "wandb",
-    "swanlab": "swanlab", "moviepy": "video",
+    "swanlab": "swanlab", "imageio_ffmpeg": "video",
 }  # fmt: skip
 NVIDIA_VERSION = Path("/proc/driver/nvidia/version")
 ASSETS = "https://omniverse-content-production.s3-us-west-2.amazonaws.com"

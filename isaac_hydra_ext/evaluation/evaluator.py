@@ -201,5 +201,5 @@ def evaluator_config(config: RunConfig) -> RunConfig:
     device = config.evaluate.device
     if device == "auto":
         device = config.rollout.device if config.env.kind == "isaaclab" else "cpu"
-    config.rollout.device = device
+    config.rollout.device = "cuda:0" if device == "cuda" else device
     return config
