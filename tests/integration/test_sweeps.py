@@ -98,7 +98,7 @@ def test_jobs_beside_each_other(command: Command, tmp_path: Path) -> None:
     settings = [OmegaConf.load(run / "params" / "agent.yaml") for run in runs_of(tmp_path)]
     assert sorted(s.experiment.seed for s in settings) == [1, 2, 3]
     assert len(job_lines(done)) == 6
-    assert "iteration" not in done.stdout, "three tables on one terminal"
+    assert "iteration 1/" not in done.stdout, "three tables on one terminal"
 
 
 @with_plugin["joblib"]
