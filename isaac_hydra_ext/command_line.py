@@ -22,6 +22,7 @@ from isaac_hydra_ext.hydra_guard import check_hydra_node
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
+    "play": ("isaac_hydra_ext.evaluate", "the same; with --video also a film of it"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
     "plot": ("isaac_hydra_ext.plot", "learning curves as PNG and SVG: appo plot RUN ..."),

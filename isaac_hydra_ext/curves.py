@@ -26,6 +26,7 @@ EVENTS = "events.out.tfevents.*"
 NOT_COMPARED = (
     "experiment.seed", "experiment.run_name", "experiment.output_dir", "resume", "logging.",
     "checkpoint.",
+    "evaluate.",
 )  # fmt: skip
 
 

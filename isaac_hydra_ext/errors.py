@@ -37,6 +37,10 @@ class MissingDependencyError(IsaacHydraExtError):
     exit_code = 2
 
 
+class RenderError(IsaacHydraExtError):
+    """An environment gives no pictures here; the message says why, and what to install or set."""
+
+
 class WorkerError(IsaacHydraExtError):
     """A worker process raised, died, hung, or broke the protocol."""
 

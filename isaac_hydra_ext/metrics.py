@@ -6,7 +6,7 @@ Runs in the learner's main thread, on host memory.
 import json
 import platform
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -19,6 +19,8 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from isaac_hydra_ext import __version__
+from isaac_hydra_ext.episodes import summarize_episodes
+from isaac_hydra_ext.evaluation.video import gif_summary
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -85,6 +87,12 @@ class EpisodeTracker:
             self._return_WB[w, restarted_B], self._length_WB[w, restarted_B] = 0.0, 0
             self._partial_WB[w, restarted_B] = self._random_start[w]
 
+    def summary(self) -> dict[str, Any] | None:
+        """Return `summarize_episodes` of the last 100 finished ones; None before the first."""
+        if not self._finished:
+            return None
+        return summarize_episodes(*zip(*self._finished, strict=True))
+
     @property
     def mean_return(self) -> float | None:
         """Over the last 100 finished episodes; None before the first."""
@@ -140,6 +148,25 @@ def collection_metrics(
         "Async/learner_idle_s": idle_s,
         "Async/workers_wait_s": float(np.mean([h["wait_s"] for h in headers])),
     }
+
+
+def evaluation_metrics(iteration: int, result: Mapping[str, Any], skipped: int) -> dict[str, float]:
+    """Return an evaluation by tag; its points belong at `iteration`, which has passed.
+
+    Args:
+        iteration: Whose weights were played.
+        result: As `summarize_episodes`, and `seconds` where the evaluator has played.
+        skipped: Evaluations that were, so far, as the one before was not done.
+    """
+    metrics = {
+        "Eval/mean_return": result["mean_return"],
+        "Eval/std_return": result["std_return"],
+        "Eval/mean_episode_length": result["mean_length"],
+        "Eval/episodes": float(result["episodes"]),
+        "Eval/iteration": float(iteration),
+        "Eval/skipped": float(skipped),
+    }
+    return metrics | ({"Eval/time": result["seconds"]} if "seconds" in result else {})
 
 
 def rollout_notes(iteration: int, extras: list[dict[str, Any]], said: set[str]) -> list[str]:
@@ -309,6 +336,15 @@ class TensorBoardLogger:
         """Write one point for each metric."""
         for tag, value in metrics.items():
             self._try(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, iteration))
+
+    def log_video(self, tag: str, path: Path, iteration: int) -> None:
+        """Show a video's preview; the MP4 at `path` is for trackers that play it."""
+
+        def write(writer: SummaryWriter) -> None:
+            assert writer.file_writer is not None, "open"
+            writer.file_writer.add_summary(gif_summary(tag, path), iteration)
+
+        self._try(write)
 
     def flush(self) -> None:
         """Bring all points to disk, so that a curve reaches as far as its checkpoint."""

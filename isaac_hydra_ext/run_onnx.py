@@ -69,11 +69,14 @@ class OnnxPolicy:
 
     def __call__(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the action [A] for one env's obs groups."""
+        return self.act({group: np.asarray(x)[None] for group, x in obs.items()})[0]
+
+    def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the actions [N, A] for N envs' obs groups [N, ...]."""
         feed = {
-            name: np.asarray(obs[group], dtype)[None]
-            for name, (group, dtype) in self._inputs.items()
+            name: np.asarray(obs[group], dtype) for name, (group, dtype) in self._inputs.items()
         }
-        return np.asarray(self._session.run(["actions"], feed)[0])[0]
+        return np.asarray(self._session.run(["actions"], feed)[0])
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

@@ -34,8 +34,13 @@ class Adapter(Protocol):
         seed: int,
         worker: int,
         run_dir: Path | None,
+        **render: bool,
     ) -> VecEnv:
-        """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N."""
+        """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N.
+
+        `render=True` is passed only where pictures are wanted: an adapter that gives none need not
+        know the word.
+        """
         ...
 
 
@@ -86,7 +91,13 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     return describe(env_config)
 
 
-def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None = None) -> VecEnv:
+def make_env(
+    config: RunConfig,
+    seed: int,
+    worker: int = 0,
+    run_dir: Path | None = None,
+    render: bool = False,
+) -> VecEnv:
     """Build the vector env of B envs. Runs where the simulation will.
 
     Args:
@@ -94,6 +105,7 @@ def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None
         seed: For whatever the env draws while it is built.
         worker: Index of the worker, 0 with W = 0.
         run_dir: Where the env may write; None where there is no run.
+        render: `VecEnv.render` will be asked for pictures.
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
@@ -105,16 +117,17 @@ def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None
             seed=seed,
             worker=worker,
             run_dir=run_dir,
+            **({"render": True} if render else {}),
         )
     if config.env.kind == "isaaclab":
         from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
 
         device = config.rollout.device
-        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir)
+        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir, render)
     if config.env.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 
-        return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed)
+        return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed, render)
     from isaac_hydra_ext.envs.gym_env import GymVecEnv
 
-    return GymVecEnv(config.env, num_envs)
+    return GymVecEnv(config.env, num_envs, render)

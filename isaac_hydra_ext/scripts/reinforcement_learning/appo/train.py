@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import ExperimentConfig, auto_workers
+from isaac_hydra_ext.config import ExperimentConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.placement import auto_workers
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
@@ -106,7 +107,9 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         return found
     if total < 1:
         raise ConfigError(f"--num_envs={total}: must be at least 1")
-    workers = auto_workers("isaaclab", flags.device or "auto") if asked is None else asked
+    device = flags.device or value_of("rollout.device", tokens) or "auto"
+    learner = value_of("experiment.device", tokens) or "auto"
+    workers = auto_workers("isaaclab", device.strip("[]'\""), learner) if asked is None else asked
     workers = min(workers, total)
     if asked is None:  # ours to choose: the most that divide it
         workers = next((w for w in range(workers, 0, -1) if total % w == 0), workers)
@@ -162,13 +165,22 @@ def _task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg, tell_ray)
 
 
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def _rays_task(cfg: DictConfig) -> float | None:
+    """Run a trial of the tuner, which reads the directory that it was told to the end."""
+    return run_from_hydra(cfg, tell_ray, lasting=True)
+
+
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     overrides: list[str] = []
+    task = _task
 
     def parse() -> None:
+        nonlocal task
         flags, rest = make_parser().parse(arguments)
+        task = _task if flags.ray_proc_id is None else _rays_task
         if flags.list_tasks:
             from isaac_hydra_ext.scripts.reinforcement_learning.appo.task_list import print_tasks
 
@@ -179,8 +191,9 @@ def main() -> None:
     code = run_reporting_errors(parse)
     if code or not overrides:
         sys.exit(code)
-    task = explain_task if asked_for(overrides) else _task
-    sys.argv = [sys.argv[0], *(strip_flags(overrides) if asked_for(overrides) else overrides)]
+    if asked_for(overrides):
+        overrides, task = strip_flags(overrides), explain_task
+    sys.argv = [sys.argv[0], *overrides]
     end_process(run_hydra_app(task))
 
 
