@@ -45,12 +45,22 @@ def sections() -> Iterator[tuple[str, str, list[Knob]]]:
         kind = types[f.name]
         if is_dataclass(kind):
             assert isinstance(kind, type)
-            hints = get_type_hints(kind)
-            knobs = [_knob(f"{f.name}.{k.name}", k, hints[k.name]) for k in fields(kind)]
-            yield f.name, (kind.__doc__ or "").splitlines()[0], knobs
+            yield f.name, (kind.__doc__ or "").splitlines()[0], list(_knobs(kind, f"{f.name}."))
         else:
             alone.append(_knob(f.name, f, kind))
     yield "", "What a run goes on from.", alone
+
+
+def _knobs(kind: type, path: str) -> Iterator[Knob]:
+    """Yield the knobs of a dataclass, and of those in it."""
+    types = get_type_hints(kind)
+    for f in fields(kind):  # type: ignore[arg-type]
+        below = types[f.name]
+        if is_dataclass(below):
+            assert isinstance(below, type)
+            yield from _knobs(below, f"{path}{f.name}.")
+        else:
+            yield _knob(f"{path}{f.name}", f, below)
 
 
 def _knob(key: str, f: Any, kind: Any) -> Knob:

@@ -263,7 +263,7 @@ def video_path(checkpoint: Checkpoint, seed: int) -> Path:
     return run / DIRECTORY / f"play_{checkpoint.meta['iteration']}_seed{seed}.mp4"
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def _parser(command: str) -> CommandParser:
     parser = CommandParser(
         prog=f"appo {command}",
         description=(__doc__ or "").splitlines()[0],

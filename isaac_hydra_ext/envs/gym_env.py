@@ -23,7 +23,13 @@ from isaac_hydra_ext.envs.vec_env import (
     TaskDescription,
     TensorSpec,
 )
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, RenderError, did_you_mean
+from isaac_hydra_ext.errors import (
+    ConfigError,
+    EnvError,
+    EnvNotFoundError,
+    RenderError,
+    did_you_mean,
+)
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
@@ -64,6 +70,7 @@ class GymVecEnv:
 
         Raises:
             EnvNotFoundError: The id is not registered.
+            ConfigError: `kwargs` that the constructor does not take.
             EnvError: A space that is not supported.
             RenderError: It does not know `render_mode`.
         """
@@ -72,11 +79,14 @@ class GymVecEnv:
         try:
             self._envs = [gym.make(str(env_config.id), **kwargs) for _ in range(num_envs)]
         except TypeError as e:
-            if not render or "render_mode" not in str(e):
-                raise
-            raise RenderError(
-                f"env.id={env_config.id}: its constructor takes no render_mode: no pictures"
-            ) from e
+            if render and "render_mode" in str(e):
+                raise RenderError(
+                    f"env.id={env_config.id}: its constructor takes no render_mode: no pictures"
+                ) from e
+            if env_config.kwargs and "unexpected keyword argument" in str(e):
+                why = str(e).split(" was raised from")[0]  # Gymnasium adds the whole call
+                raise ConfigError(f"env.kwargs: {' '.join(why.split())}") from e
+            raise
         env = self._envs[0]
         action, self._first_choice = read_action_space(env.action_space)
         self._one_choice = isinstance(env.action_space, spaces.Discrete)

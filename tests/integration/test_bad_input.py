@@ -65,9 +65,10 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
         (["train", "env=gym_any"], "set env.id=NAME (appo list tasks"),
         (["train", "resume=nosuch"], "resume=latest"),
         (["train", "policy.hidden_dims=64"], "policy.hidden_dims: a list is expected here"),
-        (["eval", "latest", "--episode", "3"], "did you mean --episodes?"),
+        (["eval", "latest", "--episode", "3"], "did you mean --episodes or"),
         (["eval", "latest", "--seed", "-5"], "not a whole number in 0 .. 2147483647"),
-        (["eval"], "required: run (appo eval --help)"),
+        (["eval"], "name a run directory, a checkpoint file, latest or best"),
+        (["plot"], "required: RUN (appo plot --help)"),
         (["plot", "x", "--x", "hours"], "choose from"),
         (["list", "envz"], "choose from"),
         (["new", "1st"], "must be a package's name"),
@@ -124,6 +125,13 @@ def test_a_checkpoint_of_another_env_is_refused_and_kept(
     assert "of another environment: obs is" in line
     assert "checkpoint.partial=true" in line
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_argument_the_env_does_not_take_is_one_line(appo: Appo, workers: int) -> None:
+    typed = ["env=gym_cartpole", "+env.kwargs.g=5", f"rollout.num_workers={workers}"]
+    line = refusal(appo, "train", *typed, "logging.console=quiet")
+    assert "env.kwargs: CartPoleEnv.__init__() got an unexpected keyword argument 'g'" in line
 
 
 def test_plot_and_report_take_whatever_names_a_run(

@@ -38,6 +38,7 @@ NOT_RUN = {
     r"appo train .*env.imports=\[my_tasks\].*": "the page's own files: a test below",
     r"appo train env=my_cartpole .*": "the same",
     r"appo train .*env=mjlab_.*": "minutes; composed and checked, and test_mjlab.py trains",
+    r"appo train .*env=isaac_.*": "needs Isaac Lab; composed and checked",
     r"python -m isaac_hydra_ext.appo_runner env=isaac_.*": "needs Isaac Lab; composed and checked",
     r"\./isaaclab\.sh .*": "needs Isaac Lab; its flags are read",
     r"scripts/run_isaacsim_docker\.sh\b.*": "needs docker and a GPU; test_container_scripts.py",
@@ -124,6 +125,9 @@ def test_it_runs(
     assert program in ("appo", ".venv/bin/appo"), f"{command}: run it, or list it in NOT_RUN"
     if name in ("export", "run-onnx"):
         pytest.importorskip("onnxruntime")
+    if "video" in command.line:
+        pytest.importorskip("imageio_ffmpeg")
+        pytest.importorskip("pygame")
     if name in ("plot", "report"):
         pytest.importorskip("matplotlib")
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
