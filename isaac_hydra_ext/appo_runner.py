@@ -10,9 +10,9 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,9 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
+from isaac_hydra_ext.clock import Clock
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, available_cores, complete, load_config
-from isaac_hydra_ext.console import Clock, Progress, RunConsole
+from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.console import Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
@@ -37,17 +38,21 @@ from isaac_hydra_ext.errors import (
     NonFiniteError,
     RunInterrupted,
 )
+from isaac_hydra_ext.evaluation.schedule import Evaluations
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.placement import available_cores, learner_device
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.sweep import is_sweep, run_job
+from isaac_hydra_ext.trackers.trackers import check_trackers
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
@@ -57,14 +62,9 @@ def train(
     typed: Sequence[str] = (),
     package: str = "",
     announce: Callable[[Path], None] | None = None,
+    lasting: bool = False,
 ) -> dict[str, Any]:
-    """Run one training from a composed configuration.
-
-    Args:
-        cfg: With the groups of this package's `conf/` at its top level.
-        typed: The user's override tokens, which beat what a task recommends.
-        package: Where `cfg` lies in the application's configuration, e.g. `appo`.
-        announce: Told of the run's directory, before any env is built.
+    """Run one training from a composed configuration; see `open_run` for the arguments.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -72,11 +72,37 @@ def train(
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
+    with open_run(cfg, typed, package, announce, lasting) as run:
+        run.iterate()
+    return {**run.record.summary, "run_dir": str(run.run_dir)}
+
+
+@contextmanager
+def open_run(
+    cfg: DictConfig,
+    typed: Sequence[str] = (),
+    package: str = "",
+    announce: Callable[[Path], None] | None = None,
+    lasting: bool = False,
+) -> Iterator["Run"]:
+    """Give a run whose envs and learner are built; leaving it closes them.
+
+    Args:
+        cfg: With the groups of this package's `conf/` at its top level.
+        typed: The user's override tokens, which beat what a task recommends.
+        package: Where `cfg` lies in the application's configuration, e.g. `appo`.
+        announce: Told of the run's directory, before any process starts.
+        lasting: Keep the announced path when the task's name has become part of another.
+
+    Raises:
+        IsaacHydraExtError: As `train`.
+    """
     if isinstance(typed, ListConfig):  # as Hydra has it; reading it would fill in variables
         typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
+    check_trackers(config.logging)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
         stack.callback(console.close)
@@ -86,27 +112,29 @@ def train(
             if config.num_workers
             else InProcessCollector(config)
         )
+        reserved = None
+        if announce is not None:
+            reserved = stack.enter_context(ReservedRunDir(config, lasting))
+            announce(reserved.path)
         stack.callback(source.close)
+        console.starting(source.activities, shared=config.num_workers == 0)
         if needs_simulator(config.env):
             source.start()
             task = source.describe()
         else:
             task = describe_task(config.env)
         config, resumed = _complete(cfg, typed, config, task, console)
-        run_dir = make_run_dir(config)
+        run_dir = reserved.settle(config) if reserved else make_run_dir(config)
         try:
             write_inputs(run_dir, cfg, typed, config, task.env_config)
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
-        if announce is not None:
-            announce(run_dir)
         console.say(f"run directory: {run_dir}")
         with Run(config, run_dir, console, stop, source) as run:
             if not needs_simulator(config.env):
                 source.start()  # only now: what was wrong has been said
             run.build(resumed)
-            run.iterate()
-    return {**run.record.summary, "run_dir": str(run_dir)}
+            yield run
 
 
 def _complete(
@@ -118,20 +146,13 @@ def _complete(
 ) -> tuple[RunConfig, Checkpoint | None]:
     """Load the configuration again, above what the task recommends; find what it resumes."""
     seed = config.experiment.seed
-    config = load_config(cfg, typed, task.settings)
+    config = load_config(cfg, typed, task.settings, config.num_workers)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)
     resumed = find_resumed(config, console)
     config.experiment.max_iterations = last_iteration(config, resumed)
     return config, resumed
-
-
-def choose_device(config: RunConfig) -> torch.device:
-    """Return the learner's device; `auto` takes the first GPU that there is."""
-    if config.experiment.device != "auto":
-        return torch.device(config.experiment.device)
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
 def set_learner_threads(config: RunConfig) -> None:
@@ -164,8 +185,11 @@ class Run:
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
-        self.device = choose_device(config)
-        self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
+        self.device = torch.device(learner_device(config))
+        self.record = RunRecord(
+            config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
+        )
+        self.evaluations = Evaluations(config, run_dir, self.record, console)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
@@ -182,32 +206,43 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
+        self.console.close()  # others may print now
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
             unregister_from_cuda(self.source.memory)
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
         status = "completed" if kind is None else "interrupted" if interrupted else "failed"
+        self.evaluations.close(lambda: self.stop.at_once)
         self.record.summarize(status)  # with W = 0 a simulation may end the process as it closes
         try:
             for failure in self.source.close():
                 self.console.warn(failure)
         finally:
             self.record.close(status)
+            if not self.stop.at_once:
+                self.record.write_report()
 
     def build(self, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
         config, source = self.config, self.source
         workers, lag = config.num_workers, config.rollout.max_policy_lag
-        self.console.say(f"starting {workers or 'no'} worker processes; logs in workers/")
+        where = config.rollout.device
+        on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
+        self.console.say(f"starting {workers or 'no'} worker processes{on_gpus}; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
-        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
-        check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         set_learner_threads(config)
+        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
+        for note in source.notes:
+            self.console.say(note)
+        check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         self.learner = Learner(config, self.spec, self.device)
         if resumed is not None:
             self._load(resumed)
+        self.learner.record()
+        for note in self.learner.notes:
+            self.console.say(note)
         self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
@@ -215,7 +250,7 @@ class Run:
             self.pinned = register_with_cuda(source.memory)
             if not self.pinned:
                 self.console.say("the buffer cannot be pinned for CUDA: copies are slower")
-        self.weights.publish(self.first, policy.flat)
+        self.learner.publish(self.weights, self.first)
         source.announce(self.first)
         for iteration in range(self.first, self.first + lag + 1):
             self._grant(iteration)
@@ -228,6 +263,7 @@ class Run:
         if self.spec.finite_horizon:
             bootstrap = "nothing: a finite horizon"
         self.console.say(f"truncated episodes bootstrap from {bootstrap}")
+        self.evaluations.start(self.spec, policy.flat.numel())
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
@@ -250,10 +286,10 @@ class Run:
         """
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(self.last)
+        clock = Clock(self.first, self.last, config.checkpoint.every)
         for k in range(self.first, self.last):
             try:
-                metrics, env_states = self._iteration(k)
+                metrics, env_states = self.iteration(k)
             except IsaacHydraExtError as e:
                 # A half-done update is nothing to save, and a second signal means now.
                 if not isinstance(e, LearnerError) and not self.stop.at_once:
@@ -261,13 +297,16 @@ class Run:
                 if isinstance(e, RunInterrupted) and not self.stop.at_once:
                     raise RunInterrupted(self.stop.signum, self._farewell()) from e
                 raise
-            self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
+            self._show(metrics, clock.iteration_done())
             if self._is_checkpoint(k + 1) or self.stop.requested:
                 self._save(env_states)
+                clock.save_done()
             if self.stop.requested:
                 raise RunInterrupted(self.stop.signum, self._farewell())
+            self.evaluations.after(k + 1, self.learner.policy.flat)
+        self.evaluations.finish(self.last, self.learner.policy.flat, lambda: self.stop.requested)
 
-    def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
+    def iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
         source, started = self.source, time.monotonic()
         consumed = source.counts.consumed
@@ -288,7 +327,7 @@ class Run:
                 f"iteration {k}: the loss or its gradient is not finite; the update was "
                 f"undone, version {k + 1} has version {k}'s weights"
             )
-        self.weights.publish(k + 1, self.learner.policy.flat)
+        self.learner.publish(self.weights, k + 1)
         source.announce(k + 1)
         self._grant(k + 1 + self.config.rollout.max_policy_lag)
 
@@ -322,7 +361,8 @@ class Run:
             self.console.show(Progress(done, self.last, totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
-        return done % self.config.checkpoint.every == 0 or done == self.last
+        planned = done % self.config.checkpoint.every == 0 or done == self.last
+        return planned or self.evaluations.is_due(done)  # what is evaluated may be the best
 
     def _save_before(self, failed: int) -> None:
         """Save what was learned before an iteration that failed, unless that is done."""
@@ -350,21 +390,26 @@ def _hydra_task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg)
 
 
-def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = None) -> float | None:
+def run_from_hydra(
+    cfg: DictConfig, announce: Callable[[Path], None] | None = None, lasting: bool = False
+) -> float | None:
     """Train inside a `hydra.main` function; ends the process where the run has failed.
 
     Args:
         cfg: What Hydra composed.
         announce: See `train`.
+        lasting: See `train`.
 
     Returns:
-        The mean return, which is what a Hydra sweeper optimises.
+        What `experiment.objective` names: a Hydra sweeper optimises it.
     """
     summary: dict[str, Any] = {}
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, announce=announce)))
+    if is_sweep():
+        return run_job(cfg, typed)
+    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
     run_dir = Path(summary["run_dir"])
@@ -373,7 +418,7 @@ def run_from_hydra(cfg: DictConfig, announce: Callable[[Path], None] | None = No
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}")
     print(f"evaluate: appo eval {run_dir}", flush=True)
-    return summary["mean_return"]
+    return summary[cfg.experiment.objective]
 
 
 def main() -> None:

@@ -34,6 +34,8 @@ from isaac_hydra_ext.checkpoint_meta import (
 from isaac_hydra_ext.config import CheckpointConfig, RunConfig
 from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown, walk
 from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.evaluation.history import evaluated_returns
+from isaac_hydra_ext.run_dir import UNNAMED
 
 METADATA_KEY = "isaac_hydra_ext"
 DIGEST_KEY = "sha256"
@@ -45,7 +47,7 @@ TEMPORARY_NAMES = ".model_*.safetensors.*.tmp"
 RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d{1,9}))?(_.*)?")
 # May differ between a run and the one that goes on from it without a word.
 UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
-UNTOLD_GROUPS = ("resume", "logging.", "env.appo")
+UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.appo")
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,12 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def list_runs(root: Path, pattern: str = "*") -> list[Path]:
-    """Return the directories that match, the newest run first; what is no run's name comes last."""
-    return sorted((p for p in root.glob(pattern) if p.is_dir()), key=_run_order, reverse=True)
+    """Return the directories that match, the newest run first; what is no run's name comes last.
+
+    A link to a run that had no name when it began is not another run.
+    """
+    found = (p for p in root.glob(pattern) if p.is_dir() and UNNAMED not in p.parts)
+    return sorted(found, key=_run_order, reverse=True)
 
 
 def _run_order(run: Path) -> tuple[str, int, list[str | int]]:
@@ -222,7 +228,7 @@ def find_checkpoint(
 
     Args:
         resume: A checkpoint file; a run directory: its newest checkpoint; `latest`: that of the
-            newest run; `best`: the one of the highest mean return, in any run.
+            newest run; `best`: the one of the highest mean return, in any run (`best_first`).
         runs: `<experiment.output_dir>/<experiment.name>`.
         key: What the user has set to `resume`, for messages.
         pattern: Of the run directories below `runs`.
@@ -251,7 +257,10 @@ def find_checkpoint(
             return load_checkpoint(checkpoint), notes
         except CheckpointError as e:
             notes.append(f"DAMAGED checkpoint passed over: {e}")
-    why = "; ".join(notes) or "none there (a run has them in checkpoints/)"
+    empty = "none there (a run has them in checkpoints/)"
+    if not where and any(directories[0].glob("*/checkpoints")):
+        empty = "it is a directory of runs: name one of them"
+    why = "; ".join(notes) or empty
     raise CheckpointError(f"{asked}: no checkpoint that loads{where}; {why}")
 
 
@@ -266,16 +275,23 @@ def newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
 
 
 def best_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
-    """Yield the runs' checkpoints that know a mean return, newer before older equals."""
-    ranked: list[tuple[float, Path]] = []
-    for path in newest_first(runs, []):
-        try:
-            value = mean_return(read_meta(path))
-        except CheckpointError as e:
-            notes.append(f"DAMAGED checkpoint passed over: {e}")
-        else:
-            ranked += [] if value is None else [(value, path)]
-    yield from (path for _, path in sorted(ranked, key=lambda pair: -pair[0]))
+    """Yield the runs' checkpoints that know a mean return, newer before older equals.
+
+    It is that of their evaluation in runs that have any, else that of the training. What an
+    evaluated run has saved besides comes last.
+    """
+    ranked: list[tuple[bool, float, Path]] = []
+    for run in runs:
+        evaluated = evaluated_returns(run)
+        for path in newest_first([run], []):
+            try:
+                value = evaluated.get(_iteration(path), mean_return(read_meta(path)))
+            except CheckpointError as e:
+                notes.append(f"DAMAGED checkpoint passed over: {e}")
+                continue
+            besides = bool(evaluated) and _iteration(path) not in evaluated
+            ranked += [] if value is None else [(besides, -value, path)]
+    yield from (path for _, _, path in sorted(ranked, key=lambda entry: entry[:2]))
 
 
 def mean_return(meta: Mapping[str, Any]) -> float | None:
@@ -284,16 +300,22 @@ def mean_return(meta: Mapping[str, Any]) -> float | None:
     return sum(r for r, _ in finished) / len(finished) if finished else None
 
 
-def delete_old(directory: Path, config: CheckpointConfig) -> None:
+def delete_old(directory: Path, config: CheckpointConfig, keep: int | None = None) -> None:
     """Delete what `keep_last`, `keep_every` and `keep_best` do not keep.
 
     To be called after `save_checkpoint`, which has read its file back: a sound one then remains.
+
+    Args:
+        directory: `checkpoints/` of the run.
+        config: What to keep.
+        keep: An iteration to keep as well: it may yet turn out to be the best.
 
     Raises:
         CheckpointError: A file cannot be deleted.
     """
     paths = list_checkpoints(directory)
     old = paths[: -config.keep_last] if config.keep_last else []
+    old = [path for path in old if _iteration(path) != keep]
     if config.keep_every is not None:
         old = [path for path in old if _iteration(path) % config.keep_every]
     if old and config.keep_best:

@@ -59,9 +59,8 @@ def fitting_part(
         for name, tensor in checkpoint.tensors.items()
         if name not in left_out and not (left_out and name.startswith(OPTIMIZER))
     }
-    tensors = {k: v for k, v in own.items() if not k.startswith(OPTIMIZER)} | taken
     lines = [f"not taken from {checkpoint.path}: {line}" for line in left_out.values()]
-    return replace(checkpoint, tensors=tensors), lines
+    return replace(checkpoint, tensors={**own, **taken}), lines
 
 
 def _differences(

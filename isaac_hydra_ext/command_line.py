@@ -7,20 +7,23 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from isaac_hydra_ext.config import MAX_INT, RunConfig, all_knobs
+from isaac_hydra_ext.config import RunConfig, all_knobs
 from isaac_hydra_ext.config_checks import shown
-from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
+from isaac_hydra_ext.config_reference import as_help, sections
+from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
+from isaac_hydra_ext.sweep import signals_to_jobs
 
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.evaluate", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
+    "play": ("isaac_hydra_ext.evaluate", "the same; with --video also a film of it"),
     "export": ("isaac_hydra_ext.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.run_onnx", "play what was exported, without torch"),
     "plot": ("isaac_hydra_ext.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
@@ -35,22 +38,37 @@ COMMANDS = {
 INTRODUCTION = """\
 Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
 
-  appo train env=gym_pendulum                        the embedded default
-  appo train env=gym_any env.id=Acrobot-v1           any Gymnasium environment
+  appo train env=gym_pendulum                the embedded default
+  appo train env=gym_any env.id=Acrobot-v1   any Gymnasium environment
   appo train env=mjlab_go1_flat rollout.num_workers=2
   appo train resume=latest experiment.max_iterations=600
-  appo train resume=RUN --partial policy.hidden_dims=[64]   what fits of a checkpoint
-  appo train --multirun ppo.lr=1e-3,3e-4             one run after the other
-  appo train --cfg job --resolve                     the configuration, and who said what
-  eval "$(appo train -sc install=bash)"              tab completion
-  appo train --hydra-help                            Hydra's own flags
+  appo train resume=RUN --partial policy.hidden_dims=[64]    takes what fits
+  appo train --quiet logging.backends=[tensorboard,csv]      only what goes wrong
+  appo train --multirun ppo.lr=1e-3,3e-4     one run after the other
+  appo train --cfg job --resolve             each value, and where it is from
+  eval "$(appo train -sc install=bash)"      tab completion
+  appo train --hydra-help                    Hydra's own flags
 
 Groups: {groups}
 """
+SWEEP_PLUGINS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
+# Flags of ours, which are overrides.
+SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
 
 
 def main() -> None:
-    """Run `appo COMMAND ...`."""
+    """Run `appo COMMAND ...`; a reader that leaves (`| head`) ends it in silence."""
+    try:
+        try:
+            _main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        sys.exit(1)
+
+
+def _main() -> None:
     if any(flag in sys.argv[1:] for flag in ("-sc", "--shell-completion")):
         _complete()
         return
@@ -62,7 +80,8 @@ def main() -> None:
         print("\nappo COMMAND --help says more.")
         sys.exit(0)
     if command not in COMMANDS:
-        print(f"appo: no command {command!r}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        hint = did_you_mean(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+        print(f"appo: no command {command!r}{hint}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"appo {command}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[command][0]).main()
@@ -96,19 +115,22 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
-    sys.argv = ["checkpoint.partial=true" if word == "--partial" else word for word in sys.argv]
+    sys.argv = [SHORT.get(word, word) for word in sys.argv]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
         check_hydra_node(sys.argv[1:], task)
-        task()
+        with signals_to_jobs():
+            task()
         return 0
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as e:  # how a failed run leaves Hydra
         return e.code if isinstance(e.code, int) else int(e.code is not None)
-    except (HydraException, ConfigError) as e:
+    except (HydraException, ConfigError, SweepError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
         print(f"error: {text}", file=sys.stderr, flush=True)
-        return ConfigError.exit_code
+        return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -146,6 +168,8 @@ def _one_line(error: HydraException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         hint = did_you_mean(choice, error.options or ())
+        if (group, choice) in SWEEP_PLUGINS:
+            return f"{group}={choice}: install it with: pip install 'isaac-hydra-ext[sweep]'"
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
     if isinstance(error, OverrideParseException):
@@ -158,41 +182,12 @@ def _one_line(error: HydraException) -> str:
             return f"{found[1]}: add new keys to it one by one: +{found[1]}.KEY=VALUE"
         if below or found[1] in knobs:
             return f"{found[1]}: not in the configuration you chose; add it: ++{found[1]}=VALUE"
-        return f"{found[1]}: unknown key{did_you_mean(found[1], knobs)}"
+        groups = [f.name for f in fields(RunConfig)]
+        return f"{found[1]}: unknown key{did_you_mean(found[1], [*knobs, *groups])}"
     return shown(text, limit=300)
 
 
 def help_text() -> str:
     """Return every knob, by group, with its default and meaning."""
-    groups = [f.name for f in fields(RunConfig) if is_dataclass(f.default_factory)]
-    lines = [INTRODUCTION.format(groups=" ".join(f"{name}=" for name in groups))]
-    section = None
-    for key, default, metadata in all_knobs():
-        group = key.split(".")[0]
-        if group != section:
-            owner = getattr(RunConfig(), group)
-            title = (owner.__doc__ or "").splitlines()[0] if is_dataclass(owner) else "Go on."
-            lines.append(f"\n{group}: {title}")
-            section = group
-        shown = (
-            "null"
-            if default is None
-            else str(default).lower()
-            if default in (True, False)
-            else default
-        )
-        lines.append(f"  {f'{key}={shown}':<44} {metadata['doc']}{_limits(metadata)}")
-    return "\n".join(lines)
-
-
-def _limits(metadata: Mapping[str, Any]) -> str:
-    """Return what a knob's value may be, in parentheses; nothing where anything goes."""
-    if metadata["choices"]:
-        return f" ({' | '.join(metadata['choices'])})"
-    signs = (("gt", ">"), ("ge", ">="), ("le", "<="))
-    bounds = [
-        f"{sign} {metadata[key]:,.12g}"
-        for key, sign in signs
-        if metadata[key] is not None and metadata[key] < MAX_INT  # that much is no limit
-    ]
-    return f" ({', '.join(bounds)})" if bounds else ""
+    groups = " ".join(f"{name}=" for name, _, _ in sections() if name)
+    return INTRODUCTION.format(groups=groups) + as_help()

@@ -7,28 +7,28 @@ described itself.
 """
 
 import dataclasses
-import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from isaac_hydra_ext.config_checks import (
     SAFE_NAME,
     check_bounds,
+    check_devices,
     check_names,
     check_rest,
-    first_line,
     is_typed,
     refuse_foreign,
     refuse_unknown,
     resolve,
     walk,
 )
+from isaac_hydra_ext.config_layers import merge_layers
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.placement import place
 
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
 MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
@@ -68,6 +68,11 @@ class ExperimentConfig:
     device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
     max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
     max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
+    objective: str = knob(
+        "mean_return",
+        "of summary.json: what a sweeper optimises",
+        choices=("mean_return", "best_return", "mean_episode_length", "fps"),
+    )
 
 
 @dataclass
@@ -97,7 +102,8 @@ class RolloutConfig:
 
     num_workers: int | str = knob(
         "auto",
-        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1",
+        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1, or one for each "
+        "GPU that simulates (0 where there is one GPU in all)",
         ge=0,
         le=1024,
     )
@@ -111,7 +117,14 @@ class RolloutConfig:
     deterministic: bool = knob(
         False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
     )
-    device: str = knob("auto", "the simulation's device; auto: the task's own, else the CPU")
+    device: str = knob(
+        "auto",
+        "the simulation's: cpu, cuda:N, [cuda:1, cuda:2] (a worker each), cuda (all that the "
+        "learner leaves), auto (the task's own, else cpu)",
+    )
+    pin_cores: bool = knob(
+        True, "give each CPU worker a core of its own, where there is one more (Linux)"
+    )
     init_at_random_ep_len: bool = knob(
         True, "start envs at random episode times, so that episodes do not end in step"
     )
@@ -171,6 +184,13 @@ class PPOConfig:
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
     )
+    cuda_graphs: bool = knob(True, "record the update once and replay it, where it is on a GPU")
+    compile: str = knob(
+        "auto",
+        "fuse the update's kernels with torch.compile, on a GPU (the first start takes a minute); "
+        "auto: from 16,384 samples an iteration on",
+        choices=("auto", "always", "never"),
+    )
 
 
 @dataclass
@@ -201,14 +221,81 @@ class PolicyConfig:
 
 
 @dataclass
+class EvaluateConfig:
+    """Whole episodes with deterministic actions, played beside the training by another process."""
+
+    every: int = knob(0, "[iterations] between evaluations, each also saved; 0: none", ge=0)
+    num_episodes: int = knob(32, "[episodes] of each evaluation", ge=1)
+    num_envs: int = knob(16, "[envs] that play them side by side", ge=1, le=10**6)
+    seed: int = knob(0, "[-] of its envs, the same for each evaluation", ge=0, le=2**31 - 1)
+    device: str = knob("auto", "of its simulation; auto: cpu, and Isaac Lab's own")
+    cuda_visible_devices: str | None = knob(
+        None, "GPUs that its process sees, e.g. '1'; cuda:0 is then the first of them"
+    )
+    environment: dict[str, str] = knob(
+        {}, "variables of its process, for the renderer: +evaluate.environment.MUJOCO_GL=osmesa"
+    )
+    timeout_s: float = knob(600.0, "[s] for one evaluation, before a kill", gt=0, le=MAX_WAIT_S)
+
+
+@dataclass
+class VideoConfig:
+    """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
+
+    every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
+    length: int = knob(200, "[frames] at most, one an env step", ge=1, le=10**5)
+    fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases. What is null comes from its own settings and variables (WANDB_...)."""
+
+    project: str | None = knob(None, "null: WANDB_PROJECT, else experiment.name")
+    entity: str | None = knob(None, "user or team that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: WANDB_MODE, else online; offline: `wandb sync` uploads later",
+        choices=("online", "offline", "disabled"),
+    )
+
+
+@dataclass
+class SwanlabConfig:
+    """SwanLab. What is null comes from its own settings and variables (SWANLAB_...)."""
+
+    project: str | None = knob(None, "null: SWANLAB_PROJECT, else experiment.name")
+    workspace: str | None = knob(None, "user or organisation that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: SWANLAB_MODE, else online; offline: `swanlab sync` uploads later; local: `swanlab "
+        "watch` shows it",
+        choices=("online", "offline", "local", "disabled"),
+    )
+
+
+@dataclass
 class LoggingConfig:
     """What is shown and written while the run goes on."""
 
-    backends: list[str] = knob(["tensorboard"], "trackers", choices=("tensorboard",))
+    backends: list[str] = knob(
+        ["tensorboard"], "trackers", choices=("tensorboard", "csv", "wandb", "swanlab")
+    )
     every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
     console: str = knob(
         "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
     )
+    report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
+    video: VideoConfig = field(default_factory=VideoConfig)
+    aliases: str = knob(
+        "none", "write metrics under another trainer's names too", choices=("none", "rlinf")
+    )
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    swanlab: SwanlabConfig = field(default_factory=SwanlabConfig)
 
 
 @dataclass
@@ -220,7 +307,7 @@ class CheckpointConfig:
     keep_every: int | None = knob(
         None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
     )
-    keep_best: bool = knob(True, "also keep the one with the highest mean return")
+    keep_best: bool = knob(True, "also keep the best: in evaluation, else in training")
     on_error: str = knob("warn", "a checkpoint that cannot be written", choices=("warn", "stop"))
     partial: bool = knob(False, "resume with what fits of a checkpoint; the rest is listed")
 
@@ -236,6 +323,7 @@ class RunConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     resume: str | None = knob(None, "latest, best, a run directory, or a checkpoint file")
 
     @property
@@ -263,6 +351,7 @@ def load_config(
     cfg: DictConfig | Mapping[str, Any],
     typed: Sequence[str] = (),
     task_settings: Mapping[str, Any] | None = None,
+    num_workers: int | None = None,
 ) -> RunConfig:
     """Turn a composed configuration into a checked `RunConfig`.
 
@@ -273,6 +362,7 @@ def load_config(
         cfg: What Hydra composed. A top-level `hydra` node is ignored.
         typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
         task_settings: Nested settings that the task itself recommends.
+        num_workers: What `auto` workers are already.
 
     Returns:
         The configuration, with `auto` workers and seed -1 resolved.
@@ -281,36 +371,23 @@ def load_config(
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
     user = resolve(cfg)
+    _join_devices(user)
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
     recommended = (user.get("env") or {}).get("appo") or {}
     refuse_unknown(recommended, RunConfig, "env.appo.")
 
-    set_by_user = _with_one_of_two_sizes(_keep_set_by_user(user, typed), typed)
-    layers = [task_settings or {}, recommended, set_by_user]
-    config = _merge_typed([_with_one_minibatch_knob(layer) for layer in layers])
+    config = merge_layers(RunConfig, [task_settings or {}, recommended], user, typed)
     check_names(config)
     check_bounds(config)
-    if config.rollout.num_workers == "auto":
-        config.rollout.num_workers = auto_workers(config.env.kind, config.rollout.device)
+    check_devices(config)
+    if config.rollout.num_workers == "auto" and num_workers is not None:
+        config.rollout.num_workers = num_workers
+    place(config)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)
     return config
-
-
-def auto_workers(kind: str, device: str) -> int:
-    """Choose W: cores - 1 where the CPU simulates, none where a GPU does.
-
-    Two processes on one GPU only take turns, so its simulation is hosted by the learner's process.
-    Isaac Lab's own device is a GPU.
-    """
-    import torch
-
-    on_gpu = device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
-    if on_gpu and torch.cuda.device_count():
-        return 0
-    return max(1, available_cores() - 1)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
@@ -356,78 +433,14 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     return notes
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
     return list(walk(RunConfig()))
 
 
-def _keep_set_by_user(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Drop the leaves that nobody set: they equal the default and were not typed.
-
-    A group choice (`ppo=vtrace`) sets what its file has other than the default; the rest of the
-    file is there to be complete, and leaves what the task recommends alone.
-    """
-    kept: dict[str, Any] = {}
-    for section, declared in user.items():
-        default = getattr(RunConfig(), section)
-        if not is_dataclass(default):
-            kept[section] = declared
-            continue
-        kept[section] = {
-            key: value
-            for key, value in (declared or {}).items()
-            if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
-        }
-    return kept
-
-
-def _with_one_of_two_sizes(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Have what was typed overrule a file's other way to say the minibatch's size.
-
-    Raises:
-        ConfigError: Both were typed.
-    """
-    sizes = ("batch_size", "num_mini_batches")
-    ppo = user.get("ppo") or {}
-    if any(ppo.get(name) is None for name in sizes):
-        return user
-    kept = [name for name in sizes if is_typed(f"ppo.{name}", typed)]
-    if len(kept) == 2:
-        raise ConfigError("ppo.batch_size and ppo.num_mini_batches: give one of the two, not both")
-    if not kept:  # a run's own params/agent.yaml has both: the one follows from the other
-        return user
-    return {**user, "ppo": {k: v for k, v in ppo.items() if k not in sizes or k in kept}}
-
-
-def _with_one_minibatch_knob(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Have a layer's `batch_size` overrule the `num_mini_batches` of the layers below it."""
-    ppo = layer.get("ppo") or {}
-    if "batch_size" not in ppo or "num_mini_batches" in ppo:
-        return dict(layer)
-    return {**layer, "ppo": {**ppo, "num_mini_batches": None}}
-
-
-def _merge_typed(layers: Sequence[Mapping[str, Any]]) -> RunConfig:
-    """Merge plain layers into the typed schema, lowest first; report types as `ConfigError`."""
-    merged = OmegaConf.structured(RunConfig)
-    for layer in layers:
-        for section, value in layer.items():
-            leaves = value.items() if isinstance(value, Mapping) else [(None, value)]
-            for name, leaf in leaves:  # one by one, as not every error names its key
-                nested = {section: {name: leaf} if name else leaf}
-                try:
-                    merged = OmegaConf.merge(merged, nested)
-                except (OmegaConfBaseException, ValueError, TypeError) as e:
-                    key = f"{section}.{name}" if name else section
-                    key = getattr(e, "full_key", None) or key
-                    raise ConfigError(f"{key}: {first_line(e)}") from e
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, RunConfig)
-    return config
+def _join_devices(user: dict[str, Any]) -> None:
+    """Write a list of the simulation's devices as the text that `rollout.device` is."""
+    rollout = user.get("rollout")
+    devices = rollout.get("device") if isinstance(rollout, dict) else None
+    if isinstance(rollout, dict) and isinstance(devices, list):
+        rollout["device"] = ",".join(str(device).strip() for device in devices)

@@ -20,6 +20,7 @@ from omegaconf.resolvers import oc
 
 from isaac_hydra_ext import entry_points
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.placement import learner_device
 
 if TYPE_CHECKING:
     from isaac_hydra_ext.config import RunConfig
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
 BUILT_IN_ENVS = ("gym", "mjlab", "isaaclab")
 RESUME_WORDS = ("latest", "best")
+# What `evaluate.environment` may set: where renderers and their libraries are, and which is used.
+# Not LD_PRELOAD, PYTHONPATH and their like: a configuration is data.
+RENDERER_VARIABLES = (
+    "ACCEPT_EULA", "DISPLAY", "EGL_PLATFORM", "GALLIUM_DRIVER", "LD_LIBRARY_PATH",
+    "LIBGL_ALWAYS_SOFTWARE", "LIBGL_DRIVERS_PATH", "MUJOCO_EGL_DEVICE_ID", "MUJOCO_GL",
+    "NVIDIA_DRIVER_CAPABILITIES", "OMNI_KIT_ACCEPT_EULA", "PRIVACY_CONSENT", "PYOPENGL_PLATFORM",
+    "SDL_VIDEODRIVER", "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "XDG_RUNTIME_DIR",
+    "__EGL_VENDOR_LIBRARY_DIRS", "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
+)  # fmt: skip
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_DEPTH = 20  # levels of nesting
 MAX_TEXT = 4096  # characters of a text
@@ -57,6 +67,8 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
 def first_line(error: Exception) -> str:
     """Return what OmegaConf says is wrong, without its traceback in words."""
     line = (str(error) or type(error).__name__).splitlines()[0]
+    if "is not a ListConfig" in line:
+        return "a list is expected here, in brackets: [A,B]"
     return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
 
 
@@ -152,7 +164,7 @@ def check_bounds(config: "RunConfig") -> None:
                 _check_text(key, item)
             if isinstance(value, list) and isinstance(item, (list, dict)):
                 raise ConfigError(f"{key}={shown(value)}: a list of plain values is expected here")
-            if limits["choices"] and item not in limits["choices"]:
+            if limits["choices"] and item is not None and item not in limits["choices"]:
                 allowed = ", ".join(limits["choices"])
                 raise ConfigError(
                     f"{key}={shown(item)}: must be one of {allowed}"
@@ -183,10 +195,7 @@ def _check_number(key: str, number: float, limits: Mapping[str, Any]) -> None:
 
 def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
     """Check what a single bound cannot say."""
-    workers = config.rollout.num_workers
-    if isinstance(workers, str) and workers != "auto":
-        raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
-    rollout = config.rollout
+    workers, rollout = config.rollout.num_workers, config.rollout
     if rollout.on_invalid == "restart_worker" and (
         workers == 0 or rollout.deterministic or rollout.on_worker_failure != "restart"
     ):
@@ -194,7 +203,7 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
             "rollout.on_invalid=restart_worker: needs workers that may be replaced: "
             "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
         )
-    _check_device(config)
+    _check_precision(config)
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume
     named = resume is not None and resume not in RESUME_WORDS
@@ -202,6 +211,7 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
         raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_env(config)
+    _check_evaluate(config)
     network, group = shown(config.policy.network), entry_points.POLICIES
     entry_points.check_name("policy.network", network, ("mlp",), group)
     if network != "mlp":
@@ -250,6 +260,7 @@ def _check_env(config: "RunConfig") -> None:
         raise ConfigError(
             f"env.{required}: missing for env.kind={env.kind}"
             + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
+            + f"; set env.{required}=NAME (appo list tasks has the names)"
         )
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")
@@ -259,15 +270,35 @@ def _check_env(config: "RunConfig") -> None:
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 
-def _check_device(config: "RunConfig") -> None:
+def _check_evaluate(config: "RunConfig") -> None:
+    evaluate = config.evaluate
+    for name in evaluate.environment:
+        if name not in RENDERER_VARIABLES:
+            hint = did_you_mean(name, RENDERER_VARIABLES) or "; set it in the shell"
+            raise ConfigError(
+                f"evaluate.environment.{shown(name)}: not a renderer's variable{hint}"
+            )
+    if config.env.kind == "gym" and evaluate.device.startswith("cuda"):
+        raise ConfigError(
+            f"evaluate.device={evaluate.device}: env.kind=gym simulates on the CPU; use cpu"
+        )
+
+
+def check_devices(config: "RunConfig") -> None:
+    """Check what each device is called, and whether there is one; `placement` does the rest."""
     import torch
 
+    workers = config.rollout.num_workers
+    if isinstance(workers, str) and workers != "auto":
+        raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
+    simulating = config.rollout.device
+    several = "," in simulating
+    named = [("experiment.device", config.experiment.device)]
+    named += [("rollout.device", part) for part in simulating.split(",")]
+    named.append(("evaluate.device", config.evaluate.device))
     count = torch.cuda.device_count()  # through NVML: makes no CUDA context
-    for key, value in (
-        ("experiment.device", config.experiment.device),
-        ("rollout.device", config.rollout.device),
-    ):
-        if value == "auto":
+    for key, value in named:
+        if value == "auto" and (key != "rollout.device" or not several):
             continue
         try:
             device = torch.device(value)
@@ -277,24 +308,21 @@ def _check_device(config: "RunConfig") -> None:
             raise ConfigError(f"{key}={value}: not supported; use cpu or cuda:0")
         if device.type == "cpu" and device.index is not None:
             raise ConfigError(f"{key}={value}: there is one CPU device; use cpu")
+        if key == "evaluate.device" and config.evaluate.cuda_visible_devices is not None:
+            continue  # it numbers other GPUs than ours
         if device.type == "cuda" and (device.index or 0) >= count:
             raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
-    if config.rollout.device.startswith("cuda"):
-        _check_gpu_simulation(config)
-    learner = config.experiment.device
-    on_cpu = learner == "cpu" or (learner == "auto" and count == 0)
-    if config.ppo.precision != "fp32" and on_cpu:
-        raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
-
-
-def _check_gpu_simulation(config: "RunConfig") -> None:
-    key = f"rollout.device={config.rollout.device}"
-    if config.env.kind == "gym":
-        raise ConfigError(f"{key}: env.kind=gym simulates on the CPU; use cpu")
-    if config.num_workers:
+        if several and key == "rollout.device" and not value.startswith("cuda:"):
+            raise ConfigError(f"rollout.device={shown(simulating)}: several are named as cuda:N")
+    if simulating.startswith("cuda") and config.env.kind == "gym":
         raise ConfigError(
-            f"{key}: not supported in worker processes yet; use rollout.num_workers=0"
+            f"rollout.device={simulating}: env.kind=gym simulates on the CPU; use cpu"
         )
+
+
+def _check_precision(config: "RunConfig") -> None:
+    if config.ppo.precision != "fp32" and learner_device(config) == "cpu":
+        raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
 
 
 def _check_writable(path: Path) -> None:

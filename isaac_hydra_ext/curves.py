@@ -26,6 +26,7 @@ EVENTS = "events.out.tfevents.*"
 NOT_COMPARED = (
     "experiment.seed", "experiment.run_name", "experiment.output_dir", "resume", "logging.",
     "checkpoint.",
+    "evaluate.",
 )  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in places:
         if not place.is_dir():
-            raise ConfigError(f"{shown(place)}: no such directory")
+            what = "not a directory" if place.exists() else "no such directory"
+            raise ConfigError(f"{shown(place)}: {what} (a RUN is one, or latest, or best)")
         below = [place] if _is_run(place) else [p for p in sorted(place.iterdir()) if _is_run(p)]
         if not below:
             raise ConfigError(
@@ -104,7 +106,9 @@ def read_run(run_dir: Path, tag: str = RETURN, axis: str = "samples") -> RunCurv
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not list(run_dir.glob(EVENTS)):
-        raise ConfigError(f"{run_dir}: has no TensorBoard events; was logging.backends empty?")
+        raise ConfigError(
+            f"{run_dir}: has no TensorBoard events; was tensorboard among logging.backends?"
+        )
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})  # 0: all of them
     events.Reload()
     tags = events.Tags()["scalars"]

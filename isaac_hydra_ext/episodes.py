@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from isaac_hydra_ext.command_parser import seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what playing can be told: `--episodes`, `--seed`, `--json`."""
-    parser.add_argument("--episodes", type=int, default=32, help="whole episodes (default: 32)")
-    parser.add_argument("--seed", type=int, default=0, help="of the environments (default: 0)")
+    parser.add_argument(
+        "--episodes", "--num_episodes", type=int, default=32, help="whole ones (default: 32)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of the environments (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")
 
 

@@ -37,6 +37,10 @@ class MissingDependencyError(IsaacHydraExtError):
     exit_code = 2
 
 
+class RenderError(IsaacHydraExtError):
+    """An environment gives no pictures here; the message says why, and what to install or set."""
+
+
 class WorkerError(IsaacHydraExtError):
     """A worker process raised, died, hung, or broke the protocol."""
 
@@ -63,6 +67,10 @@ class LearnerError(IsaacHydraExtError):
 
 class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
+
+
+class SweepError(IsaacHydraExtError):
+    """A job of a multirun failed, or has nothing to optimise."""
 
 
 class RunInterrupted(IsaacHydraExtError):

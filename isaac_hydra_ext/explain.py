@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from operator import attrgetter
 from typing import Any
 
 import hydra
@@ -47,8 +48,10 @@ def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, val
         value: What the run would have.
     """
     section, _, name = key.partition(".")
-    composed = (user.get(section) or {}).get(name) if name else user.get(section)
-    default = getattr(getattr(RunConfig(), section), name) if name else getattr(RunConfig(), key)
+    composed: Any = user
+    for part in key.split("."):
+        composed = (composed or {}).get(part)
+    default = attrgetter(key)(RunConfig())
     if is_typed(key, typed):
         return "typed"
     if composed is not None and composed != default:
@@ -70,6 +73,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
         IsaacHydraExtError: As the run would.
     """
     config = load_config(cfg, typed)
+    num_workers = config.num_workers
     with ExitStack() as stack:
         if needs_simulator(config.env):
             if config.num_workers:
@@ -81,20 +85,22 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
             task = source.describe()
         else:
             task = describe_task(config.env)
-    config = load_config(cfg, typed, task.settings)
+    config = load_config(cfg, typed, task.settings, num_workers)
     complete(config, task.default_num_envs, typed)
     user = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(user, Mapping)
-    lines, shown = [], ""
+    lines: list[str] = []
+    shown: list[str] = []  # the sections that the last line is in
     for key, value, _ in walk(config):
-        section, _, name = key.partition(".")
-        if name and section != shown:
-            lines.append(f"{section}:")
-            shown = section
-        text = OmegaConf.to_yaml({name or section: value}, sort_keys=False).rstrip("\n")
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if sections[: depth + 1] != shown[: depth + 1]:
+                lines.append(f"{'  ' * depth}{section}:")
+        shown = sections
+        text = OmegaConf.to_yaml({name: value}, sort_keys=False).rstrip("\n")
         if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
-            text = f"{name or section}: {json.dumps(value)}"
-        indent = "  " if name else ""
+            text = f"{name}: {json.dumps(value)}"
+        indent = "  " * len(sections)
         lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
     return "\n".join(lines)
 

@@ -12,7 +12,6 @@ normaliser, the deterministic action, squashing and clipping are inside. Nothing
 ONNX Runtime and TorchScript agree with the policy itself.
 """
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -28,6 +27,7 @@ import torch
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.checkpoint import Checkpoint, save_checkpoint
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
@@ -194,7 +194,7 @@ def file_digest(path: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo export",
         description="Write a trained policy as ONNX and TorchScript, with a description in JSON.",
         epilog="Raw observations in, the env's actions out: normaliser, squashing and clipping are "

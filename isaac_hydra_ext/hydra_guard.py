@@ -7,6 +7,7 @@ composed, which runs nothing, with everything the user gives and from installed 
 whatever names code must be the same in both.
 """
 
+import argparse
 import inspect
 import itertools
 import os
@@ -27,6 +28,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from isaac_hydra_ext.command_parser import near_flags
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.errors import ConfigError
 
@@ -49,7 +51,7 @@ def check_hydra_node(arguments: Sequence[str], task: Callable[..., Any]) -> None
         ConfigError: Names the key, or says in one line why nothing can be composed.
         HydraException: Hydra's own word on what cannot be composed.
     """
-    args = get_args_parser().parse_args(list(arguments))
+    args = _parse(arguments)
     if args.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun: not accepted; it would unpickle that file")
     if args.hydra_help or args.shell_completion:
@@ -66,6 +68,24 @@ def check_hydra_node(arguments: Sequence[str], task: Callable[..., Any]) -> None
                     f"{key}: not accepted; only installed packages may have Hydra run code, "
                     "configure logging or use environment variables"
                 )
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the flags as Hydra will; its own parser would print its whole usage."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        args, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as e:
+        raise ConfigError(shown(e)) from e
+    for word in unknown:
+        if not word.startswith("-"):
+            raise ConfigError(f"{shown(word)}: give flags such as --cfg after all KEY=VALUE")
+        flag = word.split("=")[0]
+        known = [name for action in parser._actions for name in action.option_strings]
+        hint = near_flags(flag, [*known, "--partial"]) or "; knobs are set as KEY=VALUE"
+        raise ConfigError(f"{shown(flag)}: no such flag{hint} (appo train --help)")
+    return args
 
 
 class _Composer:

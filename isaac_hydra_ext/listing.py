@@ -5,7 +5,6 @@
 Each line is what to type after `appo train`.
 """
 
-import argparse
 import importlib.util
 import re
 import sys
@@ -18,6 +17,7 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from isaac_hydra_ext import entry_points
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.probing import ProbeError, probe
 
 SIMULATOR_TIMEOUT_S = 300.0  # Isaac Lab 2.x starts Kit to fill its registry
@@ -99,7 +99,7 @@ def _first_sentence(place: str, name: str) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo list",
         description="List what can be trained and chosen; each line is what to type after "
         "appo train.",

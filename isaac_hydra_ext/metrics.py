@@ -1,4 +1,4 @@
-"""What a run reports: finished episodes, totals, TensorBoard points, `summary.json`.
+"""What a run reports: finished episodes, totals, metrics by tag, `summary.json`.
 
 Runs in the learner's main thread, on host memory.
 """
@@ -6,7 +6,7 @@ Runs in the learner's main thread, on host memory.
 import json
 import platform
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,9 +16,9 @@ import gymnasium
 import hydra
 import numpy as np
 import torch
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from isaac_hydra_ext import __version__
+from isaac_hydra_ext.episodes import summarize_episodes
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -85,6 +85,12 @@ class EpisodeTracker:
             self._return_WB[w, restarted_B], self._length_WB[w, restarted_B] = 0.0, 0
             self._partial_WB[w, restarted_B] = self._random_start[w]
 
+    def summary(self) -> dict[str, Any] | None:
+        """Return `summarize_episodes` of the last 100 finished ones; None before the first."""
+        if not self._finished:
+            return None
+        return summarize_episodes(*zip(*self._finished, strict=True))
+
     @property
     def mean_return(self) -> float | None:
         """Over the last 100 finished episodes; None before the first."""
@@ -140,6 +146,25 @@ def collection_metrics(
         "Async/learner_idle_s": idle_s,
         "Async/workers_wait_s": float(np.mean([h["wait_s"] for h in headers])),
     }
+
+
+def evaluation_metrics(iteration: int, result: Mapping[str, Any], skipped: int) -> dict[str, float]:
+    """Return an evaluation by tag; its points belong at `iteration`, which has passed.
+
+    Args:
+        iteration: Whose weights were played.
+        result: As `summarize_episodes`, and `seconds` where the evaluator has played.
+        skipped: Evaluations that were, so far, as the one before was not done.
+    """
+    metrics = {
+        "Eval/mean_return": result["mean_return"],
+        "Eval/std_return": result["std_return"],
+        "Eval/mean_episode_length": result["mean_length"],
+        "Eval/episodes": float(result["episodes"]),
+        "Eval/iteration": float(iteration),
+        "Eval/skipped": float(skipped),
+    }
+    return metrics | ({"Eval/time": result["seconds"]} if "seconds" in result else {})
 
 
 def rollout_notes(iteration: int, extras: list[dict[str, Any]], said: set[str]) -> list[str]:
@@ -283,49 +308,3 @@ def library_versions() -> dict[str, str]:
         "hydra": hydra.__version__,
         "numpy": np.__version__,
     }
-
-
-class TensorBoardLogger:
-    """Scalars by tag; the step is the learning iteration, as in rsl_rl.
-
-    A disk that is full ends the curve, not the run: that is told once.
-    """
-
-    def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
-        """Open an event file in the run's directory.
-
-        Args:
-            run_dir: Of the run.
-            warn: Told when no more points can be written.
-        """
-        self._warn = warn
-        self._writer: SummaryWriter | None = None
-        try:
-            self._writer = SummaryWriter(str(run_dir), flush_secs=10)
-        except OSError as e:
-            self._give_up(e)
-
-    def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """Write one point for each metric."""
-        for tag, value in metrics.items():
-            self._try(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, iteration))
-
-    def flush(self) -> None:
-        """Bring all points to disk, so that a curve reaches as far as its checkpoint."""
-        self._try(lambda writer: writer.flush())
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._try(lambda writer: writer.close())
-
-    def _try(self, write: Callable[[SummaryWriter], None]) -> None:
-        if self._writer is None:
-            return
-        try:
-            write(self._writer)
-        except OSError as e:
-            self._give_up(e)
-
-    def _give_up(self, error: OSError) -> None:
-        self._writer = None
-        self._warn(f"TensorBoard: {error}; the run goes on without it")

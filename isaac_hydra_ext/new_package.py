@@ -6,7 +6,6 @@ Runs in one process. What it writes is found by Hydra through a search-path plug
 the package is installed or on PYTHONPATH: nothing in this package is edited.
 """
 
-import argparse
 import importlib.util
 import keyword
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.errors import ConfigError
 
@@ -86,7 +86,7 @@ def _check_name(name: str) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo new",
         description="Write a package with an environment and its config, to go on from; it trains "
         "as it is.",

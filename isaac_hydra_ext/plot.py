@@ -2,17 +2,17 @@
 
     appo plot RUN [RUN ...] [--x samples|seconds|iterations] [--tag TAG] [--output STEM]
 
-A RUN is a run directory, a directory of them, or `latest`.
+A RUN is a run directory, a directory of them, a checkpoint, `latest` or `best`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config import ExperimentConfig
-from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown
 from isaac_hydra_ext.curves import AXES, RETURN, Curve, RunCurve, combine, find_runs, read_run
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
 
@@ -81,32 +81,41 @@ def read_runs(runs: Sequence[Path], tag: str, axis: str) -> tuple[list[RunCurve]
 
 
 def place_of(word: str) -> Path:
-    """Return what a command line's RUN names; `latest` is the newest run below logs/appo.
+    """Return what a command line's RUN names, as `find_checkpoint` has it: a run, or several.
+
+    `latest` is the newest run below logs/appo, `best` the one whose checkpoint has the highest mean
+    return, and a checkpoint stands for its run.
 
     Raises:
-        ConfigError: There is none yet.
+        ConfigError: There is none yet; not a path.
     """
-    if word != "latest":
-        return Path(word).expanduser()
-    from isaac_hydra_ext.checkpoint import list_runs
+    if word not in RESUME_WORDS:
+        path = as_path("RUN", word)
+        return path.parents[1] if path.is_file() and path.parent.name == "checkpoints" else path
+    from isaac_hydra_ext.checkpoint import best_first, list_runs
 
     root = Path(ExperimentConfig().output_dir)
     runs = list_runs(root, "*/*")
+    if word == "best":
+        runs = [checkpoint.parents[1] for checkpoint in best_first(runs, [])]
     if not runs:
-        raise ConfigError(f"latest: there is no run below {root}")
+        raise ConfigError(f"{word}: there is no such run below {root}")
     return runs[0]
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo plot",
         description="Draw learning curves as PNG and SVG. Runs that differ in their seed alone are "
         "one curve: their mean, and a band from the lowest to the highest.",
         epilog="Needs: pip install 'isaac-hydra-ext[plot]'",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run directory, a directory of them, or latest"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run directory, a directory of them, a checkpoint, latest or best",
     )
     parser.add_argument("--x", choices=list(AXES), default="samples", help="default: samples")
     parser.add_argument("--tag", default=RETURN, help=f"as in TensorBoard (default: {RETURN})")

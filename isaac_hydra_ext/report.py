@@ -2,10 +2,10 @@
 
     appo report RUN
 
-Runs in one process. Everything in it is read from the run's directory.
+Every run writes it at its end (`logging.report`), in the learner's process; the command runs in one
+of its own. Everything in it is read from the run's directory.
 """
 
-import argparse
 import json
 import shlex
 import sys
@@ -16,9 +16,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.curves import RETURN, combine, find_runs, read_run
+from isaac_hydra_ext.episodes import line_of
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.evaluation.video import DIRECTORY, preview_of
 from isaac_hydra_ext.plot import STEM, draw, place_of
 
 FILE = "report.md"
@@ -34,9 +37,11 @@ def write_report(run_dir: Path) -> Path:
         ConfigError: The summary cannot be read, or the report not be written.
     """
     path = run_dir / "summary.json"
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; a run writes it with its first checkpoint")
     try:
         summary = json.loads(path.read_text())
-        text = _text(run_dir, summary, _curve(run_dir))
+        text = _text(run_dir, summary, _curve(run_dir) + _video(summary.get("evaluation")))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{path}: cannot be read ({type(e).__name__}: {shown(e)})") from e
     report = run_dir / FILE
@@ -60,11 +65,31 @@ def _curve(run_dir: Path) -> str:
     return f"![{RETURN} over env steps]({STEM}.svg)"
 
 
+def _video(evaluation: dict[str, Any] | None) -> str:
+    """Return the lines that show the last evaluation's video, where it has one."""
+    if not evaluation or not evaluation.get("video"):
+        return ""
+    path = Path(DIRECTORY) / evaluation["video"]
+    return f"\n\n[![iteration {evaluation['iteration']}]({preview_of(path)})]({path})"
+
+
+def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, str]:
+    """Return the rows about the last evaluation; none where there was none."""
+    if not evaluation:
+        return {}
+    return {
+        f"evaluation of iteration {evaluation['iteration']:,}": line_of(evaluation),
+        "best evaluation": _number(evaluation["best_mean_return"]),
+        "evaluations skipped": f"{evaluation['skipped']:,}",
+    }
+
+
 def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
     wall_s = summary["wall_s"]
     rows = {
         "mean return (last 100 episodes)": _number(summary["mean_return"]),
         "best mean return": _number(summary["best_return"]),
+        **_evaluation(summary.get("evaluation")),
         "mean episode length": f"{_number(summary['mean_episode_length'])} steps",
         "speed": f"{summary['fps']:,.0f} env steps/s",
         "learner waited": _share(summary["learner_idle_s"], wall_s),
@@ -110,7 +135,7 @@ def _share(part_s: float, whole_s: float) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo report",
         description="Write report.md into a run's directory: what came out, the learning curve, "
         "and the command.",

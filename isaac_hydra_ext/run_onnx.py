@@ -7,7 +7,6 @@ seed and plays its share. Nothing here, or imported from here, imports torch: wh
 (onnxruntime, gymnasium, numpy) is what a robot's computer would need.
 """
 
-import argparse
 import hashlib
 import importlib
 import json
@@ -21,6 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from isaac_hydra_ext.command_line import run_reporting_errors
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.episodes import add_arguments, show, summarize_episodes
 from isaac_hydra_ext.errors import (
@@ -195,7 +195,7 @@ def _play(env: gym.Env, policy: OnnxPolicy, episodes: int, seed: int) -> list[tu
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo run-onnx",
         description="Play an exported policy in its Gymnasium env: ONNX Runtime, no torch.",
     )

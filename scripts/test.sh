@@ -10,11 +10,13 @@ usage() {
 usage: scripts/test.sh [PYTEST ARGUMENTS]
 
 Makes .venv (with uv if there is one, else venv and pip), installs this package into it with the
-extras dev and mjlab, then runs shellcheck, ruff check, ruff format --check, pyright and pytest.
+extras dev and mjlab, then runs shellcheck, ruff check, ruff format --check, pyright and pytest, with
+one process of tests per core, at most 8; `-n 0` is one after another, as a debugger needs it.
 
   scripts/test.sh
   scripts/test.sh tests/unit -k advantages
   scripts/test.sh -m 'not slow and not mjlab'
+  scripts/test.sh tests/faults/test_stopping.py -n 0 --pdb
 
 Environment variables:
   PYTHON   the Python to make .venv with, 3.10 to 3.13 (default: the first one found)
@@ -38,4 +40,4 @@ shellcheck --external-sources scripts/*.sh .ci/run
 ruff check .
 ruff format --check .
 pyright
-exec pytest "$@"
+exec pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal "$@"

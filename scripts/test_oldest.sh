@@ -26,12 +26,12 @@ esac
 
 trap 'exit 130' INT
 python=.venv-oldest/bin/python
-if ! "$python" -c 'import isaac_hydra_ext, pytest' 2>/dev/null; then
+if ! "$python" -c 'import isaac_hydra_ext, xdist' 2>/dev/null; then
   "${PYTHON:-python3.10}" -m venv --clear .venv-oldest
   "$python" -m pip install -qq --disable-pip-version-check -e . \
     torch==2.5.1 'numpy<2' gymnasium==0.29.1 hydra-core==1.3.2 omegaconf==2.3.0 \
     safetensors==0.4.3 rich==12.6.0 tensorboard==2.10.1 \
-    pytest pytest-timeout hypothesis psutil build hatchling \
+    pytest pytest-timeout pytest-xdist hypothesis psutil build hatchling \
     'onnx<1.18' 'onnxruntime<1.20' matplotlib
 fi
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal "$@"

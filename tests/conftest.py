@@ -1,9 +1,33 @@
-"""For all tests: property tests have no deadlines, which busy CI machines miss."""
+"""For all tests: no deadlines for property tests, and no neighbours for those that want none."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+import pytest
 
 try:
     from hypothesis import settings
 
-    settings.register_profile("no_deadline", deadline=None)
+    settings.register_profile("no_deadline", deadline=None)  # busy CI machines miss them
     settings.load_profile("no_deadline")
 except ImportError:  # the packaging tests run without it, against a bare wheel
     pass
+
+
+@pytest.fixture(autouse=True)
+def neighbours(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Where tests run in several processes: while one marked `alone` runs, no other does."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    alone = request.node.get_closest_marker("alone") is not None
+    place = tmp_path_factory.getbasetemp().parent  # of all processes of this session
+    # A test's time limit bounds its wait for these locks, too.
+    with (place / "door").open("w") as door, (place / "room").open("w") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)  # nobody passes one who waits for an empty room
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield

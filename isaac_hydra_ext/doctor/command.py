@@ -6,17 +6,20 @@
 Exits with 1 if a check fails. Runs in one process, with short-lived ones beside it.
 """
 
-import argparse
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.finding import Finding
 
+INDENT = 21  # where a finding's text begins
 CHECKS: Mapping[str, Callable[[], Finding]] = {
     "python": software.python,
     "packages": software.packages,
@@ -66,20 +69,26 @@ def verdict(findings: list[Finding]) -> str:
     return next((s for s in ("fail", "warn") if s in found), "ok")
 
 
-def as_text(findings: list[Finding]) -> str:
-    """Return one line a finding, and one for its fix."""
+def as_text(findings: list[Finding], width: int = 1000) -> str:
+    """Return one line a finding, and one for its fix; wrapped to `width` columns."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.status:5} {finding.name:14} {finding.found}")
+        texts = [f"{finding.status:5} {finding.name:14} {finding.found}"]
         if finding.fix:
-            lines.append(f"{'':21}-> {finding.fix}")
+            texts.append(f"{'':{INDENT}}-> {finding.fix}")
+        for text in texts:
+            indent = " " * (INDENT if text is texts[0] else INDENT + 3)
+            lines += textwrap.wrap(
+                text, width, subsequent_indent=indent, break_long_words=False,
+                break_on_hyphens=False,
+            )  # fmt: skip
     counts = {s: sum(f.status == s for f in findings) for s in ("ok", "warn", "fail")}
     return "\n".join([*lines, ", ".join(f"{n} {status}" for status, n in counts.items())])
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="appo doctor",
         description="Check what this machine can run; each line that is not ok says what to do.",
         epilog="warn: something will not work or be slow. fail: runs cannot work; the exit code "
@@ -92,7 +101,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"status": status, "checks": [asdict(f) for f in findings]}, indent=2))
     else:
-        print(as_text(findings))
+        print(as_text(findings, shutil.get_terminal_size((1000, 24)).columns))
     sys.exit(1 if status == "fail" else 0)
 
 

@@ -1,10 +1,9 @@
 """Gymnasium environments behind the contract. Lives in the process that hosts the simulation.
 
-Gymnasium names the last observation of an ended episode `final_observation` (0.29) or `final_obs`
-(>= 1.1); both are read. Gymnasium 1.0 has no same-step autoreset and is refused.
+The loop over the envs is ours: Gymnasium's `SyncVectorEnv` means another autoreset in each of its
+versions, copies every array twice, and costs more than stepping a CartPole.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
-from gymnasium.vector import SyncVectorEnv
 
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
@@ -25,7 +23,7 @@ from isaac_hydra_ext.envs.vec_env import (
     TaskDescription,
     TensorSpec,
 )
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, did_you_mean
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, RenderError, did_you_mean
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
@@ -56,27 +54,36 @@ def describe(env_config: EnvConfig) -> TaskDescription:
 class GymVecEnv:
     """B copies of a Gymnasium env, stepped one after the other in this process."""
 
-    def __init__(self, env_config: EnvConfig, num_envs: int) -> None:
+    def __init__(self, env_config: EnvConfig, num_envs: int, render: bool = False) -> None:
         """Build the envs.
 
         Args:
             env_config: `id`, `kwargs` and `imports` are read.
             num_envs: B.
+            render: Make them with `render_mode=rgb_array`.
 
         Raises:
             EnvNotFoundError: The id is not registered.
-            EnvError: A space that is not supported, or Gymnasium 1.0.
+            EnvError: A space that is not supported.
+            RenderError: It does not know `render_mode`.
         """
         check_registered(env_config)
-        make = [lambda: _KeepFinalObs(gym.make(str(env_config.id), **env_config.kwargs))]
-        self._vec = SyncVectorEnv(make * num_envs, **_same_step_autoreset())
-        action, self._first_choice = read_action_space(self._vec.single_action_space)
-        single_obs = self._vec.single_observation_space
-        if isinstance(single_obs, spaces.Dict):
-            groups = dict(single_obs.spaces)
-        else:
-            groups = {DEFAULT_GROUP: single_obs}
-        env = self._vec.envs[0]
+        kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
+        try:
+            self._envs = [gym.make(str(env_config.id), **kwargs) for _ in range(num_envs)]
+        except TypeError as e:
+            if not render or "render_mode" not in str(e):
+                raise
+            raise RenderError(
+                f"env.id={env_config.id}: its constructor takes no render_mode: no pictures"
+            ) from e
+        env = self._envs[0]
+        action, self._first_choice = read_action_space(env.action_space)
+        self._one_choice = isinstance(env.action_space, spaces.Discrete)
+        obs_space = env.observation_space
+        self._is_dict, groups = False, {DEFAULT_GROUP: obs_space}
+        if isinstance(obs_space, spaces.Dict):
+            self._is_dict, groups = True, dict(obs_space.spaces)
         limit = getattr(env.spec, "max_episode_steps", None)
         dt = getattr(env.unwrapped, "dt", None) or getattr(env.unwrapped, "tau", None)
         self.spec = EnvSpec(
@@ -86,44 +93,50 @@ class GymVecEnv:
             step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
             max_episode_length=max(0, int(limit or 0)),  # Gymnasium 0.29 says -1 for none
             has_final_obs=True,
-            has_state=all(_state_names(e) is not None for e in self._vec.envs),
+            has_state=all(_state_names(e) is not None for e in self._envs),
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`; env i gets seed + i."""
-        obs, _ = self._vec.reset(seed=seed)
-        return self._to_groups(obs)
+        return self._to_groups([env.reset(seed=seed + i)[0] for i, env in enumerate(self._envs)])
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`."""
-        actions = actions_BA.numpy()
-        if self.spec.action.kind == "discrete":
-            actions = actions + self._first_choice
-            if isinstance(self._vec.single_action_space, spaces.Discrete):
-                actions = actions[:, 0]
-        obs, reward, terminated, truncated, info = self._vec.step(actions)
+        B = self.spec.num_envs
+        reward_B, obs_B, finals = np.empty(B, np.float32), [], {}
+        terminated_B, truncated_B = np.empty(B, bool), np.empty(B, bool)
+        for b, (env, action) in enumerate(zip(self._envs, self._to_env(actions_BA), strict=True)):
+            obs, reward_B[b], terminated, truncated, _ = env.step(action)
+            terminated_B[b], truncated_B[b] = terminated, truncated
+            if terminated or truncated:
+                if truncated:
+                    finals[b] = deepcopy(obs)  # the env may rewrite it in the reset that follows
+                obs, _ = env.reset()
+            obs_B.append(obs)
         return StepResult(
-            obs=self._to_groups(obs),
-            # Gymnasium's reward is float64 here: the conversion is the copy. Flags are copied.
-            reward_B=torch.from_numpy(reward.astype(np.float32)),
-            terminated_B=torch.from_numpy(np.array(terminated, dtype=bool)),
-            truncated_B=torch.from_numpy(np.array(truncated, dtype=bool)),
-            final_obs=self._final_obs(info) if np.any(truncated) else None,
+            obs=self._to_groups(obs_B),
+            reward_B=torch.from_numpy(reward_B),
+            terminated_B=torch.from_numpy(terminated_B),
+            truncated_B=torch.from_numpy(truncated_B),
+            final_obs=self._final_obs(finals) if finals else None,
             log={},
         )
 
+    def _to_env(self, actions_BA: torch.Tensor) -> np.ndarray:
+        """Return what each env is given: its row, or its one choice."""
+        actions = actions_BA.numpy()
+        if self.spec.action.kind == "continuous":
+            return actions
+        actions = actions + self._first_choice
+        return actions[:, 0] if self._one_choice else actions
+
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset_envs`; each env's own random generator goes on."""
-        found = [self._vec.envs[env].reset()[0] for env in envs]
-        rows = [obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs} for obs in found]
-        return {
-            group: torch.from_numpy(np.stack([row[group] for row in rows]).astype(s.dtype))
-            for group, s in self.spec.obs.items()
-        }
+        return self._to_groups([self._envs[env].reset()[0] for env in envs])
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """Advance each TimeLimit's clock by a random part of its limit; see `VecEnv`."""
-        limits = [_time_limit(env) for env in self._vec.envs]
+        limits = [_time_limit(env) for env in self._envs]
         if not self.spec.max_episode_length or None in limits:
             return False
         shape = (self.spec.num_envs,)
@@ -136,57 +149,57 @@ class GymVecEnv:
         """Physics, random generator and episode clock of envs we know; see `VecEnv`."""
         if not self.spec.has_state:
             return None
-        return {"envs": [_env_state(env) for env in self._vec.envs]}
+        return {"envs": [_env_state(env) for env in self._envs]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """See `VecEnv.load_state_dict`."""
-        self._vec.reset()  # the wrappers refuse to step before a first reset
-        rows = [_load_env_state(e, s) for e, s in zip(self._vec.envs, state["envs"], strict=True)]
-        return self._to_groups(np.stack(rows))
+        rows = []
+        for env, its_state in zip(self._envs, state["envs"], strict=True):
+            env.reset()  # the wrappers refuse to step before a first one
+            rows.append(_load_env_state(env, its_state))
+        return self._to_groups(rows)
+
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`."""
+        env: Any = self._envs[0]
+        modes = env.metadata.get("render_modes", [])
+        if "rgb_array" not in modes:
+            found = ", ".join(map(str, modes)) or "none"
+            raise RenderError(f"env.id={env.spec.id}: has no render mode rgb_array; it has {found}")
+        try:
+            return env.render()
+        except gym.error.DependencyNotInstalled as e:
+            raise RenderError(f"env.id={env.spec.id}: {e}") from e
 
     def close(self) -> None:
         """Close all envs."""
-        self._vec.close()
+        for env in self._envs:
+            env.close()
 
-    def _to_groups(self, obs: Any) -> dict[str, torch.Tensor]:
-        # SyncVectorEnv(copy=True) has already made these arrays ours.
-        groups = obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs}
-        return {name: torch.from_numpy(np.ascontiguousarray(groups[name])) for name in groups}
+    def _to_groups(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Copy the observations of some envs into tensors of their own.
 
-    def _final_obs(self, info: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """Put the sparse final observations into dense rows; the other rows are zero."""
-        out = {
-            group: torch.zeros((self.spec.num_envs, *s.shape), dtype=getattr(torch, s.dtype))
-            for group, s in self.spec.obs.items()
-        }
-        final_obs = info["final_obs"] if "final_obs" in info else info["final_observation"]
-        for row, obs in enumerate(final_obs):
-            if obs is not None:
-                groups = obs if isinstance(obs, dict) else {DEFAULT_GROUP: obs}
-                for group, rows in out.items():
-                    rows[row] = torch.as_tensor(groups[group])
+        Raises:
+            EnvError: They are not of one shape, or not of the space's dtype.
+        """
+        groups = {}
+        for name, s in self.spec.obs.items():
+            parts = [row[name] for row in rows] if self._is_dict else rows
+            try:
+                array = np.array(parts).astype(s.dtype, casting="same_kind", copy=False)
+            except (TypeError, ValueError) as e:
+                raise EnvError(f"obs group {name!r}: not {s.dtype} of {s.shape}: {e}") from e
+            groups[name] = torch.from_numpy(array)
+        return groups
+
+    def _final_obs(self, finals: Mapping[int, Any]) -> dict[str, torch.Tensor]:
+        """Put the final observations of some envs into dense rows; the other rows are zero."""
+        envs = list(finals)
+        out = {}
+        for group, rows in self._to_groups([finals[env] for env in envs]).items():
+            out[group] = torch.zeros((self.spec.num_envs, *rows.shape[1:]), dtype=rows.dtype)
+            out[group][envs] = rows
         return out
-
-
-class _KeepFinalObs(gym.Wrapper):
-    """Copies an episode's last observation: the env may rewrite it in the reset that follows."""
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            obs = deepcopy(obs)
-        return obs, reward, terminated, truncated, info
-
-
-def _same_step_autoreset() -> dict[str, Any]:
-    """Arguments that make SyncVectorEnv reset in the step that ends an episode."""
-    if "autoreset_mode" in inspect.signature(SyncVectorEnv.__init__).parameters:
-        from gymnasium.vector import AutoresetMode  # type: ignore[attr-defined]
-
-        return {"autoreset_mode": AutoresetMode.SAME_STEP}
-    if gym.__version__.startswith("0."):
-        return {}  # the only behaviour it has
-    raise EnvError(f"Gymnasium {gym.__version__} cannot autoreset in the same step: install >= 1.1")
 
 
 def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:
@@ -211,7 +224,6 @@ _STATE_ATTRIBUTES: dict[type, Sequence[str]] = {
 }
 # What gym.make wraps around every env; only TimeLimit has a state, its clock.
 _STATELESS_WRAPPERS = (
-    _KeepFinalObs,
     gym.wrappers.TimeLimit,
     gym.wrappers.OrderEnforcing,
     gym.wrappers.PassiveEnvChecker,

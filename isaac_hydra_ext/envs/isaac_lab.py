@@ -4,7 +4,9 @@ With its two neighbours (`isaac_launch` starts the simulation, `isaac_cfg` reads
 configuration) the only code that imports isaaclab. Lives in the process that hosts the simulation.
 """
 
+import dataclasses
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ from isaac_hydra_ext.envs.vec_env import (
     TensorSpec,
     copy_obs,
 )
-from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.errors import EnvError, RenderError
 
 _said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
 CLOSE_S = 20.0
@@ -87,7 +89,10 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
         settings[section] = (
             {**settings.get(section, {}), **values} if isinstance(values, Mapping) else values
         )
-    settings["rollout"] = {**settings.get("rollout", {}), "device": str(configs.env.sim.device)}
+    where = str(configs.env.sim.device)
+    if device == "auto" and where == "cuda:0":
+        where = "cuda"  # Isaac Lab's word for a GPU; which one is the placement's to say
+    settings["rollout"] = {**settings.get("rollout", {}), "device": where}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
     return TaskDescription(
         default_num_envs=int(configs.env.scene.num_envs),
@@ -109,6 +114,7 @@ class IsaacLabVecEnv:
         seed: int,
         worker: int = 0,
         run_dir: Path | None = None,
+        render: bool = False,
     ) -> None:
         """Start the simulation and build the task.
 
@@ -119,12 +125,16 @@ class IsaacLabVecEnv:
             seed: Isaac Lab draws start-up randomisation while it builds.
             worker: Its index.
             run_dir: Of the run; worker 0 writes `params/env.yaml` there.
+            render: Start the cameras, so that `render` gives pictures.
 
         Raises:
             EnvError: The task cannot be built, or has a space that is not supported.
         """
         while _said:
             print(_said.pop(0), end="", flush=True)
+        if render:
+            launcher = {"enable_cameras": True, **env_config.launcher}
+            env_config = dataclasses.replace(env_config, launcher=launcher)
         configs = open_task(env_config, device, worker)
         cfg, self._task = configs.env, configs.task
         cfg.scene.num_envs, cfg.seed, cfg.sim.device = num_envs, seed % SEED_LIMIT, device
@@ -132,10 +142,11 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
+        self.notes: list[str] = []
         video = None
         if env_config.launcher.get("video") and worker == 0:
             video = VideoPlan.of(env_config.launcher, run_dir or Path())
-        self._build(cfg, env_config.cfg, video)
+        self._build(cfg, env_config.cfg, video, render)
         self._steps = 0
         self._progress_path: Path | None = None
         self._left_behind: dict[str, Any] | None = None
@@ -158,7 +169,9 @@ class IsaacLabVecEnv:
             whole_state=False,
         )
 
-    def _build(self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None) -> None:
+    def _build(
+        self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None, render: bool
+    ) -> None:
         """Make the env; `_core` has the counters, `_env` is what is stepped."""
         envs = importlib.import_module("isaaclab.envs")
         multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
@@ -169,6 +182,8 @@ class IsaacLabVecEnv:
         elif self._gives_final_obs:
             cfg.compute_final_obs = True
         render_mode = None if video is None else video.prepare(cfg)
+        if render and not hasattr(cfg, "video_recorders"):
+            render_mode = "rgb_array"
         with explained(f"env.task={self._task}"), host_settings_kept():
             self._env: Any = gym.make(self._task, cfg=cfg, render_mode=render_mode)
             self._core: Any = self._env.unwrapped
@@ -181,7 +196,9 @@ class IsaacLabVecEnv:
                         )
                 self._env = envs.multi_agent_to_single_agent(self._core)
             if video is not None and render_mode is not None:
-                self._env = video.recorded(self._env)
+                self._env, self.notes = video.recorded(self._env)
+                for note in self.notes:  # a worker's go to its log, and to the learner
+                    print(note, file=sys.stderr, flush=True)
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`; the first one goes on where a dead worker's curriculum was."""
@@ -215,8 +232,18 @@ class IsaacLabVecEnv:
             log=read_log(extras) if ended else {},
         )
 
-    def reset_envs(self, envs: list[int]) -> None:
-        """Return None: Direct tasks can only be reset as a whole."""
+    def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor] | None:
+        """See `VecEnv.reset_envs`; only ManagerBased tasks can, and those that remember nothing.
+
+        Isaac Lab computes the observations of all envs after such a reset. Where they hold a
+        history or go through a filter, the other envs' would move on by a step that was not taken.
+        """
+        groups = getattr(self._core.cfg, "observations", None)
+        if groups is None or has_memory(groups):
+            return None
+        ids = torch.tensor(envs, dtype=torch.int32, device=self._core.device)
+        obs = self._groups(self._core.reset(env_ids=ids)[0])
+        return {group: tensor[envs] for group, tensor in obs.items()}
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
@@ -234,6 +261,16 @@ class IsaacLabVecEnv:
         with restored(self._core, state):
             return self._groups(self._env.reset()[0])
 
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`."""
+        if hasattr(self._core.cfg, "video_recorders"):
+            raise RenderError(
+                f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself: "
+                "--video of its play command"
+            )
+        with explained("rendering"):
+            return self._core.render()
+
     def close(self) -> None:
         """Close the env, within `CLOSE_S`. The app stays: its own close may never return.
 
@@ -246,6 +283,19 @@ class IsaacLabVecEnv:
     def _groups(self, obs: Any) -> dict[str, torch.Tensor]:
         """Copy observations; nested terms become `group/term`."""
         return copy_obs({"policy": obs} if isinstance(obs, torch.Tensor) else obs)
+
+
+def has_memory(groups: Any) -> bool:
+    """Return whether computing a cfg's observation groups changes what the next ones will be."""
+    for group in vars(groups).values():
+        if getattr(group, "history_length", None):
+            return True
+        for term in vars(group).values() if hasattr(group, "__dict__") else ():
+            if getattr(term, "history_length", 0) or getattr(term, "modifiers", None):
+                return True
+            if hasattr(getattr(term, "func", None), "reset"):  # a class: it may keep something
+                return True
+    return False
 
 
 def read_log(extras: Mapping[str, Any]) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """Videos of worker 0's env, each generation's way. Runs in the process that hosts the simulation.
 
 3.0 records by its own `video_recorders`; before that Gymnasium's wrapper does, from `render()`.
+A machine that cannot draw costs the videos, not the run.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from isaac_hydra_ext.envs.isaac_launch import first_line
 from isaac_hydra_ext.errors import MissingDependencyError
 
 
@@ -35,8 +38,22 @@ class VideoPlan:
         return cls(run_dir / "videos", int(length), int(interval))
 
     def prepare(self, cfg: Any) -> str | None:
-        """Have the cfg record, where it can; returns the render mode that is needed otherwise."""
+        """Have the cfg record, where it can; returns the render mode that is needed otherwise.
+
+        Raises:
+            MissingDependencyError: A package that is needed to draw or to write.
+        """
         if not hasattr(cfg, "video_recorders"):
+            needed = {"moviepy": "Gymnasium's recorder writes with it"}
+            physics = getattr(cfg.sim, "physics", None)
+            if type(physics).__name__ == "NewtonCfg":
+                needed["pyglet"] = "Newton's viewer draws with it"
+            for package, why in needed.items():
+                if importlib.util.find_spec(package) is None:
+                    raise MissingDependencyError(
+                        f"--video: {package} is not installed ({why}): pip install {package}, "
+                        "or leave --video out"
+                    )
             return "rgb_array"
         module = importlib.import_module("isaaclab.envs.utils.video_recorder_cfg")
         cfg.video_recorders = [
@@ -46,19 +63,19 @@ class VideoPlan:
         ]
         return None
 
-    def recorded(self, env: gym.Env) -> gym.Env:
-        """Wrap an env that renders.
-
-        Raises:
-            MissingDependencyError: Gymnasium's recorder needs moviepy.
-        """
+    def recorded(self, env: gym.Env) -> tuple[gym.Env, list[str]]:
+        """Wrap an env so that it is recorded, if it can be drawn; returns it and what to tell."""
         try:
-            return gym.wrappers.RecordVideo(
-                env,
-                str(self.folder),
-                step_trigger=lambda step: step % self.interval == 0 if self.interval else step == 0,
-                video_length=self.length,
-                disable_logger=True,
-            )
-        except gym.error.DependencyNotInstalled as e:
-            raise MissingDependencyError(f"--video: {e}; or leave it out") from e
+            drawn = env.unwrapped.render()  # before the first reset
+        except Exception as e:  # whatever the graphics stack of this machine raises
+            return env, [f"--video: no videos, {type(e).__name__}: {first_line(e)}"]
+        if drawn is None:
+            return env, ["--video: no videos, Isaac Lab draws nothing here"]
+        recorder = gym.wrappers.RecordVideo(
+            env,
+            str(self.folder),
+            step_trigger=lambda step: step % self.interval == 0 if self.interval else step == 0,
+            video_length=self.length,
+            disable_logger=True,
+        )
+        return recorder, []

@@ -5,13 +5,16 @@ bootstrap from V(s_t). Of its state, the curriculum's progress is kept: physics 
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.envs.isaac_progress import read_progress, restored
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
@@ -23,7 +26,12 @@ from isaac_hydra_ext.envs.vec_env import (
     TensorSpec,
     copy_obs,
 )
-from isaac_hydra_ext.errors import EnvNotFoundError, MissingDependencyError, did_you_mean
+from isaac_hydra_ext.errors import (
+    EnvNotFoundError,
+    MissingDependencyError,
+    RenderError,
+    did_you_mean,
+)
 
 DEFAULT_NUM_ENVS = 64
 
@@ -65,7 +73,9 @@ def describe(env_config: EnvConfig) -> TaskDescription:
 class MjlabVecEnv:
     """One mjlab `ManagerBasedRlEnv`."""
 
-    def __init__(self, env_config: EnvConfig, num_envs: int, device: str, seed: int) -> None:
+    def __init__(
+        self, env_config: EnvConfig, num_envs: int, device: str, seed: int, render: bool = False
+    ) -> None:
         """Build the task.
 
         Args:
@@ -73,6 +83,10 @@ class MjlabVecEnv:
             num_envs: B.
             device: Of the simulation: cpu or cuda:N.
             seed: mjlab draws start-up randomisation while it builds.
+            render: Draw off screen, with what MUJOCO_GL names (mjlab's default: egl).
+
+        Raises:
+            RenderError: There is no such renderer here.
         """
         registry = _import_task(env_config)
         from mjlab.envs import ManagerBasedRlEnv
@@ -80,7 +94,22 @@ class MjlabVecEnv:
         cfg = registry.load_env_cfg(env_config.task)
         cfg.scene.num_envs = num_envs
         cfg.seed = seed % 2**31  # mjlab passes it on to numpy's 32-bit seed
-        self._env = ManagerBasedRlEnv(cfg, device=device)
+        if render and device == "cpu":
+            # A CPU would take seconds for the shadows of one picture.
+            cfg.viewer.enable_shadows = cfg.viewer.enable_reflections = False
+        try:
+            self._env = ManagerBasedRlEnv(
+                cfg, device=device, render_mode="rgb_array" if render else None
+            )
+        except Exception as e:
+            if not render:
+                raise
+            gl = os.environ.get("MUJOCO_GL", "not set")
+            raise RenderError(
+                f"env.task={env_config.task}: cannot be built to be drawn with MUJOCO_GL={gl} "
+                f"({type(e).__name__}: {shown(e)}); set it to egl (apt-get install libegl1) or to "
+                "osmesa (apt-get install libosmesa6); appo doctor says what is here"
+            ) from e
         obs, _ = self._env.reset()
         space = self._env.single_action_space
         dim = int(space.shape[0])
@@ -107,15 +136,14 @@ class MjlabVecEnv:
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`; mjlab rewrites its buffers in place, so everything is copied."""
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
-        # mjlab fills extras["log"] only in steps with a reset and empties it in the others.
-        log = {key: float(value) for key, value in extras["log"].items()}
         return StepResult(
             obs=copy_obs(obs),
             reward_B=reward.to(torch.float32, copy=True),
             terminated_B=terminated.to(torch.bool, copy=True),
             truncated_B=truncated.to(torch.bool, copy=True),
             final_obs=None,
-            log=log,
+            # Filled only in steps with a reset, empty in the others. Its tensors are new ones.
+            log=dict(extras["log"]),
         )
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
@@ -139,6 +167,12 @@ class MjlabVecEnv:
         """Go on with the curriculum of `state`; episodes start anew."""
         with restored(self._env, state):
             return copy_obs(self._env.reset()[0])
+
+    def render(self) -> np.ndarray:
+        """See `VecEnv.render`; the camera and the picture's size are the task's."""
+        frame = self._env.render()
+        assert frame is not None, "made to render"
+        return frame
 
     def close(self) -> None:
         """Close the simulation."""

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Protocol
 
 from isaac_hydra_ext import entry_points
+from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.config_checks import BUILT_IN_ENVS
 from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
 from isaac_hydra_ext.errors import EnvError
+
+WITH_KERNELS = ("mjlab", "isaaclab")
 
 
 class Adapter(Protocol):
@@ -34,8 +37,13 @@ class Adapter(Protocol):
         seed: int,
         worker: int,
         run_dir: Path | None,
+        **render: bool,
     ) -> VecEnv:
-        """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N."""
+        """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N.
+
+        `render=True` is passed only where pictures are wanted: an adapter that gives none need not
+        know the word.
+        """
         ...
 
 
@@ -73,6 +81,7 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     Raises:
         EnvNotFoundError: No such task; names near ones.
     """
+    tell(f"imports {env_config.kind} and reads the task")
     if env_config.kind not in BUILT_IN_ENVS:
         return load_adapter(env_config.kind).describe(env_config, device)
     if env_config.kind == "isaaclab":
@@ -86,7 +95,13 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     return describe(env_config)
 
 
-def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None = None) -> VecEnv:
+def make_env(
+    config: RunConfig,
+    seed: int,
+    worker: int = 0,
+    run_dir: Path | None = None,
+    render: bool = False,
+) -> VecEnv:
     """Build the vector env of B envs. Runs where the simulation will.
 
     Args:
@@ -94,9 +109,12 @@ def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None
         seed: For whatever the env draws while it is built.
         worker: Index of the worker, 0 with W = 0.
         run_dir: Where the env may write; None where there is no run.
+        render: `VecEnv.render` will be asked for pictures.
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
+    kernels = "; a first start compiles kernels" if config.env.kind in WITH_KERNELS else ""
+    tell(f"builds {num_envs} envs{kernels}")
     if config.env.kind not in BUILT_IN_ENVS:
         return load_adapter(config.env.kind).make(
             config.env,
@@ -105,16 +123,17 @@ def make_env(config: RunConfig, seed: int, worker: int = 0, run_dir: Path | None
             seed=seed,
             worker=worker,
             run_dir=run_dir,
+            **({"render": True} if render else {}),
         )
     if config.env.kind == "isaaclab":
         from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
 
         device = config.rollout.device
-        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir)
+        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir, render)
     if config.env.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 
-        return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed)
+        return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed, render)
     from isaac_hydra_ext.envs.gym_env import GymVecEnv
 
-    return GymVecEnv(config.env, num_envs)
+    return GymVecEnv(config.env, num_envs, render)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 
 from isaac_hydra_ext.errors import EnvError
@@ -92,7 +93,8 @@ class StepResult:
         truncated_B: bool; something outside the task did, a time limit mostly.
         final_obs: Group -> [B, ...], valid in rows that are truncated; None if none is or the
             env gives none.
-        log: Scalars the env reports, only from steps with a reset.
+        log: Scalars the env reports, only from steps with a reset; 0-dim tensors stay on their
+            device until the rollout ends.
     """
 
     obs: dict[str, torch.Tensor]
@@ -100,7 +102,7 @@ class StepResult:
     terminated_B: torch.Tensor
     truncated_B: torch.Tensor
     final_obs: dict[str, torch.Tensor] | None
-    log: dict[str, float]
+    log: Mapping[str, float | torch.Tensor]
 
 
 class VecEnv(Protocol):
@@ -138,6 +140,14 @@ class VecEnv(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Restore `state_dict`'s data. Returns the observation of that state."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """Return a picture of env 0, [H, W, 3] uint8. Asked only of an env made to render.
+
+        Raises:
+            RenderError: There is none; says why, and what to install or set.
+        """
         ...
 
     def close(self) -> None:
@@ -195,9 +205,10 @@ def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
     for group, expected in spec.obs.items():
         if group not in obs:
             raise EnvError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
-        found, rows = TensorSpec.of(obs[group]), obs[group].shape[0]
-        if found != expected or rows != spec.num_envs:
+        found, shape = obs[group], (spec.num_envs, *expected.shape)
+        if found.shape != shape or found.dtype is not getattr(torch, expected.dtype):
+            dtype = str(found.dtype).removeprefix("torch.")
             raise EnvError(
-                f"obs group {group!r}: expected [{spec.num_envs}, {expected.shape}] "
-                f"{expected.dtype}, got [{rows}, {found.shape}] {found.dtype}"
+                f"obs group {group!r}: expected {[*shape]} {expected.dtype}, "
+                f"got {[*found.shape]} {dtype}"
             )

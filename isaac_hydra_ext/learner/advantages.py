@@ -7,6 +7,8 @@ task ended it.
 
 import torch
 
+from isaac_hydra_ext.learner.scan import reverse_scan
+
 
 def next_values(
     value_T1N: torch.Tensor,
@@ -52,11 +54,7 @@ def gae(
     """
     delta_TN = reward_TN + gamma * next_value_TN - value_TN
     decay_TN = gamma * lam * (~done_TN).to(delta_TN.dtype)
-    advantage_TN = torch.empty_like(delta_TN)
-    running_N = torch.zeros_like(delta_TN[0])
-    for t in reversed(range(delta_TN.shape[0])):
-        running_N = delta_TN[t] + decay_TN[t] * running_N
-        advantage_TN[t] = running_N
+    advantage_TN = reverse_scan(delta_TN, decay_TN)
     return advantage_TN, advantage_TN + value_TN
 
 
@@ -96,10 +94,6 @@ def vtrace(
     rho_clipped_TN = rho_TN.clamp(max=rho_bar)
     c_TN = lam * rho_TN.clamp(max=c_bar)
     on_TN = gamma * (~done_TN).to(delta_TN.dtype)
-    advantage_TN, target_TN = torch.empty_like(delta_TN), torch.empty_like(delta_TN)
-    gap_N = torch.zeros_like(delta_TN[0])  # v_{t+1} - V_{t+1}
-    for t in reversed(range(delta_TN.shape[0])):
-        advantage_TN[t] = delta_TN[t] + on_TN[t] * lam * gap_N
-        gap_N = rho_clipped_TN[t] * delta_TN[t] + on_TN[t] * c_TN[t] * gap_N
-        target_TN[t] = value_TN[t] + gap_N
-    return advantage_TN, target_TN
+    gap_TN = reverse_scan(rho_clipped_TN * delta_TN, on_TN * c_TN)  # v_t - V_t
+    next_gap_TN = torch.cat([gap_TN[1:], torch.zeros_like(gap_TN[:1])])
+    return delta_TN + on_TN * lam * next_gap_TN, value_TN + gap_TN

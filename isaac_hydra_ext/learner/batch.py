@@ -10,9 +10,16 @@ from isaac_hydra_ext.rollout.buffer import Slot
 
 
 class RolloutBatch:
-    """Preallocated tensors; `load` overwrites them, so a slot is free again once it returns.
+    """Preallocated tensors, which `load` overwrites.
 
     Envs that a collector left out (`Slot.dropped_B`) have no column: [T, N] is then narrower.
+
+    Attributes:
+        obs: Group -> [T + 1, N, ...]; the last row are the observations after the last step.
+        final_obs: Group -> [F, ...], of episodes that were cut off; empty where none are given.
+        final_step: [F] index t * N + n of the step each of them ended. On a GPU there is room for
+            more of them, so that F stays the same; the rest have index T * N.
+        narrow: Whether an env is left out.
     """
 
     def __init__(
@@ -25,27 +32,30 @@ class RolloutBatch:
     ) -> None:
         """Allocate for `num_collectors` slots of [T, B]."""
         T, N = steps_per_env, num_collectors * spec.num_envs
-        self._spec, self._device = spec, device
+        self._spec, self.device = spec, device
 
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
 
         self._obs = {
-            group: empty(T + 1, N, *s.shape, dtype=getattr(torch, s.dtype))
+            group: zeros(T + 1, N, *s.shape, dtype=getattr(torch, s.dtype))
             for group, s in spec.obs.items()
         }
-        self._action_TNA = empty(T, N, spec.action.dim, dtype=action_dtype)
-        self._behavior_log_prob_TN = empty(T, N)
-        self._reward_TN = empty(T, N)
-        self._terminated_TN = empty(T, N, dtype=torch.bool)
-        self._truncated_TN = empty(T, N, dtype=torch.bool)
-        self._narrow(N)
-        self.final_index = torch.empty(0, 2, dtype=torch.int64, device=device)
+        self._action_TNA = zeros(T, N, spec.action.dim, dtype=action_dtype)
+        self._behavior_log_prob_TN = zeros(T, N)
+        self._reward_TN = zeros(T, N)
+        self._terminated_TN = zeros(T, N, dtype=torch.bool)
+        self._truncated_TN = zeros(T, N, dtype=torch.bool)
+        self._show(N)
+        self.final_step = torch.empty(0, dtype=torch.int64, device=device)
         self.final_obs: dict[str, torch.Tensor] = {}
+        if spec.has_final_obs and device.type == "cuda":
+            self._reserve_finals(N)  # all envs once: episodes that began together end together
         self.policy_versions: list[int] = []
 
-    def _narrow(self, columns: int) -> None:
+    def _show(self, columns: int) -> None:
         """Show the first columns; all of them are the tensors themselves."""
+        self.narrow = columns < self._reward_TN.shape[1]
         self.obs = {group: obs[:, :columns] for group, obs in self._obs.items()}
         self.action_TNA = self._action_TNA[:, :columns]
         self.behavior_log_prob_TN = self._behavior_log_prob_TN[:, :columns]
@@ -54,7 +64,7 @@ class RolloutBatch:
         self.truncated_TN = self._truncated_TN[:, :columns]
 
     def load(self, slots: list[Slot]) -> None:
-        """Copy the slots in, in worker order. Returns when the copies are done."""
+        """Copy the slots in, in worker order; on a GPU the copies are only begun."""
         self.policy_versions = [int(slot.header["policy_version"][0]) for slot in slots]
         finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
         first = 0  # column of the next slot's first env
@@ -76,15 +86,32 @@ class RolloutBatch:
             if slot.final_index_C2 is not None:
                 finals.append(_final_rows(slot, kept, first))
             first += count
-        self._narrow(first)
+        self._show(first)
         if finals:
-            self.final_index = torch.cat([index for index, _ in finals]).to(self._device)
-            self.final_obs = {
-                group: torch.cat([obs[group] for _, obs in finals]).to(self._device)
-                for group in self._spec.obs
-            }
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
+            self._load_finals(finals)
+
+    def _load_finals(self, finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
+        index_F2 = torch.cat([index for index, _ in finals])
+        obs = {group: torch.cat([rows[group] for _, rows in finals]) for group in self._spec.obs}
+        T, N = self.reward_TN.shape
+        count, step_F = index_F2.shape[0], index_F2[:, 0] * N + index_F2[:, 1]
+        if self.device.type == "cpu":
+            self.final_step, self.final_obs = step_F, obs
+            return
+        if count > self.final_step.shape[0]:
+            self._reserve_finals(2 * count)
+        self.final_step.fill_(T * N)
+        self.final_step[:count].copy_(step_F)
+        for group, rows in self.final_obs.items():
+            rows[:count].copy_(obs[group])
+
+    def _reserve_finals(self, rows: int) -> None:
+        device = self.device
+        self.final_step = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.final_obs = {
+            group: torch.zeros((rows, *s.shape), dtype=getattr(torch, s.dtype), device=device)
+            for group, s in self._spec.obs.items()
+        }
 
     @property
     def obs_N(self) -> dict[str, torch.Tensor]:

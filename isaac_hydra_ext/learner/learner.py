@@ -2,35 +2,39 @@
 
 Runs in the learner's process: in the main thread, or in a background thread with W = 0 and L >= 1.
 Everything between loading the batch and reading the metrics is device tensors; the host waits for
-the device once an iteration.
+the device once an iteration. On a GPU all of it runs on the learner's own stream, so that a
+simulation on the same GPU goes on beside it, and is replayed as two CUDA graphs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
 from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.cuda import Recorded
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.learner import compiler
 from isaac_hydra_ext.learner.batch import RolloutBatch
-from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
+from isaac_hydra_ext.learner.epochs import Epochs, Samples
+from isaac_hydra_ext.learner.optimizer import Copies
 from isaac_hydra_ext.learner.preparation import prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.seeding import Stream, make_generator
 
-LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
-# Of weights, learning rate and moments.
-Copies = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
-MINIBATCH_METRICS = (  # what `_step` returns, in this order
-    "Loss/surrogate",
-    "Loss/value",
-    "Loss/entropy",
-    "Policy/kl",
-    "Policy/clip_fraction",
-    "Loss/actor_grad_norm",
-    "Loss/critic_grad_norm",
-)
+COMPILE_FROM = 16_384  # samples an iteration: below, compiling takes longer than it saves
+
+
+@dataclass
+class Draws:
+    """What is random in an update: a permutation of the samples an epoch, noise for entropies."""
+
+    orders_EN: torch.Tensor
+    noise_NP: torch.Tensor | None
 
 
 class Learner:
@@ -39,6 +43,7 @@ class Learner:
     Attributes:
         policy: The current networks; `policy.flat` is what is published.
         batch: The samples of the iteration.
+        notes: What to tell the user of how updates are computed.
     """
 
     def __init__(self, config: RunConfig, spec: EnvSpec, device: torch.device) -> None:
@@ -50,41 +55,85 @@ class Learner:
             device: Where to learn.
         """
         self._config, self._ppo, self._spec, self.device = config, config.ppo, spec, device
+        self.notes: list[str] = []
         self.policy = ActorCritic(config.policy, spec, config.experiment.seed, device)
-        distribution = self.policy.distribution
+        self._distribution = self.policy.distribution
         self.batch = RolloutBatch(
             spec,
             config.num_collectors,
             config.rollout.steps_per_env,
-            distribution.action_dtype,
+            self._distribution.action_dtype,
             device,
         )
-        # One parameter over all parameters' memory, and one gradient over all gradients': the
-        # optimizer is then one operation. Two more over the actor's part and the critic's, which
-        # are clipped apart, as in rsl_rl 5: a large value error must not shrink the actor's step.
-        self._parameters = torch.nn.Parameter(self.policy.flat[: self.policy.num_params])
-        self._parameters.grad = torch.zeros_like(self._parameters)
-        self._networks = []
-        for part in (
-            slice(0, self.policy.num_actor_params),
-            slice(self.policy.num_actor_params, None),
-        ):
-            network = torch.nn.Parameter(self._parameters.data[part])
-            network.grad = self._parameters.grad[part]
-            self._networks.append(network)
-        offset = 0
-        for p in self.policy.parameters():
-            p.grad = self._parameters.grad[offset : offset + p.numel()].view(p.shape)
-            offset += p.numel()
-        self.lr = torch.tensor(config.ppo.lr, device=device)
-        self._optimizer = torch.optim.Adam([self._parameters], lr=self.lr, fused=True)
+        self._epochs = Epochs(config.ppo, self.policy, config.n_buffer, self._is_compiled())
+        self._optimizer = self._epochs.optimizer
+        self.lr = self._optimizer.lr
+        self._noisy_entropy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
         self._bad_in_a_row = 0
-        if config.ppo.precision == "tf32":
-            torch.backends.cuda.matmul.allow_tf32 = True
+        self._tags: list[str] = []  # of the numbers that `_compute` returns
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._draws: Draws | None = None  # where the recorded update reads them
+        self._update: Recorded[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._statistics: Recorded[None] | None = None
+
+    def _is_compiled(self) -> bool:
+        ppo = self._ppo
+        if self.device.type != "cuda" or ppo.compile == "never":
+            return False
+        if ppo.compile == "auto" and self._config.n_buffer < COMPILE_FROM:
+            return False
+        if why_not := compiler.why_not():
+            self.notes.append(f"ppo.compile={ppo.compile}: {why_not}; updates are not compiled")
+        return not why_not
+
+    # ---------------------------------------------------------------- in and out
 
     def load(self, slots: list[Slot]) -> None:
-        """Copy the iteration's rollouts in; the slots are free when this returns."""
-        self.batch.load(slots)
+        """Copy the iteration's rollouts in; the slots are free when this returns.
+
+        On a GPU a slot of that GPU is free for what the caller's stream is given from now on.
+        """
+        rows_before = self.batch.final_step.shape[0]
+        with self._in_turn():
+            self.batch.load(slots)
+        if self._stream is not None and slots[0].reward_TB.device.type == "cpu":
+            self._stream.synchronize()
+        if self._update is not None and self.batch.final_step.shape[0] != rows_before:
+            self.record()  # more final observations than there was room for
+
+    def publish(self, store: WeightStore, version: int) -> None:
+        """Write the current weights to a store; returns when they may be read from it."""
+        with self._in_turn():
+            store.publish(version, self.policy.flat)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Work on the learner's stream, after what the caller's has, before what it gets next."""
+        if self._stream is None:
+            yield
+            return
+        callers = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(callers)
+        with torch.cuda.stream(self._stream):
+            yield
+        callers.wait_stream(self._stream)
+
+    # ---------------------------------------------------------------- the update
+
+    def record(self) -> None:
+        """Record the update as CUDA graphs, where the learner has a GPU and `ppo.cuda_graphs` says.
+
+        To be called while no other thread uses the GPU. Changes no weight.
+        """
+        if self._stream is None or not self._ppo.cuda_graphs:
+            return
+        before = {name: value.clone() for name, value in self.state_dict().items()}
+        with torch.cuda.stream(self._stream):
+            draws = self._draws = self._draw(0, self._config.n_buffer)
+        self._update = Recorded(lambda: self._compute(draws), self._stream)
+        _, target_N = self._update.result
+        self._statistics = Recorded(lambda: self._learn_statistics(target_N), self._stream)
+        self.load_state_dict(before)
 
     def update(self, iteration: int) -> dict[str, float]:
         """Train on the loaded batch: version `iteration` becomes `iteration + 1`.
@@ -104,115 +153,64 @@ class Learner:
                 f"iteration {iteration}: every env has been left out for NaN or Inf "
                 "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
             )
-        ppo, before = self._ppo, self._copy_state()
-        if ppo.lr_schedule == "linear":
-            self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
-        seed = self._config.experiment.seed
-        generator = make_generator(seed, Stream.SHUFFLE, iteration, device=self.device)
-        prepared = prepare(self._config, self._spec, self.policy, self.batch, generator)
-        scalars = self._run_epochs(prepared.samples, generator)
-        metrics = self._read(scalars | prepared.diagnostics)
-        if metrics["Loss/undone"]:
-            return metrics | self._undo(iteration, before)
-        self._bad_in_a_row = 0
-        self.policy.update_statistics(self.batch.obs_N, prepared.target_N)
+        ppo = self._ppo
+        with self._on_stream():
+            before = self._optimizer.copy_state()
+            if ppo.lr_schedule == "linear":
+                self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
+            draws = self._draw(iteration, self.batch.reward_TN.numel())
+            recorded = self._update is not None and not self.batch.narrow
+            numbers, target_N = self._replay(draws) if recorded else self._compute(draws)
+            metrics = dict(zip(self._tags, numbers.tolist(), strict=True))  # the host waits here
+            if metrics["Loss/undone"]:
+                return metrics | self._undo(iteration, before)
+            self._bad_in_a_row = 0
+            if recorded and self._statistics is not None:
+                self._statistics()
+            else:
+                self._learn_statistics(target_N)
         return metrics
 
-    def _run_epochs(
-        self, samples: Minibatch, generator: torch.Generator
-    ) -> dict[str, torch.Tensor]:
-        """Take all minibatch steps, without the host knowing how they go; returns their metrics."""
-        # 1 from the first minibatch on that must not step: fused Adam then leaves parameters,
-        # moments and its step count alone.
-        stop = torch.zeros((), device=self.device)
-        bad = torch.zeros((), device=self.device)
-        totals = torch.zeros(len(MINIBATCH_METRICS), device=self.device)
-        steps = torch.zeros((), device=self.device)
-        self._optimizer.found_inf = stop  # type: ignore[attr-defined]
-        obs, count = self.batch.obs_N, samples.target_M.shape[0]
-        for _ in range(self._ppo.update_epochs):
-            order = torch.randperm(count, generator=generator, device=self.device)
-            for rows in order.split(self._ppo.batch_size):
-                stats = self._step(samples, obs, rows, stop, bad)
-                taken = 1.0 - stop
-                totals += torch.where(taken > 0, stats, 0.0)
-                steps += taken
-        finite = torch.isfinite(self.policy.flat).all()
-        return {
-            **dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True)),
-            "Loss/minibatch_steps": steps,
-            "Loss/stopped_early": stop,
-            "Loss/undone": torch.maximum(bad, 1.0 - finite.float()),
-        }
+    def _draw(self, iteration: int, count: int) -> Draws:
+        """Draw all that is random in an update of `count` samples."""
+        seed = self._config.experiment.seed
+        generator = make_generator(seed, Stream.SHUFFLE, iteration, device=self.device)
+        noise_NP = None
+        if self._noisy_entropy:
+            noise_NP = self._distribution.draw_noise((count,), generator)
+        orders = [
+            torch.randperm(count, generator=generator, device=self.device)
+            for _ in range(self._ppo.update_epochs)
+        ]
+        return Draws(torch.stack(orders), noise_NP)
 
-    def _step(
-        self,
-        samples: Minibatch,
-        obs: Mapping[str, torch.Tensor],
-        rows: torch.Tensor,
-        stop: torch.Tensor,
-        bad: torch.Tensor,
-    ) -> torch.Tensor:
-        """Take one minibatch step, or none if `stop` is set or becomes set; returns its metrics.
+    def _replay(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the recorded `_compute`."""
+        assert self._draws is not None and self._update is not None
+        self._draws.orders_EN.copy_(draws.orders_EN)
+        if self._draws.noise_NP is not None and draws.noise_NP is not None:
+            self._draws.noise_NP.copy_(draws.noise_NP)
+        return self._update()
 
-        The last minibatch of an epoch may be smaller: its loss is the mean over its own rows.
+    def _compute(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepare and take all minibatch steps.
+
+        Returns:
+            The update's numbers, in the order of `_tags`, and the value targets [N], on the device.
         """
-        ppo, policy = self._ppo, self.policy
-        minibatch = samples.take(rows)
-        # Only the groups that the networks read.
-        groups = {*policy.actor_groups, *policy.critic_groups}
-        seen = {group: obs[group][rows] for group in groups}
-        bf16 = ppo.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            params, value = policy.action_params(seen), policy.raw_value(seen)
-        loss = ppo_loss(ppo, policy.distribution, minibatch, params.float(), value.float())
-        assert self._parameters.grad is not None
-        self._parameters.grad.zero_()
-        loss.total.backward()
-        norms = [torch.nn.utils.clip_grad_norm_(n, ppo.max_grad_norm) for n in self._networks]
-        finite = torch.isfinite(torch.stack([loss.total.detach(), *norms])).all()
-        torch.maximum(bad, 1.0 - finite.float(), out=bad)
-        torch.maximum(stop, bad, out=stop)
-        if ppo.stop_kl is not None:
-            torch.maximum(stop, (loss.kl > ppo.stop_kl).float(), out=stop)
-        if ppo.lr_schedule == "adaptive":
-            self._adapt_lr(loss.kl, stop)
-        self._optimizer.step()
-        policy.keep_std_positive()
-        return torch.stack(
-            [loss.surrogate, loss.value, loss.entropy, loss.kl, loss.clip_fraction, *norms]
-        )
+        prepared = prepare(self._ppo, self._spec, self.policy, self.batch, draws.noise_NP)
+        samples = Samples(self.batch.obs_N, prepared.actor, prepared.critic)
+        numbers = self._epochs.run(samples, draws.orders_EN) | prepared.diagnostics
+        numbers |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
+        self._tags = list(numbers)
+        return torch.stack([*numbers.values()]), prepared.target_N
 
-    def _adapt_lr(self, kl: torch.Tensor, stop: torch.Tensor) -> None:
-        """rsl_rl's rule: a third down above twice the desired KL, half up below half of it."""
-        desired = self._ppo.desired_kl
-        lower = torch.clamp(self.lr / 1.5, min=LR_RANGE[0])
-        higher = torch.clamp(self.lr * 1.5, max=LR_RANGE[1])
-        up = (kl < 0.5 * desired) & (kl > 0.0)
-        lr = torch.where(kl > 2.0 * desired, lower, torch.where(up, higher, self.lr))
-        self.lr.copy_(torch.where(stop > 0, self.lr, lr))
-
-    def _read(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Copy an iteration's numbers to the host: the one time that it waits for the device."""
-        scalars |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
-        return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
-
-    def _copy_state(self) -> Copies:
-        """Copy what minibatch steps change: weights, learning rate, moments."""
-        moments = self._optimizer.state.get(self._parameters, {})
-        copies = {name: value.clone() for name, value in moments.items()}
-        return self.policy.flat.clone(), self.lr.clone(), copies
+    def _learn_statistics(self, target_N: torch.Tensor) -> None:
+        self.policy.update_statistics(self.batch.obs_N, target_N)
 
     def _undo(self, iteration: int, before: Copies) -> dict[str, float]:
-        """Go back to `_copy_state`'s copy; returns the metrics that are then other ones."""
-        flat, lr, moments = before
-        self.policy.flat.copy_(flat)
-        self.lr.copy_(lr)
-        state = self._optimizer.state[self._parameters]
-        for name, value in moments.items():
-            state[name].copy_(value)
-        if not moments:
-            state.clear()  # there had been no step yet
+        """Go back to the state before the update; returns the metrics that are then other ones."""
+        self._optimizer.restore(before)
         self._bad_in_a_row += 1
         if self._bad_in_a_row > self._ppo.max_bad_updates:
             raise NonFiniteError(
@@ -221,25 +219,28 @@ class Learner:
                 f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
                 "good ones; look for huge values in observations and rewards, or lower ppo.lr"
             )
-        return self._read({"Loss/minibatch_steps": torch.zeros_like(lr)})
+        return {
+            "Loss/minibatch_steps": 0.0,
+            "Policy/mean_std": self.policy.mean_std().item(),
+            "Loss/learning_rate": self.lr.item(),
+        }
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+    # ---------------------------------------------------------------- checkpoints
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything that learning goes on from, as named tensors."""
+        if self._stream is not None:
+            self._stream.synchronize()
         state = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
-        for name, value in self._optimizer.state.get(self._parameters, {}).items():
-            state[f"optimizer.{name}"] = value
-        return {**state, "lr": self.lr}
+        return state | self._optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore `state_dict`'s tensors, in place: `policy.flat` stays the one vector."""
-        own = self.policy.state_dict()
-        for name, value in own.items():
+        for name, value in self.policy.state_dict().items():
             value.copy_(state[f"policy.{name}"])
-        moments = {
-            name.removeprefix("optimizer."): value.to(self.device, copy=True)
-            for name, value in state.items()
-            if name.startswith("optimizer.")
-        }
-        if moments:
-            self._optimizer.state[self._parameters] = moments
-        self.lr.copy_(state["lr"])
+        self._optimizer.load_state_dict(state)
+        if self._stream is not None:
+            torch.cuda.synchronize(self.device)

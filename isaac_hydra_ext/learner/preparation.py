@@ -1,57 +1,67 @@
 """What an update is computed from, once an iteration: proximal policy, values, advantages.
 
-Runs in the learner's process, on its device, before the first minibatch.
+Runs in the learner's process, on its device, before the first minibatch; device tensors alone, of
+shapes that stay the same, so that it can be part of a CUDA graph.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config import PPOConfig, RunConfig
+from isaac_hydra_ext.config import PPOConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.learner.advantages import gae, next_values, vtrace
 from isaac_hydra_ext.learner.batch import RolloutBatch
-from isaac_hydra_ext.learner.losses import Minibatch
+from isaac_hydra_ext.learner.losses import ActorSamples, CriticSamples
+from isaac_hydra_ext.learner.precision import matrix_products
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+Network = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 @dataclass
 class Prepared:
-    """The fixed part of an update.
+    """The fixed part of an update, of all N = T * W * B samples.
 
     Attributes:
-        samples: All N = T * W * B of them, for the loss.
+        actor: For the actor's loss.
+        critic: For the critic's.
         target_N: Value targets in units of return, for the value normaliser.
         diagnostics: Scalars by metric tag, on the device.
     """
 
-    samples: Minibatch
+    actor: ActorSamples
+    critic: CriticSamples
     target_N: torch.Tensor
     diagnostics: dict[str, torch.Tensor]
 
 
 @torch.no_grad()
 def prepare(
-    config: RunConfig,
+    ppo: PPOConfig,
     spec: EnvSpec,
     policy: ActorCritic,
     batch: RolloutBatch,
-    generator: torch.Generator,
+    entropy_noise_NP: torch.Tensor | None,
 ) -> Prepared:
     """Evaluate the proximal policy, the critic and the advantages on the whole batch.
 
+    The proximal policy is evaluated in the precision of the minibatches, so that their first ratio
+    is 1. Values are not in bf16: advantages are differences of neighbouring values, which its 8
+    bits would drown.
+
     Args:
-        config: Of the run.
+        ppo: Of the run.
         spec: Of one worker's env.
         policy: The networks before the first minibatch step.
         batch: The iteration's rollouts.
-        generator: Of the iteration; sampled entropies draw from it.
+        entropy_noise_NP: For sampled entropies.
     """
-    ppo, distribution = config.ppo, policy.distribution
+    distribution = policy.distribution
     T, N = batch.reward_TN.shape
-    params = _in_chunks(policy.action_params, batch.obs_N, ppo)
+    with matrix_products(ppo.precision, batch.device):
+        params = _in_chunks(policy.action_params, batch.obs_N, ppo)
     action_NA = batch.action_TNA.flatten(0, 1)
     proximal_log_prob = distribution.log_prob(params, action_NA)
     rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
@@ -72,20 +82,9 @@ def prepare(
     }
     if ppo.normalize_advantages:
         advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-    noise = None
-    if config.policy.squash == "tanh" and spec.action.kind == "continuous":
-        noise = distribution.draw_noise((T * N,), generator)
-    samples = Minibatch(
-        action_NA,
-        advantage,
-        policy.normalize_value(target),
-        params,
-        proximal_log_prob,
-        raw_value_T1N[:-1].flatten(),
-        weight,
-        noise,
-    )
-    return Prepared(samples, target, diagnostics)
+    actor = ActorSamples(action_NA, advantage, params, proximal_log_prob, weight, entropy_noise_NP)
+    critic = CriticSamples(policy.normalize_value(target), raw_value_T1N[:-1].flatten())
+    return Prepared(actor, critic, target, diagnostics)
 
 
 def _values(
@@ -98,17 +97,20 @@ def _values(
         final observation: V(s_t) wherever none is known.
     """
     T, N = batch.reward_TN.shape
-    rows = {group: obs.flatten(0, 1) for group, obs in batch.obs.items()}
-    finals = batch.final_index.shape[0]
-    if finals:
+    rows = {group: batch.obs[group].flatten(0, 1) for group in policy.critic_groups}
+    if batch.final_step.shape[0]:
         rows = {group: torch.cat([obs, batch.final_obs[group]]) for group, obs in rows.items()}
-    raw_value = _in_chunks(policy.raw_value, rows, ppo)
+    with matrix_products("tf32" if ppo.precision == "bf16" else ppo.precision, batch.device):
+        raw_value = _in_chunks(policy.raw_value, rows, ppo)
     raw_value_T1N = raw_value[: (T + 1) * N].view(T + 1, N)
     value_T1N = policy.denormalize_value(raw_value_T1N)
-    final_value_TN = value_T1N[:-1].clone()
-    if finals:
-        at_t, at_n = batch.final_index.unbind(1)
-        final_value_TN[at_t, at_n] = policy.denormalize_value(raw_value[(T + 1) * N :])
+    final_value_TN = value_T1N[:-1]
+    if batch.final_step.shape[0]:
+        # One element more than there are steps: where rows that hold nothing go.
+        final_value = value_T1N[:-1].new_empty(T * N + 1)
+        final_value[:-1] = final_value_TN.flatten()
+        final_value[batch.final_step] = policy.denormalize_value(raw_value[(T + 1) * N :])
+        final_value_TN = final_value[:-1].view(T, N)
     return raw_value_T1N, value_T1N, final_value_TN
 
 
@@ -131,7 +133,7 @@ def _advantages(
     return advantage_TN.flatten(), target_TN.flatten()
 
 
-def _in_chunks(network: Any, obs: Mapping[str, torch.Tensor], ppo: PPOConfig) -> torch.Tensor:
+def _in_chunks(network: Network, obs: Mapping[str, torch.Tensor], ppo: PPOConfig) -> torch.Tensor:
     """Evaluate a network on many rows, at most four minibatches at a time."""
     rows = next(iter(obs.values())).shape[0]
     size = 4 * ppo.batch_size

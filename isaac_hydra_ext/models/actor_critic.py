@@ -67,7 +67,9 @@ class ActorCritic(nn.Module):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        self.distribution = make_distribution(spec.action, config.squash, config.clip_actions)
+        self.distribution = make_distribution(
+            spec.action, config.squash, config.clip_actions, device
+        )
         sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
         gaussian = spec.action.kind == "continuous"
         actor_out = spec.action.dim if gaussian else self.distribution.num_params
@@ -120,17 +122,24 @@ class ActorCritic(nn.Module):
     def action_params(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the distribution's parameters [N, P] for obs groups of [N, ...]."""
         out = self.actor(self._gather(obs, self.actor_groups, self.actor_normalizers))
-        if self.std is None:
-            return out
-        std = self.std.exp() if self.log_std_type else self.std
-        return torch.cat([out, std.expand_as(out)], dim=-1)
+        std = self.current_std()
+        return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
+
+    def actor_normalizer(self, group: str) -> Normalizer | None:
+        """Return what normalises one of the actor's groups."""
+        normalizer = self.actor_normalizers[_key(group)] if len(self.actor_normalizers) else None
+        assert normalizer is None or isinstance(normalizer, Normalizer)
+        return normalizer
+
+    def current_std(self) -> torch.Tensor | None:
+        """Return the Gaussian's std [A]; None for discrete actions."""
+        return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
     @torch.no_grad()
     def mean_std(self) -> torch.Tensor:
         """Return the Gaussian's std averaged over actions; 0 for discrete actions."""
-        if self.std is None:
-            return torch.zeros((), device=self.flat.device)
-        return (self.std.exp() if self.log_std_type else self.std).mean()
+        std = self.current_std()
+        return torch.zeros((), device=self.flat.device) if std is None else std.mean()
 
     @torch.no_grad()
     def keep_std_positive(self) -> None:

@@ -61,12 +61,19 @@ class Gaussian:
 
     action_dtype = torch.float32
 
-    def __init__(self, spec: ActionSpec, squash: bool, clip: float | None) -> None:
+    def __init__(
+        self,
+        spec: ActionSpec,
+        squash: bool,
+        clip: float | None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         """Read the bounds; `clip` limits the env's copy to +-clip (unsquashed only)."""
         self.num_params = 2 * spec.dim
         self.squash = squash
         self.dim = spec.dim
-        low, high = torch.tensor(spec.low), torch.tensor(spec.high)
+        low = torch.tensor(spec.low, dtype=torch.float32, device=device)
+        high = torch.tensor(spec.high, dtype=torch.float32, device=device)
         finite = torch.isfinite(low) & torch.isfinite(high)
         if squash:
             self.center = torch.where(finite, low / 2 + high / 2, 0.0)
@@ -115,8 +122,8 @@ class Gaussian:
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
         """See `ActionDistribution`."""
         if self.squash:
-            return self.center.to(action) + self.scale.to(action) * torch.tanh(action)
-        return torch.clamp(action, self.low.to(action), self.high.to(action))
+            return self.center + self.scale * torch.tanh(action)
+        return torch.clamp(action, self.low, self.high)
 
 
 def _log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
@@ -150,6 +157,8 @@ class Categorical:
 
     def mode(self, params: torch.Tensor) -> torch.Tensor:
         """See `ActionDistribution`."""
+        if len(self.nvec) == 1:
+            return params.argmax(-1, keepdim=True)
         return torch.stack([part.argmax(-1) for part in params.split(self.nvec, dim=-1)], dim=-1)
 
     def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
@@ -174,8 +183,10 @@ class Categorical:
         return action
 
 
-def make_distribution(spec: ActionSpec, squash: str, clip: float | None) -> ActionDistribution:
+def make_distribution(
+    spec: ActionSpec, squash: str, clip: float | None, device: str | torch.device
+) -> ActionDistribution:
     """Choose by the action's kind; `squash` and `clip` as in `PolicyConfig`."""
     if spec.kind == "continuous":
-        return Gaussian(spec, squash == "tanh", clip)
+        return Gaussian(spec, squash == "tanh", clip, device)
     return Categorical(spec)

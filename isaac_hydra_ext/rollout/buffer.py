@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,31 @@ class SlotLayout:
         self._end = _align(self._end + nbytes, 64)
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """A slot's fields cut into steps; making a view costs as much as writing a small one.
+
+    Attributes:
+        obs: Group -> T + 1 times [B, ...].
+        action: T times [B, A].
+        reward: T times [B], as the flags.
+        terminated: See `reward`.
+        truncated: See `reward`.
+    """
+
+    obs: dict[str, tuple[torch.Tensor, ...]]
+    action: tuple[torch.Tensor, ...]
+    reward: tuple[torch.Tensor, ...]
+    terminated: tuple[torch.Tensor, ...]
+    truncated: tuple[torch.Tensor, ...]
+
+
 class Slot:
     """One rollout's memory, as tensors. Who may touch it is decided by messages, not here."""
 
     def __init__(self, header: np.ndarray, tensors: dict[str, torch.Tensor]) -> None:
         """Wrap memory that `map` or `allocate` has cut into fields."""
-        self.header = header
+        self.header, self._tensors = header, tensors
         self.obs = _with_prefix(tensors, "obs/")  # group -> [T + 1, B, ...]
         self.action_TBA = tensors["action"]
         self.behavior_log_prob_TB = tensors["behavior_log_prob"]
@@ -130,6 +150,27 @@ class Slot:
             for name, f in layout.fields.items()
         }
         return cls(np.zeros(1, HEADER), tensors)
+
+    def copy_from(self, other: "Slot") -> None:
+        """Take a whole rollout over from a slot on a GPU; returns when it is all here."""
+        self.header[:] = other.header
+        finals, extra = int(self.header["final_count"][0]), int(self.header["extra_bytes"][0])
+        for name, ours in self._tensors.items():
+            rows = finals if name.startswith("final_") else extra if name == "extra" else len(ours)
+            ours[:rows].copy_(other._tensors[name][:rows], non_blocking=True)
+        if other.reward_TB.is_cuda:
+            torch.cuda.current_stream(other.reward_TB.device).synchronize()
+
+    @cached_property
+    def rows(self) -> StepRows:
+        """The fields step by step; the side that writes asks for them."""
+        return StepRows(
+            {group: obs.unbind(0) for group, obs in self.obs.items()},
+            self.action_TBA.unbind(0),
+            self.reward_TB.unbind(0),
+            self.terminated_TB.unbind(0),
+            self.truncated_TB.unbind(0),
+        )
 
     @property
     def dropped_samples(self) -> int:
@@ -188,8 +229,14 @@ class BlockPlan:
 
     def slots(self, block: np.ndarray, worker: int) -> list[Slot]:
         """Return the L + 1 slots of one worker."""
-        first = self._slots_offset + worker * self.slots_per_worker * self.layout.nbytes
-        return [Slot.map(self.layout, part) for part in self._cut(block[first:])]
+        memory = self.memory_of(block, worker)
+        return [Slot.map(self.layout, part) for part in self._cut(memory)]
+
+    def memory_of(self, block: np.ndarray, worker: int) -> np.ndarray:
+        """Return the bytes of one worker's slots."""
+        size = self.slots_per_worker * self.layout.nbytes
+        first = self._slots_offset + worker * size
+        return block[first : first + size]
 
     def _cut(self, memory: np.ndarray) -> Iterator[np.ndarray]:
         for index in range(self.slots_per_worker):

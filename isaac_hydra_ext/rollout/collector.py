@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import StepResult, check_obs
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.acting import Acting, make_acting
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.invalid_numbers import (
     InvalidNumber,
@@ -32,7 +34,14 @@ MAX_NOTES = 16  # of dropped envs from one process; what follows is counted only
 
 
 class Collector:
-    """One env, the policy's copy that acts in it, and the observation between two rollouts."""
+    """One env, the policy's copy that acts in it, and the observation between two rollouts.
+
+    Attributes:
+        env: The env.
+        policy: The copy that acts.
+        device: Of the simulation's tensors, and so of `policy`.
+        random_start: Whether the first episodes began at random times.
+    """
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class Collector:
         env_seed = self._env_seed(*when)
         self.env = make_env(config, env_seed, worker, run_dir)
         self.random_start = False
+        tell("resets its envs")
         if env_state is None:
             self._obs = self.env.reset(env_seed)
         else:
@@ -66,12 +76,11 @@ class Collector:
         if env_state is None or not self.env.spec.whole_state:  # the episodes are new ones
             self._randomize_time(*when)
         check_obs(self._obs, self.env.spec)
-        self._device = next(iter(self._obs.values())).device
-        self.policy = ActorCritic(
-            config.policy, self.env.spec, config.experiment.seed, self._device
-        )
+        self.device = next(iter(self._obs.values())).device
+        self.policy = ActorCritic(config.policy, self.env.spec, config.experiment.seed, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
         self._last_slot: Slot | None = None
+        self._acting: dict[Slot, Acting] = {}
 
     def _env_seed(self, *address: int) -> int:
         seed = self._config.experiment.seed
@@ -119,7 +128,6 @@ class Collector:
         slot.dropped_B.fill_(False)
         slot.restarted_B.fill_(False)
         log = self._act(slot, on_step)
-        self._obs = {group: obs[-1].clone() for group, obs in slot.obs.items()}
         T, notes = self._config.rollout.steps_per_env, []
         if not is_valid(slot, self._groups_read, T):
             notes = self._drop_invalid(slot)
@@ -133,36 +141,40 @@ class Collector:
         T, distribution = self._config.rollout.steps_per_env, self.policy.distribution
         seed, shape = self._config.experiment.seed, (T, self.env.spec.num_envs)
         address = (*self._address, int(slot.header["iteration"][0]))
-        generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self._device)
-        noise_TBP = distribution.draw_noise(shape, generator)
-        params_T, log = [], defaultdict(list)
-        for group, obs in self._obs.items():
-            slot.obs[group][0].copy_(obs)
+        generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self.device)
+        acting, log = self.acting_on(slot), defaultdict(list)
+        acting.begin(distribution.draw_noise(shape, generator))
+        for group, rows in slot.rows.obs.items():
+            rows[0].copy_(self._obs[group])
         for t in range(T):
             on_step(t)
-            params = self.policy.action_params({g: obs[t] for g, obs in slot.obs.items()})
-            params_T.append(params)
-            action = distribution.sample(params, noise_TBP[t])
-            slot.action_TBA[t].copy_(action)
+            action = acting.act(t)
             try:
-                result = self.env.step(distribution.to_env(action))
+                result = self.env.step(action)
             except Exception as e:
-                self._write_log_prob(slot, params_T)
+                self._write_log_prob(slot, acting.params(t + 1))
                 self._blame_invalid(slot, t, e)
                 raise
             check_obs(result.obs, self.env.spec)
             _write_step(slot, t, result)
             for key, value in result.log.items():
                 log[key].append(value)
+            self._obs = result.obs
         on_step(T)
-        self._write_log_prob(slot, params_T)
-        return {key: sum(values) / len(values) for key, values in log.items()}
+        self._write_log_prob(slot, acting.params(T))
+        return _means(log)
 
-    def _write_log_prob(self, slot: Slot, params_T: list[torch.Tensor]) -> None:
+    def acting_on(self, slot: Slot) -> Acting:
+        """Return what acts on a slot, made at the first call for it."""
+        if slot not in self._acting:
+            self._acting[slot] = make_acting(self.policy, slot)
+        return self._acting[slot]
+
+    def _write_log_prob(self, slot: Slot, params_TBP: torch.Tensor) -> None:
         """Write one log-prob of [T, B] instead of T small ones; from the parameters that acted."""
-        steps = len(params_T)
+        steps = len(params_TBP)
         slot.behavior_log_prob_TB[:steps].copy_(
-            self.policy.distribution.log_prob(torch.stack(params_T), slot.action_TBA[:steps])
+            self.policy.distribution.log_prob(params_TBP, slot.action_TBA[:steps])
         )
 
     def _blame_invalid(self, slot: Slot, steps: int, error: Exception) -> None:
@@ -208,8 +220,8 @@ class Collector:
             slot.restarted_B.fill_(True)
             return
         slot.restarted_B[envs] = True
-        for group, obs in self._obs.items():
-            obs[envs] = rows[group]
+        for group in self.env.spec.obs:
+            self._obs[group][envs] = rows[group]
 
     def _tell(self, slot: Slot, found: list[InvalidNumber], steps: int) -> str:
         """Dump the first one's steps and say what and where it is."""
@@ -221,21 +233,35 @@ class Collector:
         return f"rollout {about['iteration']}, {found[0]}{others}; {where}"
 
 
+def _means(log: Mapping[str, list[Any]]) -> dict[str, float]:
+    """Average what the env logged; what is on a GPU comes to the host together."""
+    on_device = {
+        key: torch.stack(values).float().mean()
+        for key, values in log.items()
+        if all(isinstance(value, torch.Tensor) for value in values)
+    }
+    means = {k: sum(map(float, v)) / len(v) for k, v in log.items() if k not in on_device}
+    if on_device:
+        means |= zip(on_device, torch.stack([*on_device.values()]).tolist(), strict=True)
+    return means
+
+
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:
     """Copy what step t gave, and the final observations of the episodes that it cut off."""
-    for group, obs in result.obs.items():
-        slot.obs[group][t + 1].copy_(obs)
-    slot.reward_TB[t].copy_(result.reward_B)
-    slot.terminated_TB[t].copy_(result.terminated_B)
-    slot.truncated_TB[t].copy_(result.truncated_B)
+    rows = slot.rows
+    for group, obs in rows.obs.items():
+        obs[t + 1].copy_(result.obs[group])
+    rows.reward[t].copy_(result.reward_B)
+    rows.terminated[t].copy_(result.terminated_B)
+    rows.truncated[t].copy_(result.truncated_B)
     if result.final_obs is None:
         return
     assert slot.final_index_C2 is not None
-    rows = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
+    envs = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
     count = int(slot.header["final_count"][0])
-    end = count + rows.shape[0]
+    end = count + envs.shape[0]
     slot.final_index_C2[count:end, 0] = t
-    slot.final_index_C2[count:end, 1] = rows
-    for group, obs in result.final_obs.items():
-        slot.final_obs[group][count:end] = obs[rows]
+    slot.final_index_C2[count:end, 1] = envs
+    for group, obs in slot.final_obs.items():
+        obs[count:end] = result.final_obs[group][envs]
     slot.header["final_count"] = end

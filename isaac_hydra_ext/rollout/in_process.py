@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from isaac_hydra_ext.activity import Activity, listen
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
@@ -34,9 +34,12 @@ class InProcessCollector:
         """Nothing is built yet."""
         self._config = config
         self.counts = RolloutCounts()
+        self.notes: list[str] = []  # see `WorkerPool.notes`
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
         self._failure: EnvError | None = None  # of a rollout collected ahead
+        self.activities = [Activity("this process")]
+        listen(self.activities[0].begin)
 
     @property
     def collector(self) -> Collector:
@@ -67,8 +70,9 @@ class InProcessCollector:
         layout = SlotLayout(spec, rollout.steps_per_env, action_dtype)
         lag, device = rollout.max_policy_lag, rollout.device
         self._slots = [Slot.allocate(layout, device) for _ in range(lag + 1)]
-        memory = np.zeros(WeightStore.nbytes(weights_size, lag), np.uint8)
-        self._weights = WeightStore(memory, weights_size, lag)
+        for slot in self._slots:
+            self.collector.acting_on(slot)  # before an update in its thread uses the GPU
+        self._weights = WeightStore.allocate(weights_size, lag, device)
         return self._weights
 
     @property

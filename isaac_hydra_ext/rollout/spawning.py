@@ -1,4 +1,4 @@
-"""Starting and killing worker processes. Runs in the learner's main thread.
+"""Starting and killing the learner's processes. Runs in the learner's main thread.
 
 The main thread, because a child's parent-death signal fires when the *thread* that spawned it
 ends. Always `spawn`: a forked child would inherit CUDA, locks and a half-started simulator.
@@ -8,9 +8,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock
 from isaac_hydra_ext.rollout.worker import worker_main
@@ -27,20 +28,37 @@ JOIN_S = 5.0
 
 
 def spawn_worker(
-    block: SharedBlock, worker: int, generation: int
+    block: SharedBlock, worker: int, generation: int, environment: Mapping[str, str]
 ) -> tuple[SpawnProcess, Connection]:
     """Start one worker; returns its process and the learner's end of its pipe."""
+    arguments = (block, worker, generation, os.getpid())
+    return spawn(worker_main, arguments, f"appo-worker-{worker}", environment)
+
+
+def spawn(
+    main: Callable[..., None],
+    arguments: tuple[Any, ...],
+    name: str,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[SpawnProcess, Connection]:
+    """Start a process of `main(pipe, *arguments)`, with one thread a library.
+
+    Args:
+        main: A function of a module that the process imports.
+        arguments: Pickled into the process.
+        name: Of the process.
+        environment: Variables that it has instead of ours.
+
+    Returns:
+        The process and our end of its pipe.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=True)
-    process = context.Process(
-        target=worker_main,
-        args=(theirs, block, worker, generation, os.getpid()),
-        name=f"appo-worker-{worker}",
-        daemon=True,
-    )
-    with _environment({name: "1" for name in THREAD_CAPS}), _blocked(signal.SIGINT):
+    process = context.Process(target=main, args=(theirs, *arguments), name=name, daemon=True)
+    caps = {cap: "1" for cap in THREAD_CAPS if cap not in os.environ}  # the user's own count
+    with _environment({**caps, **(environment or {})}), _blocked(signal.SIGINT):
         process.start()
-    theirs.close()  # so that the worker's death closes the pipe
+    theirs.close()  # so that the process's death closes the pipe
     return process, ours
 
 
@@ -58,15 +76,18 @@ def _blocked(signum: signal.Signals) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, unless the user has, and put them back."""
-    new = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(new)
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and put them back as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in new:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def kill_group(process: SpawnProcess) -> None:

@@ -16,19 +16,29 @@ class WeightStore:
     Versions are stored plus one: fresh memory, all zeros, then holds none.
     """
 
-    def __init__(self, memory: np.ndarray, size: int, max_policy_lag: int) -> None:
-        """Wrap memory of `nbytes(size, max_policy_lag)` bytes.
+    def __init__(self, versions: np.ndarray, weights: torch.Tensor) -> None:
+        """Wrap memory that `map` or `allocate` has cut: [L + 1, 2] and [L + 1, P]."""
+        self._rows, self._versions, self._weights = len(versions), versions, weights
+
+    @classmethod
+    def map(cls, memory: np.ndarray, size: int, max_policy_lag: int) -> "WeightStore":
+        """View shared memory of `nbytes(size, max_policy_lag)` bytes.
 
         Args:
-            memory: uint8, shared or not.
-            size: Length of the flat vector.
+            memory: uint8.
+            size: P, the length of the flat vector.
             max_policy_lag: L.
         """
-        self._rows = max_policy_lag + 1
-        versions = 2 * self._rows * 8
-        self._versions = memory[:versions].view(np.int64).reshape(self._rows, 2)
-        weights = memory[versions : versions + 4 * size * self._rows].view(np.float32)
-        self._weights = torch.from_numpy(weights.reshape(self._rows, size))
+        rows = max_policy_lag + 1
+        versions = memory[: 16 * rows].view(np.int64).reshape(rows, 2)
+        weights = memory[16 * rows : (16 + 4 * size) * rows].view(np.float32)
+        return cls(versions, torch.from_numpy(weights.reshape(rows, size)))
+
+    @classmethod
+    def allocate(cls, size: int, max_policy_lag: int, device: str) -> "WeightStore":
+        """Make a store of the simulation's own memory (W = 0)."""
+        rows = max_policy_lag + 1
+        return cls(np.zeros((rows, 2), np.int64), torch.zeros(rows, size, device=device))
 
     @staticmethod
     def nbytes(size: int, max_policy_lag: int) -> int:
@@ -39,7 +49,7 @@ class WeightStore:
         """Write one version over the oldest. Returns when it is there to be read."""
         row = version % self._rows
         self._versions[row, 0] = version + 1
-        self._weights[row].copy_(flat)  # from a CUDA tensor this waits for the copy
+        self._weights[row].copy_(flat)  # from a GPU to the host this waits for the copy
         self._versions[row, 1] = version + 1
 
     def load(self, version: int, flat: torch.Tensor) -> None:

@@ -4,33 +4,32 @@ Everything here runs in the worker. It obeys the learner's messages, writes only
 given, and dies with its parent.
 """
 
-import ctypes
-import os
-import signal
-import sys
 import time
-import traceback
 from collections import deque
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
 from omegaconf import OmegaConf
 
+from isaac_hydra_ext.activity import listen
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
-from isaac_hydra_ext.errors import IsaacHydraExtError
-from isaac_hydra_ext.rollout.buffer import BlockPlan, SlotLayout
+from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
+from isaac_hydra_ext.rollout.child_process import (
+    become_child,
+    error_body,
+    redirect_output,
+    serve,
+)
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.shared_memory import SharedBlock
+from isaac_hydra_ext.rollout.cores import pin
+from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
-MAX_TRACEBACK = 3000  # characters; a message stays under 4 KiB
-PR_SET_PDEATHSIG = 1
 
 
 def worker_main(
@@ -45,28 +44,10 @@ def worker_main(
         generation: How many processes have had this worker's place before.
         parent_pid: The learner's process.
     """
-    _die_with(parent_pid)
-    os.setpgid(0, 0)  # helpers that a simulator starts are killed with this process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides what Ctrl-C means
-    torch.set_num_threads(1)
+    become_child(parent_pid)
     process = WorkerProcess(pipe, block, worker, generation)
-    try:
-        process.run()
-    except EOFError:
-        sys.exit(1)  # the learner is gone, and with it anybody to tell
-    except Exception as e:
-        if not isinstance(e, IsaacHydraExtError):  # our own errors are told, and are enough
-            traceback.print_exc()  # into the worker's log
-        process.report(e)
-        sys.exit(1)
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(1)
+    listen(process.tell)
+    serve(process.run, process.report)
 
 
 class WorkerProcess:
@@ -82,6 +63,7 @@ class WorkerProcess:
         self._pending: deque[Message] = deque()  # rollouts we may collect, oldest first
         self._version = 0  # the newest published
         self._collector: Collector | None = None
+        self._on_gpu: Slot | None = None  # where a simulation on a GPU writes its rollouts
 
     def run(self) -> None:
         """Serve the handshake, then collect until CLOSE."""
@@ -109,12 +91,11 @@ class WorkerProcess:
 
     def report(self, error: Exception) -> None:
         """Tell the learner what went wrong and where."""
-        text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        name = type(error).__name__ if isinstance(error, IsaacHydraExtError) else ""
-        message = str(error) if name else f"{type(error).__name__}: {error}"
-        body = {"class": name, "message": message[:800], "traceback": text}
-        body.update(phase=self._phase, env=self._env_name)
-        self._send(Kind.ERROR, body=body)
+        self._send(Kind.ERROR, body=error_body(error, self._phase, self._env_name))
+
+    def tell(self, what: str) -> None:
+        """Tell the learner what takes so long."""
+        self._send(Kind.DOING, body={"what": what})
 
     def _send(self, kind: Kind, **fields: object) -> None:
         Message(kind, self._generation, **fields).send(self._pipe)  # type: ignore[arg-type]
@@ -146,8 +127,9 @@ class WorkerProcess:
         assert isinstance(config, RunConfig)
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
+        pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
-        _redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
+        redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
         self._collector = Collector(
@@ -155,6 +137,7 @@ class WorkerProcess:
         )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
+        body["notes"] = getattr(self._collector.env, "notes", [])
         self._send(Kind.BUILT, body=body)
 
     def _attach(self, message: Message) -> None:
@@ -168,7 +151,12 @@ class WorkerProcess:
         memory = self._block.attach(message.body["name"], plan.nbytes)
         self._status = plan.status(memory)[self._worker : self._worker + 1]
         self._slots = plan.slots(memory, self._worker)
-        self._weights = WeightStore(plan.weights(memory), size, lag)
+        if self._collector.device.type == "cuda":
+            # A rollout leaves the GPU whole: its steps then wait for no copy.
+            register_with_cuda(plan.memory_of(memory, self._worker))
+            self._on_gpu = Slot.allocate(layout, str(self._collector.device))
+            self._collector.acting_on(self._on_gpu)
+        self._weights = WeightStore.map(plan.weights(memory), size, lag)
 
     def _collect(self, order: Message, waited: float) -> None:
         """Collect one rollout with the newest weights its order allows."""
@@ -182,7 +170,10 @@ class WorkerProcess:
         assert self._status is not None
         self._status["steps"] = 0
         self._status["iteration"] = order.iteration
-        self._collector.collect(slot, order.iteration, version, self._beat, waited, save)
+        target = self._on_gpu or slot
+        self._collector.collect(target, order.iteration, version, self._beat, waited, save)
+        if self._on_gpu is not None:
+            slot.copy_from(self._on_gpu)
         self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
         self._beat()
 
@@ -191,13 +182,3 @@ class WorkerProcess:
         if self._collector is not None:
             self._collector.env.close()
         self._send(Kind.CLOSED)
-
-
-def _redirect_output(path: Path) -> None:
-    """Send this process's stdout and stderr, native code's included, to a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    path.parent.mkdir(exist_ok=True)
-    with path.open("ab", buffering=0) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)

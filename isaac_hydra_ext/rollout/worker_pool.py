@@ -16,17 +16,21 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext import errors
+from isaac_hydra_ext.activity import Activity
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
+from isaac_hydra_ext.placement import device_in_worker, worker_environment
 from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes, not_closed
+from isaac_hydra_ext.rollout.cores import WorkerCores
 from isaac_hydra_ext.rollout.restarts import RestartBudget
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn_worker
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import Phase, RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.start_progress import READY
 from isaac_hydra_ext.stop_signals import StopSignals
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
@@ -57,9 +61,12 @@ class WorkerPool:
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
         self._build_body: dict[str, Any] = {}
+        self._cores: WorkerCores | None = None
+        self.notes: list[str] = []
         self.random_start = [False] * config.num_workers
         self._version = 0
         self._closed = False
+        self.activities = [Activity(f"worker {w}") for w in range(config.num_workers)]
 
     # ---------------------------------------------------------------- handshake
 
@@ -76,7 +83,8 @@ class WorkerPool:
             HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
         """
         rollout = self._config.rollout
-        body = {"env": self._config.to_dict()["env"], "device": rollout.device}
+        device = device_in_worker(rollout.device)
+        body = {"env": self._config.to_dict()["env"], "device": device}
         self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, rollout.startup_timeout_s, body)
         self._wait_while(Phase.DESCRIBING, [0])
         assert self._description is not None
@@ -98,12 +106,18 @@ class WorkerPool:
             HandshakeTimeoutError: One that takes too long.
         """
         self._config, self._budget = config, RestartBudget(config.rollout)
+        self._cores = WorkerCores(config)
+        self.notes.append(self._cores.note)
+        told = config.to_dict()
+        told["rollout"]["device"] = device_in_worker(config.rollout.device)
         self._build_body = {
-            "config": config.to_dict(),
+            "config": told,
             "run_dir": str(run_dir),
             "resume_from": str(resume_from or ""),
             "first": first,
         }
+        for activity in self.activities[1:]:
+            activity.begin("waits for worker 0, which fills caches")
         for group in ([0], range(1, len(self._workers))):
             for w in group:
                 self._ask_to_build(self._workers[w])
@@ -129,7 +143,7 @@ class WorkerPool:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
-        return WeightStore(plan.weights(self._memory), weights_size, lag)
+        return WeightStore.map(plan.weights(self._memory), weights_size, lag)
 
     @property
     def memory(self) -> np.ndarray:
@@ -138,12 +152,15 @@ class WorkerPool:
         return self._memory
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
-        process, pipe = spawn_worker(self._block, index, generation)
+        environment = worker_environment(self._config, index)
+        process, pipe = spawn_worker(self._block, index, generation, environment)
         return WorkerHandle(index, generation, process, pipe)
 
     def _ask_to_build(self, worker: WorkerHandle) -> None:
         timeout_s = self._config.rollout.startup_timeout_s
-        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, self._build_body)
+        assert self._cores is not None
+        body = {**self._build_body, "core": self._cores.of(worker.index)}
+        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, body)
 
     def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
         """Wait until no worker of the group is in `phase`."""
@@ -237,6 +254,7 @@ class WorkerPool:
             self.counts.produced += self._rollout_size
         elif message.kind is Kind.DESCRIBED:
             self._description = TaskDescription(**message.body)
+            self.activities[worker.index].begin("has read the task")
             worker.answered(Phase.STARTED)
         elif message.kind is Kind.BUILT:
             spec = EnvSpec.from_json(message.body["spec"])
@@ -246,9 +264,14 @@ class WorkerPool:
                 )
             self._spec = spec
             self.random_start[worker.index] = bool(message.body["random_start"])
+            for note in message.body["notes"]:
+                self._warn(f"worker {worker.index}: {note}")
             if self._memory is not None:  # a replacement: from here on its heart should beat
                 self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
+            self.activities[worker.index].begin(READY)
             worker.answered(Phase.COLLECTING)
+        elif message.kind is Kind.DOING:
+            self.activities[worker.index].begin(message.body["what"])
         elif message.kind is Kind.CLOSED:
             worker.answered(Phase.CLOSED)
         elif message.kind is Kind.ERROR:
@@ -351,6 +374,8 @@ class WorkerPool:
             self._settle(worker)
             worker.pipe.close()
         self._block.close()
+        if self._cores is not None:
+            self._cores.release()
         self._closed = True
         if self._stop.at_once:
             return []

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dev_shm import in_dev_shm, left_in_dev_shm
 from live_run import LiveRun
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
     """Start runs; afterwards none is alive, and /dev/shm and our descriptors are as before."""
-    shm, descriptors = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
+    shm, descriptors = in_dev_shm(), len(os.listdir("/proc/self/fd"))
     runs: list[LiveRun] = []
 
     def start(*overrides: str, **how: Any) -> LiveRun:
@@ -28,5 +29,5 @@ def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
         assert not leftovers
         run.out.close()
         run.err.close()
-    assert set(os.listdir("/dev/shm")) <= shm
+    assert left_in_dev_shm(shm) == set()
     assert len(os.listdir("/proc/self/fd")) <= descriptors

@@ -11,7 +11,11 @@ from typing import Any
 
 import psutil
 
-LONG = ("rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16")
+HANG_S = 120  # many times what anything here takes, also on a busy machine
+LONG = (
+    "rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16",
+    "logging.report=false",  # a second of matplotlib each
+)  # fmt: skip
 
 
 class LiveRun:
@@ -57,7 +61,7 @@ class LiveRun:
             f.flush()
         return Path(self.out.name).read_text(), Path(self.err.name).read_text()
 
-    def wait_for_iteration(self, n: int, timeout: float = 60) -> None:
+    def wait_for_iteration(self, n: int, timeout: float = HANG_S) -> None:
         """Wait until iteration n is done."""
         deadline = time.monotonic() + timeout
         while f"iteration {n}/" not in self.text()[0]:
@@ -66,7 +70,7 @@ class LiveRun:
             time.sleep(0.05)
         self.workers()
 
-    def finish(self, timeout: float = 60) -> int:
+    def finish(self, timeout: float = HANG_S) -> int:
         """Wait for the end; nothing may be left of it."""
         code = self.process.wait(timeout)
         gone, alive = psutil.wait_procs(self.seen, timeout=5)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import (
     find_checkpoint,
@@ -77,7 +77,7 @@ for name, prepare in points.items():
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, tests = tmp_path_factory.mktemp("killed"), Path(__file__).parents[1]
     line = [sys.executable, "-c", KILLED_SAVES, str(root), str(tests)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr
     return root
 

@@ -1,7 +1,6 @@
 """Simulations that do not want to end, or end without a word."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +41,7 @@ def stubborn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*imports, "experiment.max_iterations=3"]
 
 
+@pytest.mark.alone
 def test_a_close_that_never_returns_is_bounded_and_told(live: Live, stubborn: list[str]) -> None:
     run = live(*stubborn, "+env.kwargs.close=hang")
     run.wait_for_iteration(3)
@@ -64,10 +64,8 @@ def test_slow_construction_is_waited_for(live: Live, stubborn: list[str]) -> Non
 
 
 def test_construction_that_hangs_names_its_worker(live: Live, stubborn: list[str]) -> None:
-    started = time.monotonic()
     run = live(*stubborn, "+env.kwargs.start_s=1000", "rollout.startup_timeout_s=5")
-    assert run.finish(timeout=40) == 1
-    assert time.monotonic() - started < 40
+    assert run.finish() == 1
     (line,) = run.text()[1].strip().splitlines()
     assert line.startswith("error: worker 0: no environment after 5 s; raise rollout.startup")
 
@@ -94,7 +92,7 @@ def test_without_workers_a_close_that_never_returns_ends_with_its_stack(
     live: Live, stubborn: list[str], tmp_path: Path
 ) -> None:
     run = live(*stubborn, "+env.kwargs.close=hang", "rollout.num_workers=0", program=SHORT_PATIENCE)
-    assert run.finish(timeout=30) == 1, run.text()
+    assert run.finish() == 1, run.text()
     assert "in close" in run.text()[1], "where it hangs"
     assert run.summary()["status"] == "completed", "said before"
     assert run.checkpoints()

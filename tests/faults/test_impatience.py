@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -40,7 +40,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["env=gym_any", "env.id=Slow-v0", "env.imports=[slow_env]", "rollout.envs_per_worker=1"]
 
 
-def wait_until(happened: Callable[[], object], timeout: float = 30) -> None:
+def wait_until(happened: Callable[[], object], timeout: float = HANG_S) -> None:
     deadline = time.monotonic() + timeout
     while not happened():
         assert time.monotonic() < deadline
@@ -52,6 +52,7 @@ def helpers_of(run: LiveRun) -> list[psutil.Process]:
     return [p for p in run.ps.children(recursive=True) if p.name() == "sleep"]
 
 
+@pytest.mark.alone
 def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[str]) -> None:
     run = live(*slow, "+env.kwargs.start_s=1000")
     wait_until(lambda: helpers_of(run))
@@ -63,6 +64,7 @@ def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[s
     assert run.summary()["status"] == "interrupted"
 
 
+@pytest.mark.alone
 def test_a_second_signal_while_closing_leaves_nothing_behind(live: Live, slow: list[str]) -> None:
     run = live(*slow, "experiment.max_iterations=100000")
     run.wait_for_iteration(3)

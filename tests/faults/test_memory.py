@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -70,7 +70,7 @@ def with_tiny_shm(directory: Path, *program: str) -> subprocess.CompletedProcess
         pytest.skip("may not mount a /dev/shm of its own")
     line = [*private, sys.executable, *program, f"experiment.output_dir={directory}/logs"]
     line += [*LIGHT, *MIBS, "experiment.max_iterations=1"]
-    return subprocess.run(line, cwd=directory, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, cwd=directory, capture_output=True, text=True, timeout=HANG_S)
 
 
 def test_a_run_of_megabytes_works_in_a_dev_shm_of_1_mib(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_fallback_says_what_it_needs_and_what_to_set(tmp_path: Path) -> None
 def test_more_memory_than_there_is_is_refused_with_the_sizes_and_the_knobs(live: Live) -> None:
     sizes = ("rollout.steps_per_env=1000000", "rollout.envs_per_worker=64")
     run = live(*sizes, "rollout.max_policy_lag=100")
-    assert run.finish(timeout=30) == 1
+    assert run.finish() == 1
     line = run.text()[1].strip()
     assert line.startswith("error: the rollouts need ") and "GiB, available are" in line
     assert "W = 2, B = 64, T = 1000000, L = 100" in line
@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_ends_the_curve_and_then_the_run(tmp_path: Path) ->
     line += [f"experiment.output_dir={tmp_path}/logs", "logging.console=plain"]
     line += ["checkpoint.every=5", "checkpoint.keep_last=100"]
     line += ["experiment.max_iterations=60", "rollout.num_workers=1"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "iteration 60/60" in done.stdout, "it learned to the end"
     assert "TensorBoard: " in done.stderr and "the run goes on without it" in done.stderr
@@ -160,7 +160,7 @@ def test_two_runs_of_one_second_share_no_directory_and_both_complete(tmp_path: P
         for seed in (1, 2)
     ]
     for process in both:
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=HANG_S)
         assert process.returncode == 0, error
     directories = sorted((tmp_path / "logs/same").iterdir())
     assert [d.name for d in directories] == ["2030-01-02_03-04-05", "2030-01-02_03-04-05-1"]
@@ -202,7 +202,7 @@ def test_a_global_start_method_of_fork_changes_nothing_and_no_simulator_is_impor
         line += ["rollout.deterministic=true", "experiment.max_iterations=3"]
         running[method] = subprocess.Popen(line, cwd=tmp_path, **pipes)
     for method, process in running.items():
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=HANG_S)
         assert process.returncode == 0, error
         assert "SIMULATORS []" in out
         (path,) = (tmp_path / method).glob("*/*/checkpoints/*")
@@ -253,9 +253,7 @@ def test_a_slow_worker_holds_nothing_up_for_good_and_both_workers_are_learned_fr
     uneven = ("env=gym_any", "env.id=Uneven-v0", "env.imports=[uneven_env]", *LIGHT)
     # Whole episodes a rollout, worth -16 from the fast worker and +16 from the slow one.
     run = live(*uneven, "experiment.max_iterations=10", "rollout.init_at_random_ep_len=false")
-    started = time.monotonic()
-    assert run.finish(timeout=60) == 0, run.text()
-    assert time.monotonic() - started < 60
+    assert run.finish() == 0, run.text()
     summary = run.summary()
     assert summary["samples_produced"] == summary["samples_consumed"] == 10 * 2 * 4 * 16
     assert summary["worker_restarts"] == summary["samples_abandoned"] == 0

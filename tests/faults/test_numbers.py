@@ -124,7 +124,7 @@ def test_a_bad_number_ends_the_run_and_is_named_before_anything_learns_from_it(
         *(f"rollout.num_workers={workers}", "experiment.max_iterations=1000"),
         *("policy.hidden_dims=[8]", "rollout.max_policy_lag=0"),
     )
-    assert run.finish(timeout=40) == 1, run.text()
+    assert run.finish() == 1, run.text()
     error = run.text()[1].strip().splitlines()[-1]
     assert error.startswith("error: "), error
     assert f"rollout 2, {found}; " in error
@@ -152,7 +152,7 @@ def test_envs_with_bad_numbers_are_left_out_and_counted(
         *(f"rollout.num_workers={workers}", "rollout.on_invalid=drop_env"),
         *("experiment.max_iterations=5", "policy.hidden_dims=[8]"),
     )
-    assert run.finish(timeout=40) == 0, run.text()
+    assert run.finish() == 0, run.text()
     said = run.text()[1].strip().splitlines()
     assert len(said) == max(1, workers), said
     for w, line in enumerate(said):
@@ -173,7 +173,7 @@ def test_a_run_in_which_no_env_is_left_ends_with_what_it_had(live: Live, odd: Pa
         *(*ODD, "+env.kwargs.bad=nan", "+env.kwargs.bad_from=33", "checkpoint.every=1000"),
         *("rollout.on_invalid=drop_env", "policy.hidden_dims=[8]"),
     )
-    assert run.finish(timeout=40) == 1, run.text()
+    assert run.finish() == 1, run.text()
     error = run.text()[1].strip().splitlines()[-1]
     assert error.startswith("error: iteration 2: every env has been left out"), error
     (checkpoint,) = run.checkpoints()
@@ -190,7 +190,7 @@ def test_workers_with_bad_numbers_are_replaced_and_their_rollouts_abandoned(
         *(*ODD, *ONE_ROLLOUT, *ALL, "+env.kwargs.bad=nan", "rollout.on_invalid=restart_worker"),
         *("experiment.max_iterations=5", "policy.hidden_dims=[8]"),
     )
-    assert run.finish(timeout=60) == 0, run.text()
+    assert run.finish() == 0, run.text()
     summary = run.summary()
     assert summary["worker_restarts"] == 4
     assert summary["samples_consumed"] == summary["env_steps"] == 5 * 2 * 64
@@ -205,7 +205,7 @@ def test_replacements_for_bad_numbers_have_the_budget_of_deaths(live: Live, odd:
         *(*ODD, "+env.kwargs.bad=nan", "+env.kwargs.bad_from=1", "rollout.max_restarts=1"),
         *("rollout.on_invalid=restart_worker", "policy.hidden_dims=[8]"),
     )
-    assert run.finish(timeout=40) == 1, run.text()
+    assert run.finish() == 1, run.text()
     assert "rollout.max_restarts=1 replacements in an hour are used up" in run.text()[1]
 
 
@@ -228,7 +228,7 @@ def test_a_bad_update_is_undone_said_and_counted_and_the_run_goes_on(
         *(*ALL, "experiment.max_iterations=5", "policy.hidden_dims=[8]"),
         *(f"rollout.num_workers={workers}", f"rollout.max_policy_lag={lag}"),
     )
-    assert run.finish(timeout=40) == 0, run.text()
+    assert run.finish() == 0, run.text()
     said = [line for line in run.text()[1].splitlines() if "undone" in line]
     assert len(said) == 1 and said[0].startswith("iteration 2: "), run.text()
     after = [learned(path) for path in run.checkpoints()]
@@ -248,7 +248,7 @@ def test_too_many_bad_updates_in_a_row_end_the_run_with_the_last_good_weights(
         *("experiment.max_iterations=1000", "policy.hidden_dims=[8]", "checkpoint.every=2"),
         "checkpoint.keep_last=0",
     )
-    assert run.finish(timeout=40) == 1, run.text()
+    assert run.finish() == 1, run.text()
     *warnings, error = run.text()[1].strip().splitlines()
     assert len(warnings) == 2 and all("undone" in line for line in warnings)
     assert error.startswith("error: iteration 4: ") and "max_bad_updates=2" in error

@@ -59,7 +59,7 @@ def test_an_env_that_cannot_start_stops_the_run(
     live: Live, fragile: list[str], phase: str, message: str
 ) -> None:
     run = live(*fragile, f"+env.kwargs.phase={phase}")
-    assert run.finish(timeout=30) == 1
+    assert run.finish() == 1
     error = run.text()[1]
     assert "worker 0, build, env Fragile-v0: RuntimeError: " + message in error
     assert "fragile_env.py" in error, "the original traceback is there"
@@ -69,7 +69,7 @@ def test_an_env_that_raises_in_step_is_named_when_failure_means_stop(
     live: Live, fragile: list[str]
 ) -> None:
     run = live(*fragile, "+env.kwargs.phase=step", "rollout.on_worker_failure=stop")
-    assert run.finish(timeout=30) == 1
+    assert run.finish() == 1
     error = run.text()[1]
     assert "step, env Fragile-v0: RuntimeError: fell through the floor" in error
     assert "fragile_env.py" in error
@@ -82,7 +82,7 @@ def test_an_env_that_cannot_be_reset_between_two_episodes_is_named(
 ) -> None:
     fragile += ["+env.kwargs.phase='second reset'", "rollout.init_at_random_ep_len=false"]
     run = live(*fragile, "rollout.on_worker_failure=stop")
-    assert run.finish(timeout=30) == 1
+    assert run.finish() == 1
     assert "step, env Fragile-v0: RuntimeError: cannot stand up" in run.text()[1]
     assert run.checkpoints()
 
@@ -91,7 +91,7 @@ def test_a_simulation_that_ends_its_process_with_0_has_failed(
     live: Live, fragile: list[str]
 ) -> None:
     run = live(*fragile, "+env.kwargs.phase=exit", "rollout.max_restarts=2")
-    assert run.finish(timeout=60) == 1
+    assert run.finish() == 1
     error = run.text()[1]
     assert "rollout.max_restarts=2 replacements in an hour are used up" in error
     listed = error.split("used up: ")[1]
@@ -109,7 +109,7 @@ def test_a_replacement_that_cannot_be_built_loses_nothing(
     run.wait_for_iteration(5)
     gone.touch()
     run.workers()[0].kill()
-    assert run.finish(timeout=30) == 1
+    assert run.finish() == 1
     assert "the package is gone" in run.text()[1]
     (path,) = run.checkpoints()
     assert load_checkpoint(path).meta["iteration"] == run.summary()["iterations"] >= 5
@@ -118,7 +118,7 @@ def test_a_replacement_that_cannot_be_built_loses_nothing(
 def test_an_env_that_raises_in_step_is_replaced_by_default(live: Live, fragile: list[str]) -> None:
     fragile += ["+env.kwargs.phase=step", "+env.kwargs.after=200"]
     run = live(*fragile, "experiment.max_iterations=20")  # 320 steps in each env
-    assert run.finish(timeout=60) == 0, run.text()
+    assert run.finish() == 0, run.text()
     summary = run.summary()
     assert summary["worker_restarts"] >= 2
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
@@ -130,7 +130,7 @@ def test_without_workers_it_is_told_the_same_way_and_what_was_learned_is_kept(
     fragile += ["+env.kwargs.phase=step", "+env.kwargs.after=100", "rollout.num_workers=0"]
     for lag in (0, 1):  # with 1 it raises while the update runs in its thread
         run = live(*fragile, f"rollout.max_policy_lag={lag}")
-        assert run.finish(timeout=30) == 1
+        assert run.finish() == 1
         error = run.text()[1]
         assert error.startswith("error: step, env Fragile-v0: RuntimeError: fell through the floor")
         assert "fragile_env.py" in error

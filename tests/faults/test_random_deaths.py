@@ -70,6 +70,7 @@ def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_ste
     assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == 500
 
 
+@pytest.mark.alone
 def test_a_worker_killed_while_it_waits_for_orders_costs_nothing_and_the_other_goes_on(
     live: Live,
 ) -> None:

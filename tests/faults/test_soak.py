@@ -43,9 +43,9 @@ def test_counters_and_curve_join_over_kills_stops_and_resumes(live: Live) -> Non
             run.workers()
             signum = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
             run.process.send_signal(signum)
-            assert run.finish(timeout=30) == (-9 if signum == signal.SIGKILL else 128 + signum)
+            assert run.finish() == (-9 if signum == signal.SIGKILL else 128 + signum)
         else:
-            assert run.finish(timeout=60) == 0, run.text()
+            assert run.finish() == 0, run.text()
         (run_dir,) = run.logs.glob("*/*")
         newest = load_checkpoint(list_checkpoints(run_dir / "checkpoints")[-1])
         done, segments, resume = newest.meta["iteration"], segments + 1, [f"resume={run_dir}"]

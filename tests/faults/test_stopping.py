@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -23,7 +23,7 @@ def test_one_signal_saves_and_says_how_to_go_on(live: Live, signum: int, code: i
     run = live("experiment.max_iterations=100000")
     run.wait_for_iteration(5)
     run.process.send_signal(signum)
-    assert run.finish(timeout=20) == code, run.text()
+    assert run.finish() == code, run.text()
     assert "go on with the same command and resume=" in run.text()[1]
     (path,) = run.checkpoints()
     summary = run.summary()
@@ -38,13 +38,14 @@ def test_the_run_goes_on_from_an_interrupt(live: Live) -> None:
     run = live("experiment.max_iterations=100000")
     run.wait_for_iteration(5)
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=20) == 130
+    assert run.finish() == 130
     done, where = run.summary()["iterations"], run.checkpoints()[0].parent.parent
     again = live(f"resume={where}", f"experiment.max_iterations={done + 10}")
     assert again.finish() == 0, again.text()
     assert again.summary()["iterations"] == done + 10
 
 
+@pytest.mark.alone
 def test_a_second_signal_ends_it_at_once(live: Live) -> None:
     # Iterations of many seconds, so that the first signal alone would not end the run soon.
     run = live(
@@ -70,7 +71,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(live: Live, tmp_path: Path) -
     line = f"{shlex.join(run.process.args)} experiment.name=piped | head -n 1"  # type: ignore[arg-type]
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line}"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -86,7 +87,7 @@ def test_a_signal_to_the_whole_job_saves_and_starts_no_new_worker(live: Live) ->
         for worker in run.workers():
             worker.send_signal(signal.SIGTERM)
         run.process.send_signal(signal.SIGTERM)
-        assert run.finish(timeout=20) == 143, run.text()
+        assert run.finish() == 143, run.text()
         summary = run.summary()
         assert summary["status"] == "interrupted"
         assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
@@ -96,5 +97,5 @@ def test_a_run_that_was_told_to_ignore_a_hangup_does(live: Live) -> None:
     run = live("experiment.max_iterations=60", hangup=signal.SIG_IGN)  # what `nohup` does
     run.wait_for_iteration(5)
     run.process.send_signal(signal.SIGHUP)
-    assert run.finish(timeout=60) == 0, run.text()
+    assert run.finish() == 0, run.text()
     assert run.summary()["iterations"] == 60

@@ -210,7 +210,7 @@ SIZE, LAG = 20_000, 1
 
 def publish_forever(block: MemfdBlock, newest: Any) -> None:
     memory = block.attach(block.name, WeightStore.nbytes(SIZE, LAG))
-    store, version = WeightStore(memory, SIZE, LAG), 0
+    store, version = WeightStore.map(memory, SIZE, LAG), 0
     while True:
         store.publish(version, torch.full((SIZE,), float(version)))
         newest.value = version
@@ -227,7 +227,7 @@ def publisher() -> Iterator[tuple]:
     while newest.value < 0:
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    yield process, WeightStore(memory, SIZE, LAG), newest
+    yield process, WeightStore.map(memory, SIZE, LAG), newest
     process.kill()
     process.join(10)
     block.close()

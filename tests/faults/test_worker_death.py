@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
 from live_run import LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
@@ -65,6 +66,7 @@ def test_deterministic_implies_stop(live: Live) -> None:
     assert "SIGKILL" in run.text()[1]
 
 
+@pytest.mark.alone
 def test_a_silent_worker_is_killed_and_replaced(live: Live) -> None:
     run = live("experiment.max_iterations=60", "rollout.heartbeat_timeout_s=2")
     run.wait_for_iteration(3)
@@ -82,6 +84,7 @@ def test_a_spent_budget_stops_the_run(live: Live) -> None:
     assert "rollout.max_restarts=0 replacements in an hour are used up" in run.text()[1]
 
 
+@pytest.mark.alone
 def test_workers_die_with_a_killed_parent(live: Live) -> None:
     run = live("experiment.max_iterations=100000")
     run.wait_for_iteration(3)

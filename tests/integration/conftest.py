@@ -13,7 +13,10 @@ from hydra import compose, initialize_config_module
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
 
-TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "logging.console=quiet"]
+TINY = [
+    "rollout.envs_per_worker=4", "rollout.steps_per_env=16", "logging.console=quiet",
+    "logging.report=false",  # a second of matplotlib each
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from isaac_hydra_ext.command_line import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NEED_TORCH = {"train", "eval", "export"}
+NEED_TORCH = {"train", "eval", "play", "export"}
 PROGRAM = """
 import sys
 HEAVY = {"torch", "onnxruntime", "matplotlib", "tensorboard"}

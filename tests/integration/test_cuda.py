@@ -4,8 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_config
 
 from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.learner.scan import looped_scan, reverse_scan
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
+from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Train = Callable[..., Checkpoint]
@@ -31,3 +36,71 @@ def test_lower_precisions_stay_finite(train_run: Train, precision: str) -> None:
     common = ["experiment.max_iterations=5", "experiment.device=cuda:0"]
     checkpoint = train_run(*common, f"ppo.precision={precision}")
     assert all(t.isfinite().all() for t in checkpoint.tensors.values())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (24, 4096), (64, 130)])
+def test_the_scan_kernel_is_the_loop(shape: tuple[int, int]) -> None:
+    a_TN, b_TN = torch.randn(shape, device="cuda"), torch.rand(shape, device="cuda")
+    torch.testing.assert_close(reverse_scan(a_TN, b_TN), looped_scan(a_TN, b_TN))
+
+
+def three_updates(ppo: dict[str, object], **policy: object) -> dict[str, torch.Tensor]:
+    # Pendulum's episodes are all cut off in one step: 16 final observations at a time, which
+    # is what there is room for at first, or 32 where T holds two of them.
+    run = InProcessRun(
+        run_config(
+            16,
+            experiment={"device": "cuda:0"},
+            rollout={"steps_per_env": 410, "init_at_random_ep_len": False},
+            policy=policy,
+            ppo={"batch_size": 1500, "lr": 1e-4, "lr_schedule": "fixed", **ppo},
+        )
+    )
+    for k in range(3):
+        run.collect(k)
+        assert run.update(k)["Loss/minibatch_steps"] == 25
+    return learner_state(run.learner)
+
+
+@pytest.mark.parametrize("advantages", ["gae", "vtrace"])
+@pytest.mark.parametrize("policy", [{}, {"squash": "tanh", "normalize_values": True}])
+@pytest.mark.parametrize("compiled", ["never", "always"])
+def test_the_recorded_update_is_the_eager_one(
+    compiled: str, policy: dict[str, object], advantages: str
+) -> None:
+    common = {"advantages": advantages}
+    eager = three_updates({**common, "cuda_graphs": False, "compile": "never"}, **policy)
+    recorded = three_updates({**common, "cuda_graphs": True, "compile": compiled}, **policy)
+    for name, tensor in eager.items():
+        torch.testing.assert_close(recorded[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_at_lag_0_the_first_ratio_is_1_though_the_cpu_acted() -> None:
+    run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}))
+    for k in range(3):
+        run.collect(k)
+        assert run.update(k)["Async/ratio_deviation"] <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_recorded_acting_is_plain_acting(kind: str) -> None:
+    spec = env_spec(32, action=discrete(3, 2) if kind == "discrete" else None)
+    config = run_config(32)
+    policy = ActorCritic(config.policy, spec, 1, "cuda")
+    layout = SlotLayout(spec, 6, policy.distribution.action_dtype)
+    recorded, plain = (Slot.allocate(layout, "cuda") for _ in range(2))
+    generator = torch.Generator("cuda").manual_seed(5)
+    noise_TBP = policy.distribution.draw_noise((6, 32), generator)
+    obs_TBO = torch.randn(7, 32, 3, device="cuda")
+    acting = make_acting(policy, recorded)
+    policy.flat.mul_(1.1)  # new weights, where the graph reads them
+    for rollout in range(2):
+        one_by_one = PlainActing(policy, plain)
+        for slot, actor in ((recorded, acting), (plain, one_by_one)):
+            slot.obs["policy"].copy_(obs_TBO + rollout)
+            actor.begin(noise_TBP)
+        with torch.inference_mode():
+            for t in range(6):
+                torch.testing.assert_close(acting.act(t), one_by_one.act(t))
+        torch.testing.assert_close(recorded.action_TBA, plain.action_TBA)
+        torch.testing.assert_close(acting.params(6), one_by_one.params(6))

@@ -1,12 +1,15 @@
 """Whole commands on stand-ins of Isaac Lab: training, playing, listing, and every bad input."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from isaac_stage import physics, run_python, stage
 
@@ -23,28 +26,50 @@ class Stage:
 
     def __init__(self, generation: str, where: Path) -> None:
         self.where, self.env = where, stage(generation, where)
+        self.timeout_s = 600.0 if generation == "real" else 120.0
+        self.env["STAGE"] = str(where)
         self.selectors = [f"physics={p}"] if (p := physics(generation)) else []
 
     def train(self, *arguments: str, task: str = "Isaac-Cartpole-Direct-v0") -> Done:
         line = ["-m", f"{APPO}.train", "--task", task, *self.selectors, "--headless"]
         if "--device" not in arguments:
             line += ["--device", "cpu"]
-        return run_python([*line, *arguments], self.env, self.where)
+        return run_python([*line, *arguments], self.env, self.where, self.timeout_s)
 
     def run(self, *overrides: str) -> Done:
         line = ["-m", "isaac_hydra_ext.appo_runner", *overrides]
-        return run_python(line, self.env, self.where)
+        return run_python(line, self.env, self.where, self.timeout_s)
 
     def module(self, name: str, *arguments: str) -> Done:
-        return run_python(["-m", f"{APPO}.{name}", *arguments], self.env, self.where)
+        line = ["-m", f"{APPO}.{name}", *arguments]
+        return run_python(line, self.env, self.where, self.timeout_s)
+
+    def left_running(self) -> list[str]:
+        """Processes of this stage's commands, which are all over."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("STAGE") == str(self.where):
+                    found.append(" ".join(process.cmdline()))
+        return found
 
     def newest_run(self) -> Path:
-        return max(self.where.glob("logs/appo/*/*"), key=lambda p: p.stat().st_mtime_ns)
+        runs = (p for p in self.where.glob("logs/appo/[!.]*/*") if not p.is_symlink())
+        return max(runs, key=lambda p: p.stat().st_mtime_ns)
 
 
 @pytest.fixture
 def on_stage(tmp_path: Path) -> Callable[[str], Stage]:
     return lambda generation: Stage(generation, tmp_path)
+
+
+def told_to_ray(done: Done) -> Path:
+    """The run's directory as Isaac Lab's Ray tuner joins it from the first two lines."""
+    first, second, *_ = done.stdout.splitlines()
+    directory = first.removeprefix("[INFO] Logging experiment in directory: ")
+    name = second.removeprefix("Exact experiment name requested from command line: ")
+    assert directory != first and name != second
+    return Path(directory) / name
 
 
 SMALL = ["--num_envs", "8", "--num_workers", "2", "--max_iterations", "2"]
@@ -59,9 +84,8 @@ def test_two_workers_train_resume_and_play(
     assert done.returncode == 0, done.stderr
     run = isaac.newest_run()
     # Isaac Lab's Ray tuner joins both lines to the run's directory.
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
-    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    told = told_to_ray(done)
+    assert told.name == run.name and not told.is_symlink() and not told.parent.exists()
     assert run.parent.name == "cartpole_direct" and run.name.endswith("_x y")
     first = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta["config"]
     assert (first["ppo"]["lr"], first["rollout"]["steps_per_env"]) == (3e-4, 8)
@@ -93,6 +117,31 @@ def test_two_workers_train_resume_and_play(
     )  # fmt: skip
     assert json.loads(evaluated.stdout.splitlines()[-1])["episodes"] == 2
     assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
+
+
+def test_ray_is_told_before_any_process_is_spawned(
+    tmp_path: Path, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage("ga")
+    # Imported by every Python of this stage: a spawned one keeps what the terminal shows by then.
+    (tmp_path / "isaac_ga" / "sitecustomize.py").write_text(
+        "import os, shutil, sys\n"
+        "if '--multiprocessing-fork' in sys.argv and os.path.exists('terminal'):\n"
+        "    shutil.copy('terminal', 'seen_by_a_worker')\n"
+    )
+    del isaac.env["PYTHONUNBUFFERED"]
+    line = [sys.executable, "-m", f"{APPO}.train", "--task", "Isaac-Cartpole-Direct-v0", *SMALL]
+    line += [*isaac.selectors, "--headless", "--device", "cpu", "--ray-proc-id", "77"]
+    with open(tmp_path / "terminal", "w") as terminal:
+        subprocess.run(line, cwd=tmp_path, env=isaac.env, stdout=terminal, timeout=120, check=True)
+    first, second, *others = (tmp_path / "seen_by_a_worker").read_text().splitlines()
+    assert first.startswith("[INFO] Logging experiment in directory: ") and not others
+    told = Path(first.split(": ")[1]) / second.split(": ")[1]
+    assert told.name.endswith("_ray_77"), "and what Ray reads it by stays when the run is over"
+    assert told.resolve().parent == tmp_path / "logs/appo/cartpole_direct"
+    assert list(told.glob("events.*"))
+    named = isaac.train(*SMALL, "--experiment_name", "mine")
+    assert told_to_ray(named) == isaac.newest_run() and isaac.newest_run().parent.name == "mine"
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -189,9 +238,7 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     done = isaac.train(*SMALL, "env.episode_length_s=0.5", "--seed", "3")
     assert done.returncode == 0, done.stderr
     run = isaac.newest_run()
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"[INFO] Logging experiment in directory: {run.parent}"
-    assert lines[1] == f"Exact experiment name requested from command line: {run.name}"
+    assert told_to_ray(done).name == run.name
     meta = load_checkpoint(run / "checkpoints" / "model_2.safetensors").meta
     assert meta["config"]["policy"]["hidden_dims"] == [32, 32]
     assert meta["config"]["rollout"]["steps_per_env"] == 16
@@ -207,13 +254,36 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     assert done.stdout.splitlines()[-1].startswith("2 episodes: return ")
     done = isaac.module("train", "--list_tasks", "--keyword", "cartpole-direct")
     assert "Isaac-Cartpole-Direct-v0" in done.stdout.splitlines()
-    for wrong, says in (
-        ("env.decimatoin=4", "env.cfg.decimatoin: the task has no such setting; did you mean"),
-        ("env.robot_cfg.spawn.usd_path=/nowhere/a.usd", "/nowhere/a.usd"),
+
+
+@pytest.mark.isaaclab
+@pytest.mark.timeout(1800)
+def test_bad_input_to_the_real_one_is_one_line_and_nothing_is_left(
+    on_stage: Callable[[str], Stage],
+) -> None:
+    isaac = on_stage("real")
+    isaac.env["CUDA_VISIBLE_DEVICES"] = ""
+    isaac.selectors = []
+    kitless = "physics=newton_mjwarp"
+    for arguments, says in (
+        ([kitless, "--task", "Isaac-Cartpol-Direct-v0"], "did you mean 'Isaac-Cartpole-Direct-v0'"),
+        (["physics=newton_mjwrap"], "env.physics=newton_mjwrap: "),
+        ([], "needs Isaac Sim (Kit), which cannot be started here"),
+        ([kitless, "env.decimatoin=4"], "env.cfg.decimatoin: the task has no such setting; did "),
+        ([kitless, "env.episode_length_s=abc"], "env.cfg.episode_length_s=abc: str does not fit"),
+        ([kitless, "env.robot_cfg.spawn.usd_path=/nowhere/a.usd"], "'/nowhere/a.usd'. (the asset "),
+        ([kitless, "--device", "tpu"], "rollout.device=tpu: not a device"),
+        ([kitless, "--device", "cuda:0"], "rollout.device=cuda:0: PyTorch sees 0 CUDA devices"),
     ):
-        done = isaac.train(*SMALL, wrong)
-        assert done.returncode != 0
-        assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        done = isaac.train(*SMALL, *arguments)
+        assert done.returncode != 0, arguments
+        (line,) = done.stderr.strip().splitlines()
+        assert line.startswith("error: ") and says in line
+        assert isaac.left_running() == []
+    done = isaac.run("env=isaac_cartpole", f"env.{kitless}")  # the task's own device
+    assert done.returncode == 2 and isaac.left_running() == []
+    (line,) = done.stderr.strip().splitlines()
+    assert "rollout.device=cuda:0: the simulation wants a GPU" in line
 
 
 @pytest.mark.parametrize(
@@ -244,6 +314,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert done.returncode != 0
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and says in line
+    assert isaac.left_running() == [] and not list(isaac.where.glob("logs/appo/.unnamed/*"))
 
 
 def test_a_gpu_simulation_without_a_gpu_is_refused(on_stage: Callable[[str], Stage]) -> None:

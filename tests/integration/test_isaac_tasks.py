@@ -16,7 +16,7 @@ from isaac_stage import physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig, load_config
 from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
-from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
+from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
 pytestmark = pytest.mark.timeout(300)
 B = 3
@@ -262,6 +262,36 @@ def terrain_levels_survive_the_first_reset_and_move_at_the_next() -> None:
 
 
 @check
+def some_envs_of_a_managed_task_are_reset_and_the_others_go_on() -> None:
+    env = make("Isaac-Velocity-Flat-Unitree-Go1-v0", terrain_levels=0, episode_length_s=10)
+    env.reset(1)
+    for _ in range(4):
+        last = env.step(torch.zeros(B, 12)).obs
+    rows = env.reset_envs([0, 2])
+    assert rows is not None and rows.keys() == env.spec.obs.keys()
+    assert rows["policy"].shape == (2, 3) and rows["policy"][:, 0].tolist() == [0.0, 0.0]
+    drawn = env._core._drawn
+    assert rows["policy"][:, 1].equal(drawn[[0, 2]]) and drawn[1] == last["policy"][1, 1]
+    assert env._core.episode_length_buf.tolist() == [0, 4, 0]
+    # A direct task resets all or none; one whose observations remember would move the others on.
+    assert make("Isaac-Cartpole-Direct-v0").reset_envs([0]) is None
+    for remembers in ({"history_length": 3}, {"modifiers": [max]}, {"func": Remembering()}):
+        term = type("Term", (), {"func": max, **remembers})()
+        group = type("Group", (), {"__init__": lambda self, t=term: setattr(self, "height", t)})()
+        env._core.cfg.observations.policy = group
+        assert env.reset_envs([0]) is None, remembers
+    env._core.cfg.observations.policy = type("Group", (), {"history_length": 2})()
+    assert env.reset_envs([0]) is None
+    assert env._core.episode_length_buf.tolist() == [0, 4, 0]
+
+
+class Remembering:
+    """An observation term that is a class, as Isaac Lab's own are."""
+
+    def reset(self, env_ids: object) -> None: ...
+
+
+@check
 def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
     run_dir = Path("replaced").absolute()
     (run_dir / "workers").mkdir(parents=True)
@@ -294,13 +324,36 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     assert second._core.render_mode is None
     assert not getattr(second._core.cfg, "video_recorders", [])
     if not hasattr(second._core.cfg, "video_recorders"):
-        if importlib.util.find_spec("moviepy") is None:
-            with pytest.raises(MissingDependencyError, match="^--video: MoviePy"):
+        missing = [p for p in ("moviepy", "pyglet") if importlib.util.find_spec(p) is None]
+        if missing:
+            with pytest.raises(MissingDependencyError, match=f"^--video: {missing[0]} is not"):
                 build(0)
+        importlib.util.find_spec = lambda name: object()  # type: ignore[assignment]
+        config.cfg = {"on_render": "raise"}  # as a machine without graphics
+        env = build(0)
+        assert env.notes == ["--video: no videos, RuntimeError: no display"]
+        env.reset(1)
+        env.step(torch.zeros(B, 1))
         return
     (recorder,) = build(0)._core.cfg.video_recorders
     assert (recorder.video_length, recorder.video_interval) == (7, 0)
     assert recorder.output_dir.endswith("filmed/videos")
+
+
+@check
+def pictures_come_from_generations_that_do_not_record_by_themselves() -> None:
+    config = env_config("Isaac-Cartpole-Direct-v0")
+    env = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, render=True)
+    assert "enable_cameras" not in config.launcher, "the run's own is left alone"
+    if hasattr(env._core.cfg, "video_recorders"):
+        assert env._core.render_mode is None
+        with pytest.raises(RenderError, match="3.0 gives no pictures, it records by itself"):
+            env.render()
+        return
+    env.step(torch.zeros(B, 1))
+    frame = env.render()
+    assert (frame.shape, frame.dtype.name) == ((6, 8, 3), "uint8")
+    assert (frame == 1).all()
 
 
 @check

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.config import EnvConfig, VideoConfig
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 from isaac_hydra_ext.envs.vec_env import check_obs
+from isaac_hydra_ext.errors import RenderError
+from isaac_hydra_ext.evaluation.video import VideoWriter, check_rendering
 
 pytest.importorskip("mjlab", reason="pip install -e '.[mjlab]'")
 pytestmark = [pytest.mark.mjlab, pytest.mark.timeout(600)]
@@ -73,3 +75,31 @@ def test_one_env_begins_anew_and_the_others_go_on() -> None:
     # One step moves the others a little; env 1 has been put somewhere else.
     moves = torch.cat([(after[g] - before[g]).flatten(1) for g in after], dim=1).abs().amax(1)
     assert moves[1] > 2 * max(moves[0], moves[2])
+
+
+def test_a_video_of_cartpole(tmp_path: Path) -> None:
+    iio = pytest.importorskip("imageio.v3", reason="pip install -e '.[video]'")
+    env = MjlabVecEnv(EnvConfig(kind="mjlab", task="Mjlab-Cartpole-Balance"), 2, "cpu", 1)
+    try:
+        drawn = MjlabVecEnv(
+            EnvConfig(kind="mjlab", task="Mjlab-Cartpole-Balance"), 2, "cpu", 1, render=True
+        )
+        check_rendering(drawn)
+    except RenderError as e:
+        pytest.skip(str(e))
+    obs, obs_drawn = env.reset(7), drawn.reset(7)
+    assert torch.equal(obs["actor"], obs_drawn["actor"]), "drawing changes nothing"
+    with VideoWriter(drawn, tmp_path / "a.mp4", VideoConfig(length=6)) as video:
+        video.add()
+        for _ in range(7):
+            action = torch.ones(2, 1)
+            results = env.step(action), drawn.step(action)
+            assert torch.equal(results[0].obs["actor"], results[1].obs["actor"])
+            video.add()
+    frames = iio.imread(tmp_path / "a.mp4")
+    assert frames.shape == (6, 240, 320, 3)
+    assert iio.immeta(tmp_path / "a.mp4")["fps"] == pytest.approx(1 / drawn.spec.step_dt)
+    assert frames.std() > 10, "not one colour"
+    assert abs(frames[5].astype(int) - frames[0]).max() > 50, "something moves"
+    drawn.close()
+    env.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dev_shm import in_dev_shm, left_in_dev_shm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from isaac_hydra_ext.checkpoint import Checkpoint
@@ -87,19 +88,20 @@ def test_a_terminal_shows_a_live_table(tmp_path: Path) -> None:
 def test_nothing_is_left_after_twenty_runs(train_run: Train) -> None:
     """The first run is not counted: libraries open what they keep."""
 
-    def left() -> tuple[int, set[str], list[psutil.Process]]:
+    def left() -> tuple[int, list[psutil.Process]]:
         me = psutil.Process()
         children = [p for p in me.children() if "resource_tracker" not in " ".join(p.cmdline())]
-        return me.num_fds(), set(os.listdir("/dev/shm")), children
+        return me.num_fds(), children
 
     def run() -> None:
         train_run("experiment.max_iterations=2", "rollout.num_workers=1", "env=gym_cartpole")
 
     run()
-    fds, shm, _ = left()
+    shm, (fds, _) = in_dev_shm(), left()
     for _ in range(20):
         run()
-    assert left() == (fds, shm, [])
+    assert left() == (fds, [])
+    assert left_in_dev_shm(shm) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Archives and throw-away environments for the packaging tests.
 
-The tests run against whatever is installed: an editable install, or (`.ci/run`, second pass) a
-wheel. The source tree around this file serves for building archives, and nothing else.
+The tests marked `installed` run against whatever is installed: an editable install, or (`.ci/run`,
+second pass) a wheel. The source tree around this file serves for building archives, and nothing
+else.
 """
 
 import os
@@ -74,24 +75,21 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HYDRA_ENVS = [
-    "installed",
+    pytest.param("installed", marks=pytest.mark.installed),
     *(f"{how} {v}" for how in ("wheel", "editable") for v in ("1.3.2", "1.4.0rc3")),
 ]
 
 
 @pytest.fixture(scope="session", params=HYDRA_ENVS)
-def hydra_env(
-    request: pytest.FixtureRequest,
-    archives: Archives,
-    pip: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> HydraEnv:
+def hydra_env(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HydraEnv:
     """Return the environment of the tests, or a new one with Hydra, this package, nothing else.
 
     Without torch there, that an application starts proves that the plugin does not need it.
     """
     if request.param == "installed":
         return HydraEnv(sys.executable, None)
+    # Only now, as what they need to be built is not there where a wheel is tested.
+    archives, pip = request.getfixturevalue("archives"), request.getfixturevalue("pip")
     how, version = request.param.split()
     env = tmp_path_factory.mktemp(f"{how}-{version}") / "venv"
     python = env / "bin" / "python"

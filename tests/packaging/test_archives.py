@@ -9,6 +9,8 @@ from email.parser import Parser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import isaac_hydra_ext
 
 PLUGIN = "hydra_plugins/isaac_hydra_ext_plugin.py"
@@ -85,6 +87,7 @@ def test_extras_have_lower_bounds_only_and_leave_a_containers_packages_alone(arc
         assert "isaaclab" not in extra, dependency
 
 
+@pytest.mark.installed
 def test_the_package_under_test_is_the_one_meant(source_tree: Path) -> None:
     place = Path(isaac_hydra_ext.__file__).resolve()
     if os.environ.get("APPO_EXPECT_WHEEL"):

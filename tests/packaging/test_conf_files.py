@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import isaac_hydra_ext
 from isaac_hydra_ext.config import EnvConfig, RunConfig, all_knobs, load_config
 
+pytestmark = pytest.mark.installed
 CONF = Path(isaac_hydra_ext.__file__).parent / "conf"
 GROUPS = [f.name for f in fields(RunConfig) if is_dataclass(getattr(RunConfig(), f.name))]
 ENVS = sorted(f.stem for f in (CONF / "env").glob("*.yaml"))

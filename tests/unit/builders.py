@@ -64,7 +64,8 @@ class InProcessRun:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.source = config, InProcessCollector(config)
         spec = self.source.build(config, Path("."), None)
-        self.learner = Learner(config, spec, torch.device("cpu"))
+        self.learner = Learner(config, spec, torch.device(config.experiment.device))
+        self.learner.record()
         policy = self.learner.policy
         self.weights: WeightStore = self.source.attach(
             policy.distribution.action_dtype, policy.flat.numel()
@@ -72,7 +73,7 @@ class InProcessRun:
         self._publish(0)
 
     def _publish(self, version: int) -> None:
-        self.weights.publish(version, self.learner.policy.flat)
+        self.learner.publish(self.weights, version)
         self.source.announce(version)
         self.source.grant(version, version, save_env_state=False)
 

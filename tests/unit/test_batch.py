@@ -61,9 +61,14 @@ def test_columns_are_the_workers_envs_in_worker_order() -> None:
     assert batch.policy_versions == [7, 6]
 
 
+def ends(batch: RolloutBatch) -> list[list[int]]:
+    """(t, n) of the steps that final observations belong to."""
+    return [list(divmod(step, batch.reward_TN.shape[1])) for step in batch.final_step.tolist()]
+
+
 def test_final_observations_move_to_their_workers_columns() -> None:
     batch = loaded(slot_of(0, FIRST, 0), slot_of(1, SECOND, 0))
-    assert batch.final_index.tolist() == [[2, 1], [0, 2], [1, 3]]
+    assert ends(batch) == [[2, 1], [0, 2], [1, 3]]
     assert batch.final_obs["a"].tolist() == [[21.0] * 2, [1000.0] * 2, [1011.0] * 2]
     assert batch.final_obs["image"].tolist() == [[[21, 21]], [[0, 0]], [[11, 11]]]
 
@@ -71,7 +76,7 @@ def test_final_observations_move_to_their_workers_columns() -> None:
 def test_final_observations_of_an_earlier_iteration_do_not_stay() -> None:
     batch = loaded(slot_of(0, FIRST, 0), slot_of(1, SECOND, 0))
     batch.load([slot_of(0, (), 1), slot_of(1, (), 1)])
-    assert batch.final_index.shape == (0, 2)
+    assert ends(batch) == []
     assert batch.final_obs["a"].shape == (0, 2)
 
 
@@ -87,7 +92,7 @@ def test_after_loading_the_slots_may_be_overwritten() -> None:
         for tensor in (slot.reward_TB, slot.action_TBA, slot.behavior_log_prob_TB):
             tensor.fill_(9)
         slot.truncated_TB.fill_(True)
-    for name in ("reward_TN", "action_TNA", "truncated_TN", "final_index"):
+    for name in ("reward_TN", "action_TNA", "truncated_TN", "final_step"):
         assert torch.equal(getattr(batch, name), getattr(expected, name)), name
     for group in OBS:
         assert torch.equal(batch.obs[group], expected.obs[group])
@@ -118,17 +123,17 @@ def test_an_env_that_was_left_out_has_no_column() -> None:
     for group in OBS:
         assert torch.equal(batch.obs[group], whole.obs[group][:, 1:])
         assert batch.obs_N[group].shape[0] == T * 3
-    assert batch.final_index.tolist() == [[2, 0], [0, 1], [1, 2]]
+    assert ends(batch) == [[2, 0], [0, 1], [1, 2]]
     assert torch.equal(batch.final_obs["a"], whole.final_obs["a"])
 
 
 def test_final_observations_of_an_env_that_was_left_out_go_with_it() -> None:
     batch = loaded(slot_of(0, FIRST, 7), without(slot_of(1, SECOND, 6), 0))
     assert batch.reward_TN[0].tolist() == [0.0, 1.0, 101.0]
-    assert batch.final_index.tolist() == [[2, 1], [1, 2]]
+    assert ends(batch) == [[2, 1], [1, 2]]
     assert batch.final_obs["a"].tolist() == [[21.0] * 2, [1011.0] * 2]
     nothing = loaded(without(slot_of(0, FIRST, 7), 0, 1), without(slot_of(1, SECOND, 6), 0, 1))
-    assert nothing.reward_TN.shape == (T, 0) and nothing.final_index.shape == (0, 2)
+    assert nothing.reward_TN.shape == (T, 0) and ends(nothing) == []
 
 
 def test_the_columns_come_back_with_the_next_iteration() -> None:

@@ -242,3 +242,15 @@ def test_the_configuration_as_data_is_json_ready_and_complete() -> None:
 def test_a_configuration_without_an_environment_is_refused_by_key() -> None:
     with pytest.raises(ConfigError, match=r"^env\.id: missing for env\.kind=gym"):
         load_config({})
+
+
+@pytest.mark.parametrize(
+    ("env", "key"),
+    [
+        ({"kwargs": {"goal": {"x": "???"}}}, "env.kwargs.goal.x"),
+        ({"imports": ["json", "???"]}, "env.imports[1]"),
+    ],
+)
+def test_a_missing_value_within_a_knob_is_refused_by_key(env: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{key}=???: the value is missing")):
+        load_config({"env": {"id": "Pendulum-v1", **env}})

@@ -370,7 +370,8 @@ def test_simulation_on_a_gpu_where_it_is_not_supported(monkeypatch: pytest.Monke
     assert refusal(on_gpu, "env=gym_pendulum").startswith(f"{on_gpu}: env.kind=gym simulates on")
     mjlab = ("env=mjlab_any", "env.task=X")
     message = refusal(on_gpu, *mjlab, "rollout.num_workers=1")
-    assert message.startswith(f"{on_gpu}: not supported in worker processes yet")
+    assert message.startswith(f"{on_gpu}: leaves no GPU for the learner")
+    assert message.endswith("or rollout.num_workers=0")
     assert loaded(on_gpu, *mjlab).num_workers == 0  # what `auto` chooses there
 
 

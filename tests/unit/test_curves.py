@@ -202,7 +202,7 @@ def test_a_run_without_a_summary_has_no_report(tmp_path: Path) -> None:
     (run / "summary.json").write_text("{")
     assert "summary.json: cannot be read" in refusal(lambda: write_report(run))
     (run / "summary.json").unlink()
-    assert "summary.json: cannot be read" in refusal(lambda: write_report(run))
+    assert "summary.json: no such file; a run writes it" in refusal(lambda: write_report(run))
     assert not (run / "report.md").exists()
 
 
@@ -220,7 +220,7 @@ def test_the_commands(
         assert isinstance(code, int)
         return (code, *capsys.readouterr())
 
-    assert call(plot, "latest") == (2, "", "error: latest: there is no run below logs/appo\n")
+    assert call(plot, "latest") == (2, "", "error: latest: there is no such run below logs/appo\n")
     run = made(tmp_path / "logs" / "appo" / "toy" / "2026-11-21_10-00-00", [1.0, 2.0])
     made(run.with_name("2026-11-21_09-00-00"), [None])
     code, out, _ = call(plot, "latest", "--x", "iterations")
@@ -230,6 +230,9 @@ def test_the_commands(
     assert err.startswith("passed over: ")
     assert "no episode has ended" in err
     code, _, err = call(plot, "nowhere")
-    assert (code, err) == (2, "error: nowhere: no such directory\n")
+    assert code == 2
+    assert (
+        err == f"error: {tmp_path}/nowhere: no such directory (a RUN is one, or latest, or best)\n"
+    )
     code, out, _ = call(report, "latest")
     assert (code, out) == (0, f"wrote {run}/report.md\n")

@@ -50,6 +50,13 @@ def test_lines_fit_together_and_carry_their_fix() -> None:
         "                     -> rest",
         "1 ok, 0 warn, 1 fail",
     ]
+    long = Finding("c", "warn", "words " * 12, "more " * 12)
+    assert as_text([long], 60).splitlines()[:4] == [
+        "warn  c              words words words words words words",
+        "                     words words words words words words",
+        "                     -> more more more more more more more",
+        "                        more more more more more",
+    ]
 
 
 def test_what_hangs_is_killed_with_all_it_has_started(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Evaluation: the checkpoint's own configuration, and whole episodes counted fairly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ import torch
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.errors import CheckpointError, ConfigError
-from isaac_hydra_ext.evaluate import config_of, evaluate, find
+from isaac_hydra_ext.errors import (
+    CheckpointError,
+    ConfigError,
+    RenderError,
+)
+from isaac_hydra_ext.evaluate import config_of, evaluate, find, video_path, with_overrides
 from isaac_hydra_ext.learner.learner import Learner
 
 from .builders import discrete, env_spec, run_config
@@ -21,7 +26,9 @@ register()
 
 
 def checkpoint_of(config: RunConfig, tensors: dict[str, torch.Tensor] | None = None) -> Checkpoint:
-    meta = json.loads(json.dumps({"config": config.to_dict(), "iteration": 9}))
+    spec = env_spec(2, {"policy": ((2,), "float32")}, discrete(2)).to_json()
+    meta = {"config": config.to_dict(), "iteration": 9, "spec": spec}
+    meta = json.loads(json.dumps(meta))
     return Checkpoint(Path("some/model_9.safetensors"), tensors or {}, meta)
 
 
@@ -123,3 +130,75 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
 def test_other_settings_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"^{setting}: not a setting of appo eval"):
         find("latest", [setting])
+
+
+def test_run_and_checkpoint_name_it_as_well(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"logs/a/2026-01-0{day}_00-00-00" for day in (1, 2))
+    for run, iteration, trained in ((first, 3, 5.0), (first, 4, 2.0), (second, 1, 3.0)):
+        write(run / "checkpoints", iteration, trained)
+    write(second / "checkpoints", 2, 1.0)
+
+    def iteration(*words: str) -> tuple[str, int]:
+        output_dir = f"experiment.output_dir={tmp_path}/logs"
+        checkpoint, _ = find(words[0], [*words[1:], output_dir])
+        return checkpoint.path.parent.parent.name[9:10], checkpoint.meta["iteration"]
+
+    assert iteration(f"run={first}") == ("1", 4)
+    assert iteration(f"run={first}", "checkpoint=best") == ("1", 3)
+    assert iteration(str(first), "checkpoint=model_3.safetensors") == ("1", 3)
+    assert iteration("run=latest", "checkpoint=best") == ("2", 1)
+    assert iteration("latest", "checkpoint=latest") == ("2", 2)
+    assert iteration("checkpoint=best") == ("1", 3)
+    assert iteration(f"checkpoint={second}/checkpoints/model_1.safetensors") == ("2", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "appo play: name a run directory, a checkpoint file, latest or best"),
+        (["run=nosuch", "checkpoint=best"], "appo play nosuch: no such run directory"),
+        (["run=latest", "checkpoint=best"], "appo play latest: there is no run under"),
+        (["a", "run=b"], "run=b: a is named already"),
+        (["run="], "run=: not a setting"),
+        (["run=.", "checkpoint=best"], "checkpoint=best: no checkpoint that loads"),
+        (["run=.", "checkpoint=9"], "checkpoint=9: no such file or directory"),
+    ],
+)
+def test_names_of_nothing(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((CheckpointError, ConfigError)) as caught:
+        find(words[0] if words else None, words[1:], "play")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_policy_of_another_env_is_refused_in_one_line() -> None:
+    checkpoint = counting(3)
+    config = with_overrides(config_of(checkpoint), [f"env.id={PREFIX}Groups-v0"])
+    with pytest.raises(CheckpointError) as caught:
+        evaluate(checkpoint, 1, seed=0, config=config)
+    message = str(caught.value)
+    assert message.startswith("some/model_9.safetensors: of another environment: obs is ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_envs_are_refused(number: int) -> None:
+    with pytest.raises(ConfigError, match=f"--num_envs={number}: must be at least 1"):
+        evaluate(counting(3), 1, seed=0, num_envs=number)
+
+
+def test_an_env_that_cannot_render_is_refused_before_it_plays(tmp_path: Path) -> None:
+    says = "UnitTestCounter-v0: its constructor takes no render_mode"
+    with pytest.raises(RenderError, match=says):
+        evaluate(counting(3), 1, seed=0, video=tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_lies_in_its_run_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = counting(3)
+    assert video_path(checkpoint, 4) == tmp_path / "videos/play_9_seed4.mp4"
+    inside = replace(checkpoint, path=Path("/logs/run/checkpoints/model_9.safetensors"))
+    assert video_path(inside, 4) == Path("/logs/run/videos/play_9_seed4.mp4")

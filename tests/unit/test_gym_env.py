@@ -107,6 +107,22 @@ def test_some_envs_begin_anew_and_the_others_go_on(name: str) -> None:
     assert result.obs[clock].flatten(1)[:, 0].tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (np.zeros(3, np.float32), "obs group 'policy': not float32 of \\(2,\\): .*inhomogeneous"),
+        (np.zeros(2, complex), "obs group 'policy': not float32 of \\(2,\\): Cannot cast"),
+    ],
+)
+def test_an_observation_unlike_the_others_is_refused(
+    wrong: np.ndarray, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = env_of("Counter")
+    monkeypatch.setattr(env._envs[1].unwrapped, "observe", lambda: wrong)
+    with pytest.raises(EnvError, match=says):
+        stepped(env)
+
+
 # ------------------------------------------------------------------ ends
 
 
@@ -144,8 +160,8 @@ def test_final_observations_of_every_group(name: str) -> None:
 def test_only_rows_that_were_cut_off_hold_a_final_observation() -> None:
     env = env_of("Counter")
     # env 1 is two steps behind: only env 0 is cut off in the fourth step.
-    env._vec.envs[1].reset()
-    _time_limit(env._vec.envs[1])._elapsed_steps = -2
+    env._envs[1].reset()
+    _time_limit(env._envs[1])._elapsed_steps = -2
     result = until_end(env)
     assert result.truncated_B.tolist() == [True, False]
     assert result.final_obs is not None
@@ -194,6 +210,10 @@ def test_multi_discrete_actions_arrive_as_vectors() -> None:
     space = spaces.MultiDiscrete([2, 5])
     assert env_of("Counter", action=space).spec.action.nvec == (2, 5)
     assert received(space, [[1, 4], [0, 3]]) == [[1, 4], [0, 3]]
+
+
+def test_one_choice_of_a_multi_discrete_space_is_a_vector() -> None:
+    assert received(spaces.MultiDiscrete([3]), [[0], [2]]) == [[0], [2]]
 
 
 def test_multi_discrete_actions_begin_at_the_spaces_start() -> None:

@@ -9,7 +9,7 @@ import torch
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.errors import NonFiniteError
 from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.learner.losses import Minibatch, ppo_loss
+from isaac_hydra_ext.learner.losses import actor_loss, critic_loss
 from isaac_hydra_ext.learner.preparation import Prepared, prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
@@ -51,30 +51,29 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
 
 
 def prepared(config: RunConfig, learner: Learner) -> Prepared:
-    generator = make_generator(0, Stream.SHUFFLE)
-    return prepare(config, learner._spec, learner.policy, learner.batch, generator)
+    return prepare(config.ppo, learner._spec, learner.policy, learner.batch, None)
 
 
 def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], torch.Tensor]:
     """One epoch by plain autograd on a second network, with its own Adam on separate tensors."""
     policy = ActorCritic(config.policy, learner._spec, config.experiment.seed)
     policy.load_state_dict(learner.policy.state_dict())
-    batch = prepared(config, learner).samples
+    batch = prepared(config, learner)
     generator = make_generator(config.experiment.seed, Stream.SHUFFLE, 0)
-    order = torch.randperm(batch.target_M.numel(), generator=generator)
+    order = torch.randperm(batch.target_N.numel(), generator=generator)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.lr)
     sizes = []
     for rows in order.split(config.ppo.batch_size):
         sizes.append(rows.numel())
-        part = Minibatch(**{k: None if v is None else v[rows] for k, v in vars(batch).items()})
         obs = {"policy": learner.batch.obs_N["policy"][rows]}
-        loss = ppo_loss(
-            config.ppo, policy.distribution, part, policy.action_params(obs), policy.raw_value(obs)
+        actor = actor_loss(
+            config.ppo, policy.distribution, batch.actor.take(rows), policy.action_params(obs)
         )
+        critic = critic_loss(config.ppo, batch.critic.take(rows), policy.raw_value(obs))
         optimizer.zero_grad()
-        loss.total.backward()
-        actor = [p for name, p in policy.named_parameters() if not name.startswith("critic.")]
-        for network in (actor, policy.critic.parameters()):
+        (actor.total + config.ppo.value_coef * critic).backward()
+        actors = [p for name, p in policy.named_parameters() if not name.startswith("critic.")]
+        for network in (actors, policy.critic.parameters()):
             torch.nn.utils.clip_grad_norm_(network, config.ppo.max_grad_norm)
         optimizer.step()
     return sizes, policy.flat[: policy.num_params]
@@ -174,7 +173,7 @@ def test_lagged_samples_are_weighted_by_the_truncated_importance_weight() -> Non
     slot.behavior_log_prob_TB[0] -= torch.tensor(1.5).log()
     slot.behavior_log_prob_TB[2] -= torch.tensor(8.0).log()
     learner.load([slot])
-    samples = prepared(learner._config, learner).samples
+    samples = prepared(learner._config, learner).actor
     assert samples.weight_M.tolist() == pytest.approx([1.5, 1.0, 2.0], rel=1e-5)
     metrics = learner.update(0)
     # (4.5)^2 / (2.25 + 1 + 4) / 3, and one of three was truncated

@@ -4,12 +4,13 @@ The policy is one unit Gaussian; sample i's ratio is set through its proximal lo
 """
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from isaac_hydra_ext.config import PPOConfig
-from isaac_hydra_ext.learner.losses import Loss, Minibatch, ppo_loss
+from isaac_hydra_ext.learner.losses import ActorSamples, CriticSamples, actor_loss, critic_loss
 from isaac_hydra_ext.models.distributions import Gaussian
 
 from .builders import continuous
@@ -29,8 +30,8 @@ def loss_of(
     value: tuple[list[float], list[float], list[float]] | None = None,
     params: torch.Tensor | None = None,
     **knobs: float | None,
-) -> tuple[Loss, torch.Tensor, torch.Tensor]:
-    """Return the loss, and the leaves of its graph: parameters and values.
+) -> tuple[SimpleNamespace, torch.Tensor, torch.Tensor]:
+    """Return both losses with their sum, and the leaves of its graph: parameters and values.
 
     `value` is (critic now, critic at the start of the iteration, target).
     """
@@ -42,18 +43,18 @@ def loss_of(
     new, old, target = value or ([0.0] * rows, [0.0] * rows, [0.0] * rows)
     value_now = torch.tensor(new, requires_grad=True)
     log_prob = GAUSSIAN.log_prob(params.detach(), action)
-    batch = Minibatch(
+    samples = ActorSamples(
         action_MA=action,
         advantage_M=torch.tensor(advantage),
-        target_M=torch.tensor(target),
         proximal_params_MP=unit_params(rows),
         proximal_log_prob_M=log_prob - torch.tensor(ratio).log(),
-        proximal_value_M=torch.tensor(old),
         weight_M=torch.tensor(weight or [1.0] * rows),
         entropy_noise_MP=None,
     )
-    loss = ppo_loss(config, GAUSSIAN, batch, params, value_now)
-    return loss, params, value_now
+    actor = actor_loss(config, GAUSSIAN, samples, params)
+    critic = critic_loss(config, CriticSamples(torch.tensor(target), torch.tensor(old)), value_now)
+    total = actor.total + config.value_coef * critic
+    return SimpleNamespace(**{**vars(actor), "value": critic, "total": total}), params, value_now
 
 
 @pytest.mark.parametrize(

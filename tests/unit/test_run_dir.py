@@ -1,6 +1,7 @@
 """The run's directory holds what the run was started with, and nothing secret."""
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.run_dir import make_run_dir, write_inputs
+from isaac_hydra_ext.checkpoint import list_runs
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, runs_root, write_inputs
 
 from .builders import run_config
 
@@ -45,3 +48,52 @@ def test_variables_that_an_application_hands_to_hydra_are_not_written(
     written = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
     assert written.hydra.job.env_copy == ["APPO_SECRET"]
     assert written.hydra.launcher._target_.startswith("hydra.")
+
+
+def test_a_reserved_directory_is_moved_to_the_name_that_the_task_gives(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.experiment.output_dir = str(tmp_path / "logs" / "appo")
+    for lasting in (False, True):
+        config.experiment.name = None
+        with ReservedRunDir(config, lasting) as reserved:
+            told = reserved.path
+            assert told.is_dir() and list_runs(tmp_path, "logs/appo/*/*") == []
+            config.experiment.name = "ant"
+            run_dir = reserved.settle(config)
+            assert run_dir.parent == tmp_path / "logs/appo/ant" and run_dir.name == told.name
+            (told / "events").write_text("x")  # what is written there is the run's
+            assert (run_dir / "events").exists() and told.resolve() == run_dir
+            assert list_runs(tmp_path, "logs/appo/*/*") == [run_dir]
+        assert told.is_symlink() is lasting and run_dir.is_dir()
+        if lasting:
+            assert (told / "events").exists()
+        shutil.rmtree(tmp_path / "logs")
+
+
+def test_a_reserved_directory_of_a_named_run_is_its_own(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.experiment.output_dir, config.experiment.name = str(tmp_path), "ant"
+    with ReservedRunDir(config, lasting=False) as reserved:
+        assert reserved.settle(config) == reserved.path
+    assert reserved.path.is_dir() and (reserved.path / "checkpoints").is_dir()
+
+
+def test_two_reserved_in_one_second_are_two_runs(tmp_path: Path) -> None:
+    config, other = RunConfig(), RunConfig()
+    config.experiment.output_dir = other.experiment.output_dir = str(tmp_path)
+    with ReservedRunDir(config, lasting=True) as reserved:
+        config.experiment.name = "ant"
+        first = runs_root(config) / reserved.path.name
+        first.mkdir(parents=True)
+        (first / "taken").write_text("")
+        second = reserved.settle(config)
+        assert second != first and reserved.path.resolve() == second
+        assert not (second / "taken").exists()
+
+
+def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path: Path) -> None:
+    config = RunConfig()
+    config.experiment.output_dir = str(tmp_path / "logs" / "appo")
+    with pytest.raises(RuntimeError), ReservedRunDir(config, lasting=True):
+        raise RuntimeError("no such task")
+    assert list(tmp_path.iterdir()) == []

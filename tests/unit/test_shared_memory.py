@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dev_shm import in_dev_shm, left_in_dev_shm
 
 from isaac_hydra_ext.errors import SharedMemoryError
 from isaac_hydra_ext.rollout.shared_memory import MemfdBlock, NamedBlock, make_shared_block
 
 SIZE = 3 * 4096 + 17
-
-
-def in_dev_shm() -> set[str]:
-    return {p.name for p in Path("/dev/shm").iterdir()}
 
 
 def open_files() -> int:
@@ -72,7 +69,7 @@ def test_a_memfd_leaves_no_file_no_descriptor_and_no_mapping() -> None:
     del memory, block
     gc.collect()
     assert open_files() == files
-    assert in_dev_shm() == shm
+    assert left_in_dev_shm(shm) == set()
     assert "memfd:isaac_hydra_ext" not in Path("/proc/self/maps").read_text()
 
 
@@ -85,10 +82,10 @@ def test_a_size_nobody_has_is_our_error_and_names_the_knobs() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_both_sides_of_a_named_block_see_each_others_bytes_and_nothing_is_left() -> None:
-    shm, learner = in_dev_shm(), NamedBlock()
+    learner = NamedBlock()
     ours = learner.allocate(SIZE)
     name = learner.name
-    assert name and in_dev_shm() != shm
+    assert name in in_dev_shm()
     worker = pickle.loads(pickle.dumps(learner))
     assert worker.name == ""  # the name comes with ATTACH
     theirs = worker.attach(name, SIZE)
@@ -96,9 +93,9 @@ def test_both_sides_of_a_named_block_see_each_others_bytes_and_nothing_is_left()
     ours[3], theirs[-1] = 9, 8
     assert theirs[3] == 9 and ours[-1] == 8
     worker.close()  # only the side that made it removes it
-    assert in_dev_shm() != shm
+    assert name in in_dev_shm()
     learner.close()
-    assert in_dev_shm() == shm
+    assert name not in in_dev_shm()
     with pytest.raises(FileNotFoundError):
         shared_memory.SharedMemory(name=name)
 
@@ -107,4 +104,4 @@ def test_a_named_block_that_does_not_fit_is_our_error() -> None:
     shm = in_dev_shm()
     with pytest.raises(SharedMemoryError, match=r"rollout\.steps_per_env"):
         NamedBlock().allocate(2**60)
-    assert in_dev_shm() == shm
+    assert left_in_dev_shm(shm) == set()

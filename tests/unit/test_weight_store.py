@@ -12,7 +12,7 @@ SIZE = 5
 
 def both_sides(max_policy_lag: int) -> tuple[WeightStore, WeightStore]:
     memory = np.zeros(WeightStore.nbytes(SIZE, max_policy_lag), np.uint8)
-    return tuple(WeightStore(memory, SIZE, max_policy_lag) for _ in range(2))  # type: ignore
+    return tuple(WeightStore.map(memory, SIZE, max_policy_lag) for _ in range(2))  # type: ignore
 
 
 def weights(version: int) -> torch.Tensor:

@@ -10,13 +10,10 @@ else its `play_mode()`.
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, load_config
 from isaac_hydra_ext.episodes import line_of
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.evaluate import config_of, evaluate
+from isaac_hydra_ext.evaluate import config_of, evaluate, with_overrides
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
@@ -72,20 +69,6 @@ def play(arguments: list[str]) -> None:
         run_dir=checkpoint.path.parent.parent,
     )
     print(line_of(result), flush=True)
-
-
-def with_overrides(config: RunConfig, tokens: list[str]) -> RunConfig:
-    """Set what the tokens say above the configuration of the checkpoint.
-
-    Raises:
-        ConfigError: A key or a value that does not fit.
-    """
-    plain = [token.lstrip("+") for token in tokens]
-    for token in plain:
-        if "=" not in token or token.startswith("~"):
-            raise ConfigError(f"{token}: KEY=VALUE is expected here")
-    merged = OmegaConf.merge(config.to_dict(), OmegaConf.from_dotlist(plain))
-    return load_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import ExperimentConfig, auto_workers
+from isaac_hydra_ext.config import ExperimentConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.placement import auto_workers
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
@@ -28,6 +29,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     value_of,
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
+from isaac_hydra_ext.trackers.trackers import HOSTED
 
 DEFAULT_ROOT = ExperimentConfig().output_dir
 
@@ -44,8 +46,9 @@ def make_parser() -> Parser:
     parser.add_argument("--run_name", help="suffix of the run's directory")
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
     parser.add_argument("--load_run", help="regex of the run's directory name")
-    parser.add_argument("--logger", help="tensorboard, ...")
-    parser.add_argument("--log_project_name", help="project of the logger")
+    parser.add_argument("--logger", help="tensorboard, csv, wandb, swanlab, or several: a,b")
+    parser.add_argument("--log_project_name", help="project there, for wandb and swanlab")
+    parser.add_argument("--quiet", action="store_true", help="say only what goes wrong")
     parser.add_argument("--ray-proc-id", "-rid", type=int, help="set by Isaac Lab's Ray tuner")
     parser.add_argument("--list_tasks", action="store_true", help="print all task ids and stop")
     parser.add_argument("--keyword", help="with --list_tasks: only ids that contain it")
@@ -80,15 +83,32 @@ def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     if run_name:
         chosen.append(f"experiment.run_name={quoted(run_name)}")
     if flags.logger:
-        chosen.append(f"logging.backends=[{quoted(flags.logger)}]")
+        chosen.append(f"logging.backends=[{flags.logger}]")
     if flags.log_project_name:
-        raise ConfigError("--log_project_name: the loggers here have no projects; leave it out")
+        chosen += project_overrides(flags.log_project_name, [*tokens, *chosen])
+    if flags.quiet:
+        chosen.append("logging.console=quiet")
     if flags.video:
         chosen.append("++env.launcher.video=true")
         chosen.append(f"++env.launcher.video_length={flags.video_length}")
         chosen.append(f"++env.launcher.video_interval={flags.video_interval}")
     chosen += divided(flags, [*tokens, *chosen])
     return [*tokens, *chosen, *resumed(flags, [*tokens, *chosen])]
+
+
+def project_overrides(project: str, tokens: Sequence[str]) -> list[str]:
+    """Name the project in those trackers that have any.
+
+    Raises:
+        ConfigError: None of the chosen ones has.
+    """
+    backends = value_of("logging.backends", tokens) or ""
+    hosted = [name for name in HOSTED if name in backends]
+    if not hosted:
+        raise ConfigError(
+            f"--log_project_name={project}: only wandb and swanlab have projects; say --logger too"
+        )
+    return [f"logging.{name}.project={quoted(project)}" for name in hosted]
 
 
 def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
@@ -106,7 +126,9 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         return found
     if total < 1:
         raise ConfigError(f"--num_envs={total}: must be at least 1")
-    workers = auto_workers("isaaclab", flags.device or "auto") if asked is None else asked
+    device = flags.device or value_of("rollout.device", tokens) or "auto"
+    learner = value_of("experiment.device", tokens) or "auto"
+    workers = auto_workers("isaaclab", device.strip("[]'\""), learner) if asked is None else asked
     workers = min(workers, total)
     if asked is None:  # ours to choose: the most that divide it
         workers = next((w for w in range(workers, 0, -1) if total % w == 0), workers)
@@ -162,13 +184,22 @@ def _task(cfg: DictConfig) -> float | None:
     return run_from_hydra(cfg, tell_ray)
 
 
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def _rays_task(cfg: DictConfig) -> float | None:
+    """Run a trial of the tuner, which reads the directory that it was told to the end."""
+    return run_from_hydra(cfg, tell_ray, lasting=True)
+
+
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     overrides: list[str] = []
+    task = _task
 
     def parse() -> None:
+        nonlocal task
         flags, rest = make_parser().parse(arguments)
+        task = _task if flags.ray_proc_id is None else _rays_task
         if flags.list_tasks:
             from isaac_hydra_ext.scripts.reinforcement_learning.appo.task_list import print_tasks
 
@@ -179,8 +210,9 @@ def main() -> None:
     code = run_reporting_errors(parse)
     if code or not overrides:
         sys.exit(code)
-    task = explain_task if asked_for(overrides) else _task
-    sys.argv = [sys.argv[0], *(strip_flags(overrides) if asked_for(overrides) else overrides)]
+    if asked_for(overrides):
+        overrides, task = strip_flags(overrides), explain_task
+    sys.argv = [sys.argv[0], *overrides]
     end_process(run_hydra_app(task))
 
 

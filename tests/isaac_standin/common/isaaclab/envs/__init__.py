@@ -9,6 +9,7 @@ import os
 import time
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from isaaclab import state
@@ -51,6 +52,7 @@ class DirectRLEnvCfg:
     nested: bool = False
     usd_path: str = ""
     on_close: str = "return"
+    on_render: str = "return"
 
 
 @configclass
@@ -118,14 +120,14 @@ class DirectRLEnv(gym.Env):
         self.scene = _Scene(cfg)
         self.common_step_counter = 0
         self.extras: dict = {}
-        B = self.num_envs
-        self.episode_length_buf = torch.zeros(B, dtype=torch.long)
-        self.reset_terminated = torch.zeros(B, dtype=torch.bool)
-        self.reset_time_outs = torch.zeros(B, dtype=torch.bool)
-        self.reward_buf = torch.zeros(B)
-        self._drawn = torch.zeros(B)
-        self._action = torch.zeros(B)
-        self._obs_buf = torch.zeros(B, 3)
+        B, where = self.num_envs, {"device": self.device}
+        self.episode_length_buf = torch.zeros(B, dtype=torch.long, **where)
+        self.reset_terminated = torch.zeros(B, dtype=torch.bool, **where)
+        self.reset_time_outs = torch.zeros(B, dtype=torch.bool, **where)
+        self.reward_buf = torch.zeros(B, **where)
+        self._drawn = torch.zeros(B, **where)
+        self._action = torch.zeros(B, **where)
+        self._obs_buf = torch.zeros(B, 3, **where)
         self.curriculum_manager = _Curriculum(self)
         self._make_spaces()
         if cfg.seed is not None:
@@ -162,7 +164,7 @@ class DirectRLEnv(gym.Env):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple:
         if seed is not None:
             torch.manual_seed(seed)
-        self._reset_idx(torch.arange(self.num_envs))
+        self._reset_idx(torch.arange(self.num_envs, device=self.device))
         return self._get_observations(), self.extras
 
     def _reset_idx(self, env_ids: torch.Tensor) -> None:
@@ -173,7 +175,7 @@ class DirectRLEnv(gym.Env):
             "counter": torch.tensor(float(self.common_step_counter)),
         }
         self.episode_length_buf[env_ids] = 0
-        self._drawn[env_ids] = torch.rand(len(env_ids))
+        self._drawn[env_ids] = torch.rand(len(env_ids)).to(self.device)
 
     def _get_observations(self) -> dict:
         self._obs_buf[:, 0] = self.episode_length_buf
@@ -210,6 +212,13 @@ class DirectRLEnv(gym.Env):
             return gym.spaces.Box(0, 1, space.nvec.shape)
         return space
 
+    def render(self) -> np.ndarray | None:
+        if self.cfg.on_render == "raise":
+            raise RuntimeError("no display")
+        if self.render_mode != "rgb_array":
+            return None
+        return np.full((6, 8, 3), int(self.common_step_counter), np.uint8)
+
     def close(self) -> None:
         if self.cfg.on_close == "hang":
             time.sleep(3600)
@@ -220,7 +229,18 @@ class DirectRLEnv(gym.Env):
 
 
 class ManagerBasedRLEnv(DirectRLEnv):
-    """The same, under the other name."""
+    """The same, under the other name; some of its envs can be reset by themselves."""
+
+    def reset(
+        self,
+        seed: int | None = None,
+        env_ids: torch.Tensor | None = None,
+        options: dict | None = None,
+    ) -> tuple:
+        if env_ids is None:
+            return super().reset(seed)
+        self._reset_idx(env_ids.long())
+        return self._get_observations(), self.extras
 
 
 class DirectMARLEnv(DirectRLEnv):

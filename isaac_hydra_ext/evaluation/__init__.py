@@ -1,0 +1,1 @@
+"""Playing whole episodes: beside a training, and from the command line."""

@@ -1,0 +1,87 @@
+"""Whole episodes with deterministic actions. Runs in the process that hosts their simulation."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.envs.vec_env import EnvSpec, VecEnv
+from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+MAX_STEPS = 100_000  # of one episode
+
+
+@torch.inference_mode()
+def play_episodes(
+    env: VecEnv,
+    policy: ActorCritic,
+    episodes: int,
+    seed: int,
+    *,
+    real_time: bool = False,
+    on_state: Callable[[], None] = lambda: None,
+) -> tuple[list[float], list[int]]:
+    """Play with the mean (or most likely) action.
+
+    Every env plays its fixed share of the episodes, so that short ones are not over-represented.
+
+    Args:
+        env: B envs; all are reset first.
+        policy: On the env's device.
+        episodes: N >= 1.
+        seed: Of the reset.
+        real_time: Wait, so that a step takes as long as what it simulates.
+        on_state: Called after the reset and after each step.
+
+    Returns:
+        Return and length [steps] of each episode.
+
+    Raises:
+        EnvError: An episode does not end.
+    """
+    B = env.spec.num_envs
+    quota_B = np.array([episodes // B + (b < episodes % B) for b in range(B)])
+    return_B, length_B = np.zeros(B), np.zeros(B, np.int64)
+    returns: list[float] = []
+    lengths: list[int] = []
+    obs = env.reset(seed)
+    on_state()
+    while quota_B.any():
+        started = time.monotonic()
+        action = policy.distribution.mode(policy.action_params(obs))
+        result = env.step(policy.distribution.to_env(action))
+        on_state()
+        obs = result.obs
+        return_B += result.reward_B.cpu().numpy()
+        length_B += 1
+        done_B = (result.terminated_B | result.truncated_B).cpu().numpy()
+        counted_B = done_B & (quota_B > 0)
+        returns += return_B[counted_B].tolist()
+        lengths += length_B[counted_B].tolist()
+        quota_B[counted_B] -= 1
+        if length_B[quota_B > 0].max(initial=0) >= MAX_STEPS:
+            raise EnvError(
+                f"an episode has not ended after {MAX_STEPS:,} steps; give the env a time limit "
+                "(Gymnasium: max_episode_steps when it is registered)"
+            )
+        return_B[done_B], length_B[done_B] = 0.0, 0
+        if real_time:
+            time.sleep(max(0.0, env.spec.step_dt - (time.monotonic() - started)))
+    return returns, lengths
+
+
+def check_same_spaces(found: EnvSpec, expected: EnvSpec) -> None:
+    """Refuse an env that a policy was not made for.
+
+    Raises:
+        EnvError: Its observations or its action are others.
+    """
+    for name in ("obs", "action"):
+        theirs, ours = getattr(found, name), getattr(expected, name)
+        if theirs != ours:
+            raise EnvError(
+                f"of another environment: {name} is {shown(ours, 300)}, here {shown(theirs, 300)}"
+            )

@@ -1,0 +1,36 @@
+"""Fused kernels: whether this machine can build them, and torch.compile for those of ours.
+
+Runs in the learner's process.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@cache
+def why_not() -> str:
+    """Return what is missing to compile kernels for CUDA; empty if nothing is."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (PyTorch's CUDA wheels for Linux bring it)"
+    # Triton and torch.compile build a small C launcher for each kernel.
+    compilers = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    if not any(name and shutil.which(name) for name in compilers):
+        return "there is no C compiler (apt-get install gcc, or set CC)"
+    return ""
+
+
+def fused(function: Callable[P, R], compiled: bool) -> Callable[P, R]:
+    """Return a function with fused kernels, or as it is.
+
+    Each shape has its own: there are two, the minibatch's and the shorter last one's.
+    """
+    return torch.compile(function, dynamic=False) if compiled else function

@@ -1,0 +1,25 @@
+"""The precision of matrix products, `ppo.precision`. Used in the learner's process, on a GPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute matrix products as `ppo.precision` says; float32 inputs and outputs stay float32.
+
+    tf32 is a switch of the whole process: what other threads start meanwhile has it too.
+    """
+    if precision == "bf16":
+        # No cache: a cast weight must not outlive the step that changes the weight.
+        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,154 @@
+"""Who simulates where: how many workers, which GPU each has, which one the learner has.
+
+Runs in the learner's process. A CPU simulation gets cores - 1 worker processes. A GPU simulation
+gets one worker process for each GPU that simulates, and the learner a GPU of its own; where there
+is one GPU in all, the learner's process hosts the env, because two processes on one GPU only take
+turns. A worker sees its own GPU alone, as cuda:0.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from isaac_hydra_ext.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.config import RunConfig
+
+IN_WORKER = "cuda:0"  # what a worker calls the one GPU that it sees
+
+
+def place(config: "RunConfig") -> None:
+    """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
+
+    Changes `config` in place. A device that only the task knows stays `auto`.
+
+    Raises:
+        ConfigError: Workers and GPUs do not go together.
+    """
+    rollout = config.rollout
+    if config.experiment.device == "cuda":
+        config.experiment.device = "cuda:0"
+    learner = config.experiment.device
+    if rollout.num_workers == "auto":
+        rollout.num_workers = auto_workers(config.env.kind, rollout.device, learner)
+    if rollout.device == "cuda":
+        rollout.device = ",".join(_chosen(config))
+    if rollout.device.startswith("cuda"):
+        _check_gpus(config)
+
+
+def auto_workers(kind: str, device: str, learner: str = "auto") -> int:
+    """Choose W.
+
+    Args:
+        kind: `env.kind`; Isaac Lab's own device is a GPU.
+        device: `rollout.device`.
+        learner: `experiment.device`.
+    """
+    if not (_on_gpus(kind, device) and _count()):
+        return max(1, available_cores() - 1)
+    named = _named(device) or _free(learner)
+    return 0 if _count() == 1 or named == [learner] else len(named)
+
+
+def learner_device(config: "RunConfig") -> str:
+    """Return the learner's device: what is asked for, else a GPU on which nothing else runs."""
+    if config.experiment.device != "auto":
+        return config.experiment.device
+    simulating = _named(config.rollout.device)
+    if config.num_workers == 0 and simulating:
+        return simulating[0]  # nothing then crosses the bus
+    free = [gpu for gpu in _all() if gpu not in simulating]
+    return free[0] if free else "cpu"
+
+
+def worker_gpu(config: "RunConfig", worker: int) -> str | None:
+    """Return the GPU that a worker simulates on, in the learner's numbering; None for a CPU."""
+    device = config.rollout.device
+    if not (_on_gpus(config.env.kind, device) and _count()):
+        return None
+    return (_named(device) or _chosen(config))[worker]
+
+
+def worker_environment(config: "RunConfig", worker: int) -> dict[str, str]:
+    """Return the environment variables with which a worker sees its own GPU and no other."""
+    gpu = worker_gpu(config, worker)
+    if gpu is None:
+        return {}
+    index, visible = int(gpu.removeprefix("cuda:")), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[index].strip() if visible else str(index)}
+
+
+def device_in_worker(device: str) -> str:
+    """Return `rollout.device` as a worker is told it."""
+    return IN_WORKER if device.startswith("cuda") else device
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _on_gpus(kind: str, device: str) -> bool:
+    return device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+
+
+def _count() -> int:
+    import torch
+
+    return torch.cuda.device_count()  # through NVML: makes no CUDA context
+
+
+def _all() -> list[str]:
+    return [f"cuda:{index}" for index in range(_count())]
+
+
+def _named(device: str) -> list[str]:
+    """Return the GPUs that `rollout.device` names one by one."""
+    return device.split(",") if device.startswith("cuda:") else []
+
+
+def _free(learner: str) -> list[str]:
+    """Return the GPUs that the learner leaves: all but its own, or the only one there is."""
+    gpus = _all()
+    own = gpus[0] if learner == "auto" else learner
+    return [gpu for gpu in gpus if gpu != own] or gpus
+
+
+def _chosen(config: "RunConfig") -> list[str]:
+    """Return as many of the free GPUs as there are collectors."""
+    free = _free(config.experiment.device)
+    if config.num_workers == 0:
+        return _all()[:1] if config.experiment.device == "auto" else free[:1]
+    if config.num_workers > len(free):
+        raise ConfigError(
+            f"rollout.num_workers={config.num_workers}: a GPU simulation has one worker for each "
+            f"GPU that the learner does not use, of which there are {len(free)}"
+        )
+    return free[: config.num_workers]
+
+
+def _check_gpus(config: "RunConfig") -> None:
+    """Refuse what would have two processes take turns on one GPU."""
+    workers, gpus = config.num_workers, _named(config.rollout.device)
+    key = f"rollout.device={config.rollout.device}"
+    if len(set(gpus)) < len(gpus):
+        raise ConfigError(f"{key}: names a GPU twice; two simulations on one only take turns")
+    if len(gpus) != max(1, workers):
+        raise ConfigError(
+            f"rollout.num_workers={workers}: {key} names {len(gpus)} GPU{'s' * (len(gpus) > 1)}, "
+            "and each has one worker (0: in the learner's process, on one GPU)"
+        )
+    if workers and learner_device(config) in gpus:
+        raise ConfigError(
+            f"experiment.device={learner_device(config)}: simulates already ({key}), and two "
+            "processes on one GPU only take turns; give the learner another, or use "
+            "rollout.num_workers=0"
+        )
+    if workers and learner_device(config) == "cpu" and config.experiment.device == "auto":
+        raise ConfigError(
+            f"{key}: leaves no GPU for the learner; leave one out, or say experiment.device=cpu"
+            + (", or rollout.num_workers=0" if len(gpus) == 1 else "")
+        )

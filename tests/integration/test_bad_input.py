@@ -1,0 +1,141 @@
+"""What a user gets wrong on any command line: one line on stderr, its exit code, nothing lost."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.command_line import COMMANDS, main
+
+TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "rollout.num_workers=0"]
+Appo = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def appo(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Appo:
+    """Run `appo WORDS` in an empty directory; returns its exit code and what stderr holds."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["appo", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 0
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def refusal(appo: Appo, *words: object) -> str:
+    """Return the one line that refuses a command."""
+    code, err = appo(*words)
+    assert code in (1, 2), err
+    (line,) = err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> None:
+    line = refusal(appo, command, "--wrong")
+    assert "--wrong: no such flag" in line
+    assert f"appo {command} --help" in line
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["--wrong"], "there are train, eval, "),
+        (["train", "env=gym_pendulm"], "did you mean 'gym_pendulum'?"),
+        (["train", "ppo.lrr=1"], "did you mean 'ppo.lr'"),
+        (["train", "pp=vtrace"], "did you mean 'ppo'?"),
+        (["train", "--multrun", "ppo.lr=1,2"], "did you mean --multirun"),
+        (["train", "--partil"], "did you mean --partial?"),
+        (["train", "--cfg", "jobs"], "choose from"),
+        (["train", "env=gym_pendulum", "--cfg", "job", "ppo.lr=1"], "after all KEY=VALUE"),
+        (["train", "env=gym_any"], "set env.id=NAME (appo list tasks"),
+        (["train", "resume=nosuch"], "resume=latest"),
+        (["train", "policy.hidden_dims=64"], "policy.hidden_dims: a list is expected here"),
+        (["eval", "latest", "--episode", "3"], "did you mean --episodes?"),
+        (["eval", "latest", "--seed", "-5"], "not a whole number in 0 .. 2147483647"),
+        (["eval"], "required: run (appo eval --help)"),
+        (["plot", "x", "--x", "hours"], "choose from"),
+        (["list", "envz"], "choose from"),
+        (["new", "1st"], "must be a package's name"),
+    ],
+)
+def test_a_typo_is_one_line_with_what_is_right(appo: Appo, words: list[str], hint: str) -> None:
+    assert hint in refusal(appo, *words)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
+    code = "from isaac_hydra_ext.command_line import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "list", "configs"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stderr
+        process.stdout.close()  # as `| head` does
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize("command", ["eval", "export", "run-onnx", "plot", "report"])
+def test_what_is_no_run_is_one_line_and_stays_as_it_was(appo: Appo, command: str) -> None:
+    empty, half, text = Path("empty"), Path("half"), Path("notes.txt")
+    empty.mkdir()
+    for directory in ("checkpoints", "params"):
+        (half / directory).mkdir(parents=True)
+    text.write_text("no checkpoint")
+    before = sorted(Path().rglob("*"))
+    for word in ("nosuch", "latest", "best", empty, half, text):
+        line = refusal(appo, command, word)
+        assert str(word) in line
+        assert len(line) < 400
+    if command in ("eval", "export"):
+        (Path("runs") / "one" / "checkpoints").mkdir(parents=True)
+        before = sorted(Path().rglob("*"))
+        assert "it is a directory of runs: name one of them" in refusal(appo, command, "runs")
+    refusal(appo, command, "")
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_checkpoint_of_another_env_is_refused_and_kept(
+    appo: Appo, train_run: Callable[..., Checkpoint]
+) -> None:
+    short = ("experiment.max_iterations=1", "rollout.num_workers=0")
+    path = train_run("env=gym_pendulum", *short).path
+    before = path.read_bytes()
+    line = refusal(
+        appo, "train", "env=gym_cartpole", f"resume={path}", "experiment.max_iterations=2",
+        "experiment.output_dir=other", *TINY,
+    )  # fmt: skip
+    assert "of another environment: obs is" in line
+    assert "checkpoint.partial=true" in line
+    assert path.read_bytes() == before
+
+
+def test_plot_and_report_take_whatever_names_a_run(
+    appo: Appo, train_run: Callable[..., Checkpoint]
+) -> None:
+    checkpoint = train_run(  # long enough for an episode to end
+        "env=gym_pendulum", "experiment.max_iterations=14", "rollout.num_workers=0",
+        "rollout.init_at_random_ep_len=false", "experiment.output_dir=logs/appo",
+    )  # fmt: skip
+    run_dir = checkpoint.path.parents[1]
+    for word in ("latest", "best", checkpoint.path, run_dir):
+        assert appo("report", word) == (0, "")
+        (run_dir / "report.md").unlink()
+    (run_dir / "summary.json").unlink()
+    assert "a run writes it with its first checkpoint" in refusal(appo, "report", "latest")
