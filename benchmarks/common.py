@@ -129,25 +129,31 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def run_benchmark(
     doc: str,
     tasks: Mapping[str, T],
-    measure: Callable[[dict[str, T], bool], dict[str, Any]],
+    measure: Callable[..., dict[str, Any]],
     render: Callable[[dict[str, Any]], str],
+    takes_overrides: bool = False,
 ) -> None:
     """Run one benchmark's command line.
 
     Args:
         doc: The module's docstring; its first line is the help text.
         tasks: What can be measured, by name; `--only NAME` chooses one.
-        measure: Takes the chosen tasks and whether to be quick, returns JSON-ready results.
+        measure: Takes the chosen tasks, whether to be quick, and the overrides where it takes
+            them; returns JSON-ready results.
         render: Turns results into Markdown.
+        takes_overrides: Hydra overrides may follow, for every run of the benchmark.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--quick", action="store_true", help="see that it works; measures nothing")
     parser.add_argument("--only", choices=list(tasks), help="measure this one (default: all)")
+    if takes_overrides:
+        parser.add_argument("overrides", nargs="*", help="Hydra overrides of every run")
     arguments = parser.parse_args()
+    more = [arguments.overrides] if takes_overrides else []
     chosen = {k: v for k, v in tasks.items() if arguments.only in (None, k)}
     started, load_before = time.monotonic(), os.getloadavg()[1]
-    results = measure(chosen, arguments.quick)
+    results = measure(chosen, arguments.quick, *more)
     main = sys.modules["__main__"].__spec__
     record = {
         "command": " ".join(["python -m", main.name if main else "?", *sys.argv[1:]]),

@@ -1,15 +1,14 @@
 """Training end to end against its own simulation alone, in one run.
 
-python -m benchmarks.train --json FILE --device cuda:0 --only go1_flat_4096 [--learner cuda:1]
+python -m benchmarks.train --json FILE --only go1_flat_4096 rollout.device=cuda:0
+    rollout.num_workers=1 experiment.device=cuda:1 ppo.precision=bf16
 
 Both take turns, three times, in the same processes: iterations of training, then as many rollouts
 of the same env driven by the policy as it is then, from which the time that the policy's own part
-takes is subtracted. Medians. Where rsl_rl can train the task, its trainer has the next turn, in a
-process of its own; the free environment has rsl_rl's iteration beside it in this one.
+takes is subtracted. Medians.
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from isaac_hydra_ext.rollout.in_process import InProcessCollector
 TURNS = 3
 WARM_UP = 3  # iterations: caches, clocks, the curriculum's first resets
 UNENDING = 10**6
+CONF = "isaac_hydra_ext.conf"
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,7 @@ CASES = {
 }
 
 
-def arguments_of(case: Case, output_dir: str) -> list[str]:
-    """Return the run's overrides, with what the environment variables say of where it runs."""
-    simulation, learner = os.environ.get("APPO_SIM", "cpu"), os.environ.get("APPO_LEARNER", "")
-    workers = os.environ.get("APPO_WORKERS", "1" if simulation != learner else "0")
-    return [
-        *case.overrides,
-        f"rollout.device={simulation}",
-        f"experiment.device={learner or simulation}",
-        f"rollout.num_workers={workers}",
-        *os.environ.get("APPO_OVERRIDES", "").split(),
-        f"experiment.output_dir={output_dir}",
-        f"experiment.max_iterations={UNENDING}",
-        f"checkpoint.every={UNENDING}",
-        "logging.console=quiet",
-    ]
-
-
-def measure(cases: dict[str, Case], quick: bool) -> dict[str, Any]:
+def measure(cases: dict[str, Case], quick: bool, overrides: list[str]) -> dict[str, Any]:
     """Run every case."""
     rows = []
     for name, case in cases.items():
@@ -102,11 +85,15 @@ def measure(cases: dict[str, Case], quick: bool) -> dict[str, Any]:
             stack.enter_context(
                 initialize_config_module("isaac_hydra_ext.conf", version_base="1.3")
             )
-            overrides = arguments_of(case, logs)
-            run = stack.enter_context(open_run(compose("train_appo", overrides), overrides))
+            fixed = (
+                *(f"experiment.output_dir={logs}", f"experiment.max_iterations={UNENDING}"),
+                *(f"checkpoint.every={UNENDING}", "logging.console=quiet", "logging.report=false"),
+            )
+            typed = [*case.overrides, *overrides, *fixed]
+            run = stack.enter_context(open_run(compose("train_appo", typed), typed))
             rows.append({"case": name} | take_turns(run, 0.2 if quick else case.seconds))
         print(json.dumps(rows[-1]), flush=True)
-    return {"rows": rows}
+    return {"overrides": overrides, "rows": rows}
 
 
 def take_turns(run: Run, seconds: float) -> dict[str, Any]:
@@ -138,6 +125,8 @@ def take_turns(run: Run, seconds: float) -> dict[str, Any]:
     return {
         "num_envs": n // steps,
         "workers": run.config.num_workers,
+        "simulation": run.config.rollout.device,
+        "learner": str(run.device),
         "lag": run.config.rollout.max_policy_lag,
         "precision": run.config.ppo.precision,
         "iterations_a_turn": each,
@@ -221,11 +210,12 @@ def settle(run: Run) -> None:
 
 def render(results: dict[str, Any]) -> str:
     """Return the table."""
-    header = ("case", "W", "L", "precision", "training steps/s", "simulation alone", "ratio")
-    keys = ("case", "workers", "lag", "precision", "training_steps_per_s")
+    header = ("case", "W", "L", "simulation on", "learner on", "precision", "training steps/s")
+    header += ("simulation alone", "ratio")
+    keys = ("case", "workers", "lag", "simulation", "learner", "precision", "training_steps_per_s")
     keys += ("simulation_steps_per_s", "ratio")
     return markdown(header, [[row[key] for key in keys] for row in results["rows"]])
 
 
 if __name__ == "__main__":
-    run_benchmark(__doc__ or "", CASES, measure, render)
+    run_benchmark(__doc__ or "", CASES, measure, render, takes_overrides=True)
