@@ -4,8 +4,8 @@ python -m benchmarks.pipeline --json benchmarks/results/pipeline.json
 
 Real workers, their policy, the shared block and the messages; in the learner's place somebody who
 looks at each slot and gives it back (`views`), or copies it into the learner's batch first
-(`batch`). memcpy is one thread that copies frames of that size over as much memory as a slot has; it
-is measured before the workers begin and after they have ended.
+(`batch`). memcpy is one thread that copies frames of that size over as much memory as a slot has;
+it is measured before the workers begin and after they have ended.
 """
 
 import statistics

@@ -24,9 +24,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
+from isaac_hydra_ext.clock import Clock
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config import RunConfig, complete, load_config
-from isaac_hydra_ext.console import Clock, Progress, RunConsole
+from isaac_hydra_ext.console import Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
@@ -50,6 +51,8 @@ from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.sweep import is_sweep, run_job
+from isaac_hydra_ext.trackers.trackers import check_trackers
 
 UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
@@ -99,6 +102,7 @@ def open_run(
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
+    check_trackers(config.logging)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
         stack.callback(console.close)
@@ -113,6 +117,7 @@ def open_run(
             reserved = stack.enter_context(ReservedRunDir(config, lasting))
             announce(reserved.path)
         stack.callback(source.close)
+        console.starting(source.activities, shared=config.num_workers == 0)
         if needs_simulator(config.env):
             source.start()
             task = source.describe()
@@ -181,7 +186,9 @@ class Run:
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source = source
         self.device = torch.device(learner_device(config))
-        self.record = RunRecord(config, run_dir, self.device, source.counts, console.warn)
+        self.record = RunRecord(
+            config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
+        )
         self.evaluations = Evaluations(config, run_dir, self.record, console)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
@@ -199,6 +206,7 @@ class Run:
     ) -> None:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
+        self.console.close()  # others may print now
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
@@ -278,7 +286,7 @@ class Run:
         """
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(self.last)
+        clock = Clock(self.first, self.last, config.checkpoint.every)
         for k in range(self.first, self.last):
             try:
                 metrics, env_states = self.iteration(k)
@@ -289,9 +297,10 @@ class Run:
                 if isinstance(e, RunInterrupted) and not self.stop.at_once:
                     raise RunInterrupted(self.stop.signum, self._farewell()) from e
                 raise
-            self._show(metrics, clock.tick(metrics["Perf/iteration_time"], k + 1))
+            self._show(metrics, clock.iteration_done())
             if self._is_checkpoint(k + 1) or self.stop.requested:
                 self._save(env_states)
+                clock.save_done()
             if self.stop.requested:
                 raise RunInterrupted(self.stop.signum, self._farewell())
             self.evaluations.after(k + 1, self.learner.policy.flat)
@@ -392,12 +401,14 @@ def run_from_hydra(
         lasting: See `train`.
 
     Returns:
-        The mean return, which is what a Hydra sweeper optimises.
+        What `experiment.objective` names: a Hydra sweeper optimises it.
     """
     summary: dict[str, Any] = {}
     # Unresolved: an override that names an environment variable must not become its value.
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
+    if is_sweep():
+        return run_job(cfg, typed)
     code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
@@ -407,7 +418,7 @@ def run_from_hydra(
     newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
     print(f"checkpoint: {newest}")
     print(f"evaluate: appo eval {run_dir}", flush=True)
-    return summary["mean_return"]
+    return summary[cfg.experiment.objective]
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from isaac_hydra_ext.config import RunConfig, all_knobs
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.config_reference import as_help, sections
-from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, did_you_mean
+from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
+from isaac_hydra_ext.sweep import signals_to_jobs
 
 COMMANDS = {
     "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
@@ -42,6 +43,7 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
   appo train env=mjlab_go1_flat rollout.num_workers=2
   appo train resume=latest experiment.max_iterations=600
   appo train resume=RUN --partial policy.hidden_dims=[64]    takes what fits
+  appo train --quiet logging.backends=[tensorboard,csv]      only what goes wrong
   appo train --multirun ppo.lr=1e-3,3e-4     one run after the other
   appo train --cfg job --resolve             each value, and where it is from
   eval "$(appo train -sc install=bash)"      tab completion
@@ -49,6 +51,9 @@ Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
 
 Groups: {groups}
 """
+SWEEP_PLUGINS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
+# Flags of ours, which are overrides.
+SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
 
 
 def main() -> None:
@@ -110,19 +115,22 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
-    sys.argv = ["checkpoint.partial=true" if word == "--partial" else word for word in sys.argv]
+    sys.argv = [SHORT.get(word, word) for word in sys.argv]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
         check_hydra_node(sys.argv[1:], task)
-        task()
+        with signals_to_jobs():
+            task()
         return 0
+    except KeyboardInterrupt:
+        return 130
     except SystemExit as e:  # how a failed run leaves Hydra
         return e.code if isinstance(e.code, int) else int(e.code is not None)
-    except (HydraException, ConfigError) as e:
+    except (HydraException, ConfigError, SweepError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
         print(f"error: {text}", file=sys.stderr, flush=True)
-        return ConfigError.exit_code
+        return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -160,6 +168,8 @@ def _one_line(error: HydraException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         hint = did_you_mean(choice, error.options or ())
+        if (group, choice) in SWEEP_PLUGINS:
+            return f"{group}={choice}: install it with: pip install 'isaac-hydra-ext[sweep]'"
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
     if isinstance(error, OverrideParseException):

@@ -68,6 +68,11 @@ class ExperimentConfig:
     device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
     max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
     max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
+    objective: str = knob(
+        "mean_return",
+        "of summary.json: what a sweeper optimises",
+        choices=("mean_return", "best_return", "mean_episode_length", "fps"),
+    )
 
 
 @dataclass
@@ -243,16 +248,54 @@ class VideoConfig:
 
 
 @dataclass
+class WandbConfig:
+    """Weights & Biases. What is null comes from its own settings and variables (WANDB_...)."""
+
+    project: str | None = knob(None, "null: WANDB_PROJECT, else experiment.name")
+    entity: str | None = knob(None, "user or team that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: WANDB_MODE, else online; offline: `wandb sync` uploads later",
+        choices=("online", "offline", "disabled"),
+    )
+
+
+@dataclass
+class SwanlabConfig:
+    """SwanLab. What is null comes from its own settings and variables (SWANLAB_...)."""
+
+    project: str | None = knob(None, "null: SWANLAB_PROJECT, else experiment.name")
+    workspace: str | None = knob(None, "user or organisation that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: SWANLAB_MODE, else online; offline: `swanlab sync` uploads later; local: `swanlab "
+        "watch` shows it",
+        choices=("online", "offline", "local", "disabled"),
+    )
+
+
+@dataclass
 class LoggingConfig:
     """What is shown and written while the run goes on."""
 
-    backends: list[str] = knob(["tensorboard"], "trackers", choices=("tensorboard",))
+    backends: list[str] = knob(
+        ["tensorboard"], "trackers", choices=("tensorboard", "csv", "wandb", "swanlab")
+    )
     every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
     console: str = knob(
         "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
     )
     report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
     video: VideoConfig = field(default_factory=VideoConfig)
+    aliases: str = knob(
+        "none", "write metrics under another trainer's names too", choices=("none", "rlinf")
+    )
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    swanlab: SwanlabConfig = field(default_factory=SwanlabConfig)
 
 
 @dataclass

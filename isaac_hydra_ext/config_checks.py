@@ -164,7 +164,7 @@ def check_bounds(config: "RunConfig") -> None:
                 _check_text(key, item)
             if isinstance(value, list) and isinstance(item, (list, dict)):
                 raise ConfigError(f"{key}={shown(value)}: a list of plain values is expected here")
-            if limits["choices"] and item not in limits["choices"]:
+            if limits["choices"] and item is not None and item not in limits["choices"]:
                 allowed = ", ".join(limits["choices"])
                 raise ConfigError(
                     f"{key}={shown(item)}: must be one of {allowed}"

@@ -1,17 +1,40 @@
 """What the terminal shows: a live table on a terminal, plain lines elsewhere.
 
-Runs in the learner's main thread. Workers write to files, so nothing else draws on the screen.
+Runs in the learner's main thread, but for the progress of a start, which has a thread of its own.
+Workers write to files, so nothing else draws on the screen.
 """
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from math import nan
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from isaac_hydra_ext.activity import Activity
+from isaac_hydra_ext.clock import as_duration
+from isaac_hydra_ext.start_progress import LINE_EVERY_S, REFRESH_S, StartProgress, terminal
+
+MIN_REDRAW_S = 0.1  # nobody reads faster, and every redraw may flicker
+ROWS = 8
+# Columns of the terminal that a table of so many pairs (name, value) needs.
+THREE_PAIRS, TWO_PAIRS = 116, 76
+NAME_WIDTH = 22  # of the third column
+MORE = {
+    "explained variance": "Loss/explained_variance",
+    "clip fraction": "Policy/clip_fraction",
+    "gradient norm, actor": "Loss/actor_grad_norm",
+    "gradient norm, critic": "Loss/critic_grad_norm",
+    "iteration [s]": "Perf/iteration_time",
+    "collecting [s]": "Perf/collection_time",
+    "learning [s]": "Perf/learning_time",
+    "samples abandoned": "Async/samples_abandoned",
+}
+OUR_GROUPS = ("Train/", "Perf/", "Loss/", "Policy/", "Async/", "Eval/")
 
 
 @dataclass
@@ -34,46 +57,90 @@ class RunConsole:
         Args:
             mode: `logging.console`: auto, table, plain or quiet.
         """
-        self._console = _Console(highlight=False, soft_wrap=True)
-        if mode == "auto":
-            mode = "table" if self._console.is_terminal else "plain"
+        self._console = _Console(highlight=False, soft_wrap=True, markup=False)
+        if mode == "auto":  # rich draws into files too where FORCE_COLOR is set
+            can_draw = self._console.is_terminal and not self._console.is_dumb_terminal
+            mode = "table" if can_draw and sys.stdout.isatty() else "plain"
         self._mode = mode
         self._live: Live | None = None
+        self._start: StartProgress | None = None
         self._title = ""
+        self._undrawn: Progress | None = None
+        self._drawn = -MIN_REDRAW_S
 
     def say(self, line: str) -> None:
         """Print one line, above the live table."""
         if self._mode != "quiet":
-            self._write(lambda: self._console.print(line, markup=False))
+            self._write(lambda: self._console.print(line))
 
     def warn(self, line: str) -> None:
         """Print one line in every mode: above the live table, else on stderr."""
         if self._live is not None:
-            self._write(lambda: self._console.print(line, markup=False, style="yellow"))
+            self._write(lambda: self._console.print(line, style="yellow"))
         else:
             self._write(lambda: print(line, file=sys.stderr, flush=True))
 
+    def starting(self, activities: Sequence[Activity], shared: bool) -> None:
+        """Begin showing what the workers do until `start` or `close`.
+
+        Args:
+            activities: Of each worker, or of this process.
+            shared: An env in this process prints on the terminal as well: no live table.
+        """
+        if self._mode == "table" and not shared:
+            self._open_live(transient=True)
+            self._start = StartProgress(activities, self._draw_start, REFRESH_S)
+        elif self._mode != "quiet":
+            out = terminal()
+            self._start = StartProgress(
+                activities,
+                lambda start: self._write(lambda: print(start.line(), file=out, flush=True)),
+                LINE_EVERY_S,
+            )
+
     def start(self, title: str) -> None:
-        """Begin showing progress."""
+        """Begin showing iterations."""
+        self.close()
         self._title = title
         if self._mode == "table":
-            live = Live(console=self._console, auto_refresh=False, transient=False)
-            self._live = live
-            self._write(live.start)
+            self._open_live(transient=False)
 
     def show(self, progress: Progress) -> None:
         """Show one iteration."""
-        live = self._live
-        if live is not None:
-            self._write(lambda: live.update(self._table(progress), refresh=True))
+        if self._live is not None:
+            self._undrawn = progress
+            if time.monotonic() - self._drawn >= MIN_REDRAW_S:
+                self._draw_iteration()
         elif self._mode == "plain":
             self._write(lambda: print(_line(progress), flush=True))
 
     def close(self) -> None:
-        """Leave the last table standing."""
+        """End the progress of the start; leave the last table standing."""
+        start, self._start = self._start, None
+        if start is not None:
+            start.stop()
+        self._draw_iteration()
         live, self._live = self._live, None
         if live is not None:
             self._write(live.stop)
+
+    def _open_live(self, transient: bool) -> None:
+        live = Live(console=self._console, auto_refresh=False, transient=transient)
+        self._live, self._drawn = live, -MIN_REDRAW_S
+        self._write(live.start)
+
+    def _draw_iteration(self) -> None:
+        progress, self._undrawn = self._undrawn, None
+        if progress is not None:
+            self._draw(self._table(progress))
+
+    def _draw_start(self, start: StartProgress) -> None:
+        self._draw(start.table())
+
+    def _draw(self, table: Table) -> None:
+        if (live := self._live) is not None:
+            self._write(lambda: live.update(table, refresh=True))
+            self._drawn = time.monotonic()
 
     def _write(self, write: Callable[[], None]) -> None:
         """Write; if nobody reads any more (`| head`, a closed terminal) the run goes on without."""
@@ -89,32 +156,18 @@ class RunConsole:
             os.close(nowhere)
 
     def _table(self, progress: Progress) -> Table:
-        m = progress.metrics
-        done = progress.iteration / progress.total
-        table = Table(title=self._title, title_justify="left", show_header=False, min_width=72)
-        for _ in range(2):
-            table.add_column(style="cyan", no_wrap=True)
-            table.add_column(justify="right", no_wrap=True, min_width=12)
-        rows = [
-            ("iteration", f"{progress.iteration}/{progress.total} ({done:.0%})"),
-            ("time left", _duration(progress.eta_s)),
-            ("env steps", f"{progress.env_steps:,}"),
-            ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
-            ("mean return", _number(m.get("Train/mean_reward"))),
-            ("mean length", _number(m.get("Train/mean_episode_length"))),
-            ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
-            ("value loss", f"{m['Loss/value']:.4f}"),
-            ("entropy", f"{m['Loss/entropy']:.3f}"),
-            ("action std", f"{m['Policy/mean_std']:.3f}"),
-            ("KL", f"{m['Policy/kl']:.4f}"),
-            ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
-            ("policy lag", f"{m['Async/policy_lag']:.2f}"),
-            ("restarts", f"{m['Async/worker_restarts']:.0f}"),
-            ("learner waits", _share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
-            ("workers wait", _share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
-        ]
-        for (left, a), (right, b) in zip(rows[::2], rows[1::2], strict=True):
-            table.add_row(left, a, right, b)
+        width = self._console.width
+        cells = _cells(progress)
+        if width >= THREE_PAIRS:
+            cells += _more_cells(progress.metrics)
+        pairs = len(cells) // ROWS if width >= TWO_PAIRS else 1
+        table = Table(title=self._title, title_justify="left", show_header=False)
+        for pair in range(pairs):
+            table.add_column(style="cyan", no_wrap=True, min_width=14 if pair < 2 else NAME_WIDTH)
+            table.add_column(justify="right", no_wrap=True, min_width=17 if pair < 2 else 10)
+        for row in range(0, len(cells), pairs) if pairs == 1 else range(ROWS):
+            shown = [cells[row]] if pairs == 1 else [cells[p * ROWS + row] for p in range(pairs)]
+            table.add_row(*(text for cell in shown for text in cell))
         return table
 
 
@@ -123,6 +176,41 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def _cells(progress: Progress) -> list[tuple[str, str]]:
+    """Return what every width shows: two columns of rows, one after the other."""
+    m = progress.metrics
+    share = progress.iteration / progress.total
+    return [
+        ("iteration", f"{progress.iteration}/{progress.total} ({share:.0%})"),
+        ("env steps", f"{progress.env_steps:,}"),
+        ("mean return", _number(m.get("Train/mean_reward"))),
+        ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
+        ("entropy", f"{m['Loss/entropy']:.3f}"),
+        ("KL", f"{m['Policy/kl']:.4f}"),
+        ("policy lag", f"{m['Async/policy_lag']:.2f}"),
+        ("learner waits", _share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
+        ("time left", as_duration(progress.eta_s)),
+        ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
+        ("mean length", _number(m.get("Train/mean_episode_length"))),
+        ("value loss", f"{m['Loss/value']:.4f}"),
+        ("action std", f"{m['Policy/mean_std']:.3f}"),
+        ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
+        ("restarts", f"{m['Async/worker_restarts']:.0f}"),
+        ("workers wait", _share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
+    ]
+
+
+def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    """Return a column for wide terminals: what the task logs, then more of the update."""
+    task = [
+        (tag.rsplit("/", 1)[-1], value)
+        for tag, value in metrics.items()
+        if not tag.startswith(OUR_GROUPS)
+    ]
+    more = [(name, metrics.get(tag, nan)) for name, tag in MORE.items()]
+    return [(name[:NAME_WIDTH], f"{value:.4g}") for name, value in [*task, *more][:ROWS]]
 
 
 def _line(progress: Progress) -> str:
@@ -137,7 +225,7 @@ def _line(progress: Progress) -> str:
         f" | learner waits {_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
         f" | workers wait {_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
         + (f" | restarts {restarts:.0f}" if restarts else "")
-        + f" | ETA {_duration(progress.eta_s)}"
+        + f" | ETA {as_duration(progress.eta_s)}"
     )
 
 
@@ -147,26 +235,3 @@ def _number(value: float | None) -> str:
 
 def _share(part_s: float, whole_s: float) -> str:
     return f"{min(1.0, part_s / whole_s):.0%}" if whole_s else "-"
-
-
-def _duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
-class Clock:
-    """Estimates the time left from the speed of recent iterations."""
-
-    SMOOTHING = 0.05
-
-    def __init__(self, total: int) -> None:
-        """Count towards `total` iterations."""
-        self._total = total
-        self._iteration_s: float | None = None
-
-    def tick(self, iteration_s: float, done: int) -> float:
-        """Take one iteration's duration; returns the seconds left after `done` of them."""
-        mean = self._iteration_s
-        self._iteration_s = (
-            iteration_s if mean is None else mean + self.SMOOTHING * (iteration_s - mean)
-        )
-        return self._iteration_s * (self._total - done)

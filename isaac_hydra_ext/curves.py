@@ -106,7 +106,9 @@ def read_run(run_dir: Path, tag: str = RETURN, axis: str = "samples") -> RunCurv
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not list(run_dir.glob(EVENTS)):
-        raise ConfigError(f"{run_dir}: has no TensorBoard events; was logging.backends empty?")
+        raise ConfigError(
+            f"{run_dir}: has no TensorBoard events; was tensorboard among logging.backends?"
+        )
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})  # 0: all of them
     events.Reload()
     tags = events.Tags()["scalars"]

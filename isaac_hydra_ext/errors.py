@@ -69,6 +69,10 @@ class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
 
 
+class SweepError(IsaacHydraExtError):
+    """A job of a multirun failed, or has nothing to optimise."""
+
+
 class RunInterrupted(IsaacHydraExtError):
     """The run was ended by a signal, after its checkpoint was written."""
 

@@ -1,4 +1,4 @@
-"""What a run reports: finished episodes, totals, TensorBoard points, `summary.json`.
+"""What a run reports: finished episodes, totals, metrics by tag, `summary.json`.
 
 Runs in the learner's main thread, on host memory.
 """
@@ -6,7 +6,7 @@ Runs in the learner's main thread, on host memory.
 import json
 import platform
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -16,11 +16,9 @@ import gymnasium
 import hydra
 import numpy as np
 import torch
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.episodes import summarize_episodes
-from isaac_hydra_ext.evaluation.video import gif_summary
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
@@ -310,58 +308,3 @@ def library_versions() -> dict[str, str]:
         "hydra": hydra.__version__,
         "numpy": np.__version__,
     }
-
-
-class TensorBoardLogger:
-    """Scalars by tag; the step is the learning iteration, as in rsl_rl.
-
-    A disk that is full ends the curve, not the run: that is told once.
-    """
-
-    def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
-        """Open an event file in the run's directory.
-
-        Args:
-            run_dir: Of the run.
-            warn: Told when no more points can be written.
-        """
-        self._warn = warn
-        self._writer: SummaryWriter | None = None
-        try:
-            self._writer = SummaryWriter(str(run_dir), flush_secs=10)
-        except OSError as e:
-            self._give_up(e)
-
-    def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """Write one point for each metric."""
-        for tag, value in metrics.items():
-            self._try(lambda writer, tag=tag, value=value: writer.add_scalar(tag, value, iteration))
-
-    def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """Show a video's preview; the MP4 at `path` is for trackers that play it."""
-
-        def write(writer: SummaryWriter) -> None:
-            assert writer.file_writer is not None, "open"
-            writer.file_writer.add_summary(gif_summary(tag, path), iteration)
-
-        self._try(write)
-
-    def flush(self) -> None:
-        """Bring all points to disk, so that a curve reaches as far as its checkpoint."""
-        self._try(lambda writer: writer.flush())
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._try(lambda writer: writer.close())
-
-    def _try(self, write: Callable[[SummaryWriter], None]) -> None:
-        if self._writer is None:
-            return
-        try:
-            write(self._writer)
-        except OSError as e:
-            self._give_up(e)
-
-    def _give_up(self, error: OSError) -> None:
-        self._writer = None
-        self._warn(f"TensorBoard: {error}; the run goes on without it")

@@ -21,7 +21,6 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
     RunTotals,
-    TensorBoardLogger,
     collection_metrics,
     evaluation_metrics,
     rollout_notes,
@@ -32,6 +31,8 @@ from isaac_hydra_ext.report import write_report
 from isaac_hydra_ext.resume import resumed_totals
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
+from isaac_hydra_ext.trackers.tracker import TrackedRun
+from isaac_hydra_ext.trackers.trackers import Trackers
 
 
 class RunRecord:
@@ -50,6 +51,7 @@ class RunRecord:
         device: torch.device,
         counts: RolloutCounts,
         warn: Callable[[str], None],
+        hurry: Callable[[], bool] = lambda: False,
     ) -> None:
         """Begin with nothing done.
 
@@ -59,20 +61,21 @@ class RunRecord:
             device: The learner's.
             counts: Of this process's samples; whoever collects them keeps it.
             warn: Told of what is missing from the record, and of what collectors report.
+            hurry: Whether the user will wait no longer for trackers to upload.
         """
         self._config, self._run_dir, self._device = config, run_dir, device
-        self._counts, self._warn = counts, warn
+        self._counts, self._warn, self._hurry = counts, warn, hurry
         self.totals = RunTotals()
         self.summary: dict[str, Any] = {}
         self._episodes: EpisodeTracker | None = None
-        self._tracker: TensorBoardLogger | None = None
+        self._trackers: Trackers | None = None
         self._spec: EnvSpec | None = None
         self._said: set[str] = set()  # warnings that are given once
         self._evaluation: dict[str, Any] | None = None  # the last one
         self.in_evaluation: int | None = None
 
     def begin(self, spec: EnvSpec, random_start: list[bool], resumed: Checkpoint | None) -> None:
-        """Open the curve, once the envs are built.
+        """Open the curves, once the envs are built.
 
         Args:
             spec: Of one worker's env.
@@ -84,8 +87,15 @@ class RunRecord:
         if resumed is not None:
             self._episodes.load_state_dict(resumed.meta["episodes"])
             self.totals = RunTotals(**resumed_totals(resumed))
-        if self._config.logging.backends:
-            self._tracker = TensorBoardLogger(self._run_dir, self._warn)
+        config = self._config
+        run = TrackedRun(
+            self._run_dir,
+            project=str(config.experiment.name),
+            config=config.to_dict(),
+            first=resumed.meta["iteration"] if resumed else 0,
+            previous_dir=resumed.path.absolute().parent.parent if resumed else None,
+        )
+        self._trackers = Trackers(config.logging, run, self._warn, self._hurry)
 
     def read(
         self, iteration: int, slots: list[Slot], idle_s: float
@@ -111,8 +121,8 @@ class RunRecord:
 
     def log(self, metrics: dict[str, float]) -> None:
         """Write one point of each curve."""
-        if self._tracker is not None:
-            self._tracker.log(metrics, self.totals.iterations)
+        if self._trackers is not None:
+            self._trackers.log(metrics, self.totals.iterations)
 
     def evaluated(self, evaluation: Evaluation, skipped: int) -> None:
         """Keep what an evaluation came to.
@@ -134,20 +144,20 @@ class RunRecord:
             append(self._run_dir, self._evaluation)
         except OSError as e:
             self._warn(f"{FILE} cannot be written: {e}; best does not know this evaluation")
-        if self._tracker is None:
+        if self._trackers is None:
             return
-        self._tracker.log(evaluation_metrics(iteration, result, skipped), iteration)
+        self._trackers.log(evaluation_metrics(iteration, result, skipped), iteration)
         if evaluation.video:
             path = self._run_dir / DIRECTORY / evaluation.video
-            self._tracker.log_video("Eval/video", path, iteration)
+            self._trackers.log_video("Eval/video", path, iteration)
 
     def evaluate_by_training(self, skipped: int) -> None:
         """Log the last finished training episodes in an evaluation's place."""
         assert self._episodes is not None
-        if self._tracker is not None and (result := self._episodes.summary()) is not None:
+        if self._trackers is not None and (result := self._episodes.summary()) is not None:
             metrics = evaluation_metrics(self.totals.iterations, result, skipped)
             metrics["Eval/from_training"] = 1.0
-            self._tracker.log(metrics, self.totals.iterations)
+            self._trackers.log(metrics, self.totals.iterations)
 
     def save(
         self, tensors: dict[str, torch.Tensor], env_states: list[Any], must_succeed: bool
@@ -163,8 +173,8 @@ class RunRecord:
             CheckpointError: It cannot be written; earlier ones are intact.
         """
         assert self._episodes is not None and self._spec is not None
-        if self._tracker is not None:
-            self._tracker.flush()
+        if self._trackers is not None:
+            self._trackers.flush()
         whole = all(state is not None for state in env_states)
         meta = {
             "env_steps": self.totals.env_steps,
@@ -194,10 +204,10 @@ class RunRecord:
             self._warn(f"summary.json cannot be written: {e}")
 
     def close(self, status: str) -> None:
-        """End the curve, and write the last summary."""
-        if self._tracker is not None:
-            self._tracker.close()
+        """Write the last summary, and end the curves."""
         self.summarize(status)
+        if self._trackers is not None:
+            self._trackers.close()
 
     def write_report(self) -> None:
         """Write `report.md`, where that is wanted and something has been learned."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.errors import (
@@ -115,6 +116,7 @@ class Runtime:
         check_gpu(device)
         arguments = {"headless": True, **self._arguments, "device": device}
         with explained("AppLauncher"), host_settings_kept():
+            tell("starts Isaac Sim")
             app = importlib.import_module("isaaclab.app")
             self._simulation = app.AppLauncher(arguments)
         _leave_without_kit()
@@ -148,6 +150,7 @@ class Runtime:
         home = "isaaclab.app" if self.generation is Generation.GA else "isaaclab_tasks.utils"
         launch = importlib.import_module(home).launch_simulation
         context = launch(env_cfg, {**self._arguments, "device": env_cfg.sim.device})
+        tell("starts the simulation")
         try:
             with host_settings_kept():
                 context.__enter__()

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Protocol
 
 from isaac_hydra_ext import entry_points
+from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.config_checks import BUILT_IN_ENVS
 from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
 from isaac_hydra_ext.errors import EnvError
+
+WITH_KERNELS = ("mjlab", "isaaclab")
 
 
 class Adapter(Protocol):
@@ -78,6 +81,7 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     Raises:
         EnvNotFoundError: No such task; names near ones.
     """
+    tell(f"imports {env_config.kind} and reads the task")
     if env_config.kind not in BUILT_IN_ENVS:
         return load_adapter(env_config.kind).describe(env_config, device)
     if env_config.kind == "isaaclab":
@@ -109,6 +113,8 @@ def make_env(
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
+    kernels = "; a first start compiles kernels" if config.env.kind in WITH_KERNELS else ""
+    tell(f"builds {num_envs} envs{kernels}")
     if config.env.kind not in BUILT_IN_ENVS:
         return load_adapter(config.env.kind).make(
             config.env,

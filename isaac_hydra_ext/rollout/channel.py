@@ -4,7 +4,7 @@ A message is a fixed header and, in the handshake, a JSON body. Nothing is ever 
 rollout data passes here: READY names a slot, and with that the slot changes hands.
 
     learner -> worker: DESCRIBE, BUILD, ATTACH, then COLLECT and VERSION, at the end CLOSE
-    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR at any time
+    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR, DOING at any time
     learner -> evaluator: BUILD, then EVALUATE, at the end CLOSE
     evaluator -> learner: BUILT, then EVALUATED, at the end CLOSED; ERROR at any time
 """
@@ -35,6 +35,7 @@ class Kind(IntEnum):
     ERROR = 11  # body: error class, message, traceback, phase
     EVALUATE = 12  # `version` is in the block; body: whether to make a video
     EVALUATED = 13  # body: what came out; the block is the learner's again
+    DOING = 14  # body: what takes it so long, in words
 
 
 @dataclass(frozen=True)

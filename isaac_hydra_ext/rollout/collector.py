@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import StepResult, check_obs
@@ -67,6 +68,7 @@ class Collector:
         env_seed = self._env_seed(*when)
         self.env = make_env(config, env_seed, worker, run_dir)
         self.random_start = False
+        tell("resets its envs")
         if env_state is None:
             self._obs = self.env.reset(env_seed)
         else:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from isaac_hydra_ext.activity import Activity, listen
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
@@ -37,6 +38,8 @@ class InProcessCollector:
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
         self._failure: EnvError | None = None  # of a rollout collected ahead
+        self.activities = [Activity("this process")]
+        listen(self.activities[0].begin)
 
     @property
     def collector(self) -> Collector:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from isaac_hydra_ext.activity import listen
 from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
@@ -45,6 +46,7 @@ def worker_main(
     """
     become_child(parent_pid)
     process = WorkerProcess(pipe, block, worker, generation)
+    listen(process.tell)
     serve(process.run, process.report)
 
 
@@ -90,6 +92,10 @@ class WorkerProcess:
     def report(self, error: Exception) -> None:
         """Tell the learner what went wrong and where."""
         self._send(Kind.ERROR, body=error_body(error, self._phase, self._env_name))
+
+    def tell(self, what: str) -> None:
+        """Tell the learner what takes so long."""
+        self._send(Kind.DOING, body={"what": what})
 
     def _send(self, kind: Kind, **fields: object) -> None:
         Message(kind, self._generation, **fields).send(self._pipe)  # type: ignore[arg-type]

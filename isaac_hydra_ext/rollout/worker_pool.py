@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext import errors
+from isaac_hydra_ext.activity import Activity
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
@@ -29,6 +30,7 @@ from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn_worker
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import Phase, RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.start_progress import READY
 from isaac_hydra_ext.stop_signals import StopSignals
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
@@ -64,6 +66,7 @@ class WorkerPool:
         self.random_start = [False] * config.num_workers
         self._version = 0
         self._closed = False
+        self.activities = [Activity(f"worker {w}") for w in range(config.num_workers)]
 
     # ---------------------------------------------------------------- handshake
 
@@ -113,6 +116,8 @@ class WorkerPool:
             "resume_from": str(resume_from or ""),
             "first": first,
         }
+        for activity in self.activities[1:]:
+            activity.begin("waits for worker 0, which fills caches")
         for group in ([0], range(1, len(self._workers))):
             for w in group:
                 self._ask_to_build(self._workers[w])
@@ -249,6 +254,7 @@ class WorkerPool:
             self.counts.produced += self._rollout_size
         elif message.kind is Kind.DESCRIBED:
             self._description = TaskDescription(**message.body)
+            self.activities[worker.index].begin("has read the task")
             worker.answered(Phase.STARTED)
         elif message.kind is Kind.BUILT:
             spec = EnvSpec.from_json(message.body["spec"])
@@ -262,7 +268,10 @@ class WorkerPool:
                 self._warn(f"worker {worker.index}: {note}")
             if self._memory is not None:  # a replacement: from here on its heart should beat
                 self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
+            self.activities[worker.index].begin(READY)
             worker.answered(Phase.COLLECTING)
+        elif message.kind is Kind.DOING:
+            self.activities[worker.index].begin(message.body["what"])
         elif message.kind is Kind.CLOSED:
             worker.answered(Phase.CLOSED)
         elif message.kind is Kind.ERROR:

@@ -142,13 +142,26 @@ def test_a_typed_number_of_workers_is_divided_by() -> None:
         (["--distributed"], "--distributed: not available"),
         (["--load_run", "x"], "--load_run=x: needs --resume"),
         (["--max_iterations", "0"], "--max_iterations=0: must be at least 1"),
-        (["--log_project_name", "x"], "--log_project_name: "),
+        (["--log_project_name", "x"], "--log_project_name=x: "),
         (["--checkpoint", "model_.*"], "--checkpoint=model_.*: no such file"),
         (["--resume", "--load_run", "("], "--load_run=(: not a regex"),
     ],
 )  # fmt: skip
 def test_bad_flags_are_refused_in_one_line(arguments: list[str], says: str) -> None:
     assert says in refusal(*arguments)
+
+
+def test_loggers_and_their_projects(tmp_path: Path) -> None:
+    config = loaded(tmp_path, "--logger", "wandb", "--log_project_name", "my robots", "--quiet")
+    assert config.logging.backends == ["wandb"]
+    assert config.logging.wandb.project == "my robots" and config.logging.swanlab.project is None
+    assert config.logging.console == "quiet"
+    config = loaded(tmp_path, "--logger", "tensorboard,csv")
+    assert config.logging.backends == ["tensorboard", "csv"]
+    config = loaded(tmp_path, "logging.backends=[swanlab]", "--log_project_name", "x")
+    assert config.logging.swanlab.project == "x"
+    with pytest.raises(ConfigError, match="logging.backends=neptune: must be one of"):
+        loaded(tmp_path, "--logger", "neptune")
 
 
 def test_a_run_without_a_task_says_how_to_find_one() -> None:

@@ -10,7 +10,6 @@ import torch
 from isaac_hydra_ext.metrics import (
     EpisodeTracker,
     RunTotals,
-    TensorBoardLogger,
     rollout_notes,
     summarize,
     write_summary,
@@ -260,15 +259,3 @@ def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
         raise AssertionError(f"{constant} is not JSON")
 
     json.loads(path.read_text(), parse_constant=refuse)
-
-
-def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger = TensorBoardLogger(tmp_path, pytest.fail)
-    logger.log({"Train/mean_reward": 1.5}, 3)
-    logger.log({"Train/mean_reward": 2.5, "Loss/value": 4.0}, 4)
-    logger.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("Train/mean_reward")] == [(3, 1.5), (4, 2.5)]
-    assert [(e.step, e.value) for e in events.Scalars("Loss/value")] == [(4, 4.0)]

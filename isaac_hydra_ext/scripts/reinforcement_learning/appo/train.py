@@ -29,6 +29,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     value_of,
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
+from isaac_hydra_ext.trackers.trackers import HOSTED
 
 DEFAULT_ROOT = ExperimentConfig().output_dir
 
@@ -45,8 +46,9 @@ def make_parser() -> Parser:
     parser.add_argument("--run_name", help="suffix of the run's directory")
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
     parser.add_argument("--load_run", help="regex of the run's directory name")
-    parser.add_argument("--logger", help="tensorboard, ...")
-    parser.add_argument("--log_project_name", help="project of the logger")
+    parser.add_argument("--logger", help="tensorboard, csv, wandb, swanlab, or several: a,b")
+    parser.add_argument("--log_project_name", help="project there, for wandb and swanlab")
+    parser.add_argument("--quiet", action="store_true", help="say only what goes wrong")
     parser.add_argument("--ray-proc-id", "-rid", type=int, help="set by Isaac Lab's Ray tuner")
     parser.add_argument("--list_tasks", action="store_true", help="print all task ids and stop")
     parser.add_argument("--keyword", help="with --list_tasks: only ids that contain it")
@@ -81,15 +83,32 @@ def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     if run_name:
         chosen.append(f"experiment.run_name={quoted(run_name)}")
     if flags.logger:
-        chosen.append(f"logging.backends=[{quoted(flags.logger)}]")
+        chosen.append(f"logging.backends=[{flags.logger}]")
     if flags.log_project_name:
-        raise ConfigError("--log_project_name: the loggers here have no projects; leave it out")
+        chosen += project_overrides(flags.log_project_name, [*tokens, *chosen])
+    if flags.quiet:
+        chosen.append("logging.console=quiet")
     if flags.video:
         chosen.append("++env.launcher.video=true")
         chosen.append(f"++env.launcher.video_length={flags.video_length}")
         chosen.append(f"++env.launcher.video_interval={flags.video_interval}")
     chosen += divided(flags, [*tokens, *chosen])
     return [*tokens, *chosen, *resumed(flags, [*tokens, *chosen])]
+
+
+def project_overrides(project: str, tokens: Sequence[str]) -> list[str]:
+    """Name the project in those trackers that have any.
+
+    Raises:
+        ConfigError: None of the chosen ones has.
+    """
+    backends = value_of("logging.backends", tokens) or ""
+    hosted = [name for name in HOSTED if name in backends]
+    if not hosted:
+        raise ConfigError(
+            f"--log_project_name={project}: only wandb and swanlab have projects; say --logger too"
+        )
+    return [f"logging.{name}.project={quoted(project)}" for name in hosted]
 
 
 def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:

@@ -1,0 +1,102 @@
+"""Trackers that write files and need nothing else. Run in the learner's main thread."""
+
+import csv
+from pathlib import Path
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from isaac_hydra_ext.config import LoggingConfig
+from isaac_hydra_ext.evaluation.video import gif_summary
+from isaac_hydra_ext.trackers.tracker import TrackedRun
+
+CSV_NAME = "metrics.csv"
+STEP = "iteration"
+
+
+class TensorBoardTracker:
+    """Event files in the run's directory."""
+
+    def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
+        """Open an event file; see `TrackedRun`."""
+        self.run_id: str | None = None
+        self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
+
+    def log(self, metrics: dict[str, float], iteration: int) -> None:
+        """See `Tracker.log`."""
+        for tag, value in metrics.items():
+            self._writer.add_scalar(tag, value, iteration)
+
+    def log_video(self, tag: str, path: Path, iteration: int) -> None:
+        """See `Tracker.log_video`; as the GIF beside it, the one film that TensorBoard plays."""
+        file_writer = self._writer.file_writer
+        assert file_writer is not None, "only a closed writer has none"
+        file_writer.add_summary(gif_summary(tag, path), iteration)
+
+    def flush(self) -> None:
+        """See `Tracker.flush`."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        self._writer.close()
+
+
+class CsvTracker:
+    """`metrics.csv`: one row an iteration, one column a tag.
+
+    A tag that is new (no episode has ended in the first iterations) rewrites the file with one
+    column more. A resumed run's file begins with the rows of the run that it goes on from.
+    """
+
+    def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
+        """Begin the file, with an earlier run's rows; see `TrackedRun`."""
+        self.run_id: str | None = None
+        self._path = run.run_dir / CSV_NAME
+        self._columns, rows = [STEP], []
+        before = run.previous_dir / CSV_NAME if run.previous_dir else None
+        if before is not None and before.exists():
+            # Rows after the checkpoint are of iterations that are done again here.
+            self._columns, rows = _read(before, run.first)
+        self._write(rows)
+
+    def log(self, metrics: dict[str, float], iteration: int) -> None:
+        """See `Tracker.log`."""
+        if new := [tag for tag in metrics if tag not in self._columns]:
+            self._file.close()
+            _, rows = _read(self._path, iteration)
+            self._columns += new
+            self._write(rows)
+        self._rows.writerow({STEP: iteration, **metrics})
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Write the file anew and leave it open; it is whole at any time."""
+        temporary = self._path.with_name(f".{CSV_NAME}.tmp")
+        try:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+            temporary.replace(self._path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._file = self._path.open("a", buffering=1, newline="")  # a row at a time
+        self._rows = csv.DictWriter(self._file, self._columns)
+
+    def log_video(self, tag: str, path: Path, iteration: int) -> None:
+        """See `Tracker.log_video`; a table has none."""
+
+    def flush(self) -> None:
+        """See `Tracker.flush`."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """See `Tracker.close`."""
+        self._file.close()
+
+
+def _read(path: Path, last: int) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns, and the rows up to iteration `last`."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row[STEP].isdigit() and int(row[STEP]) <= last]
+        return list(reader.fieldnames or [STEP]), rows

@@ -1,0 +1,156 @@
+"""Hydra's multirun: each job a process of its own, whose end says what becomes of the sweep."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "experiment.max_iterations=2", "experiment.device=cpu", "experiment.name=study",
+    "rollout.num_workers=0", "rollout.envs_per_worker=2", "rollout.steps_per_env=8",
+)  # fmt: skip
+EPISODES = ("experiment.max_iterations=4", "rollout.steps_per_env=128",
+            "rollout.init_at_random_ep_len=false")  # fmt: skip
+WITNESS = """
+import os
+from pathlib import Path
+
+with Path(__file__).with_name("pids").open("a") as file:
+    file.write(f"{os.getppid()} {os.getpid()}\\n")
+"""
+with_plugin = {
+    name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is missing")
+    for name in ("joblib", "optuna")
+}
+
+
+def runs_of(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "logs" / "study").iterdir())
+
+
+def job_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(line for line in done.stdout.splitlines() if line.startswith("job "))
+
+
+def pids(tmp_path: Path) -> list[tuple[int, int]]:
+    lines = (tmp_path / "pids").read_text().splitlines()
+    return [(int(a), int(b)) for a, b in (line.split() for line in lines)]
+
+
+def test_each_job_is_a_process_and_a_run_of_its_own(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "witness.py").write_text(WITNESS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    done = command(*TINY, *EPISODES, "env.imports=[witness]", "ppo.lr=1e-3,3e-4", "-m")
+    assert done.returncode == 0, done.stderr
+    runs = runs_of(tmp_path)
+    settings = [OmegaConf.load(run / "params" / "agent.yaml") for run in runs]
+    assert [s.ppo.lr for s in settings] == [1e-3, 3e-4]
+    for run, lr in zip(runs, ("0.001", "0.0003"), strict=True):
+        assert f"ppo.lr={lr}" in OmegaConf.load(run / ".hydra" / "overrides.yaml")
+        assert OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra.mode == "MULTIRUN"
+        assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    (first, one), (second, other) = pids(tmp_path)  # W = 0: the learner has imported it
+    assert first == second and len({first, one, other}) == 3
+    said = job_lines(done)
+    assert len(said) == 4 and "ppo.lr=0.001" in said[0]
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    assert said[1] == f"job 0: mean_return {summary['mean_return']}, run: {runs[0]}"
+
+
+def test_a_job_that_fails_takes_no_other_along(command: Command, tmp_path: Path) -> None:
+    done = command(*TINY, "env=gym_any", "env.id=Nowhere-v0,Pendulum-v1", "-m")
+    assert done.returncode == 1
+    assert len(runs_of(tmp_path)) == 1, "the second ran"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and "Nowhere-v0" in errors[0], "the job's own, and the sweep's"
+    assert re.match(r"error: job 0 \(.*env.id=Nowhere-v0.*\) failed with exit code 2", errors[1])
+    assert "Traceback" not in done.stderr
+
+
+def test_the_objective_is_refused_before_anything_runs(command: Command, tmp_path: Path) -> None:
+    done = command(*TINY, "experiment.objective=mean_retrun")
+    assert done.returncode == 2
+    assert "did you mean 'mean_return'" in done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+@with_plugin["joblib"]
+def test_jobs_beside_each_other(command: Command, tmp_path: Path) -> None:
+    done = command(
+        *TINY,
+        "experiment.seed=1,2,3",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "-m",
+    )
+    assert done.returncode == 0, done.stderr
+    settings = [OmegaConf.load(run / "params" / "agent.yaml") for run in runs_of(tmp_path)]
+    assert sorted(s.experiment.seed for s in settings) == [1, 2, 3]
+    assert len(job_lines(done)) == 6
+    assert "iteration" not in done.stdout, "three tables on one terminal"
+
+
+@with_plugin["joblib"]
+def test_a_job_that_fails_beside_others(command: Command, tmp_path: Path) -> None:
+    done = command(
+        *TINY, "env=gym_any", "env.id=Nowhere-v0,Pendulum-v1", "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2", "-m",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert len(runs_of(tmp_path)) == 1
+    assert "failed with exit code 2" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@with_plugin["optuna"]
+def test_optuna_gets_the_objective(command: Command, tmp_path: Path) -> None:
+    done = command(
+        *TINY, *EPISODES, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",
+        "ppo.lr=tag(log, interval(1e-4, 1e-2))", "experiment.objective=best_return", "-m",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs_of(tmp_path)]
+    (results,) = (tmp_path / "logs" / "multirun").glob("*/optimization_results.yaml")
+    assert OmegaConf.load(results).best_value == max(s["best_return"] for s in summaries)
+
+
+@with_plugin["optuna"]
+def test_a_trial_without_an_episode_says_so(command: Command) -> None:
+    done = command(
+        *TINY, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "hydra.sweeper.n_jobs=1",
+        "ppo.lr=interval(1e-4, 1e-2)", "-m",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "has no mean_return, as no episode ended" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is not None, reason="Optuna is here")
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(command: Command) -> None:
+    done = command("hydra/sweeper=optuna", "-m")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: hydra/sweeper=optuna: install it with: pip install 'isaac-hydra-ext[sweep]'\n"
+    )
+
+
+def test_the_example_study_composes(command: Command, tmp_path: Path) -> None:
+    study = ROOT / "examples" / "sweep_pendulum"
+    done = command(
+        *TINY, "experiment.seed=1",
+        "-m", "--config-dir", str(study), "--config-name", "pendulum_lr",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    settings = [OmegaConf.load(run / "params" / "agent.yaml") for run in runs_of(tmp_path)]
+    assert [s.ppo.lr for s in settings] == [1e-4, 5e-4, 2e-3]
