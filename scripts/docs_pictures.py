@@ -35,8 +35,8 @@ THEME = TerminalTheme(
     [(24, 24, 32), (220, 90, 90), (130, 200, 120), (220, 190, 100), (100, 150, 230),
      (190, 130, 220), (90, 200, 210), (220, 220, 225)],
 )  # fmt: skip
-COLUMNS, ROWS = 80, 17  # of the terminal: the command, five lines, the table
-SHOWN_AT = 60  # percent of the training
+COLUMNS, ROWS = 80, 20  # of the terminal: the command, eight lines, the table
+SHOWN_AT = 50  # percent of the training
 PORTS = 9333, 6123  # chromium's, TensorBoard's
 TAGS = "mean_reward|mean_std|Policy/kl|explained"
 PAGE = """<!doctype html><meta charset=utf-8><style>{stylesheet}
