@@ -20,6 +20,7 @@ PAGES = {
     "benchmarks/README.md": "benchmarks.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/go1_nav/README.md": "go1_example.md",
 }
 TABLES = "<!-- the tables of all knobs are put here when the site is built -->"
 LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)\s]*)?(\))")

@@ -5,6 +5,7 @@
 
 import os
 
+import gymnasium as gym
 import torch
 
 from isaac_hydra_ext.config import EnvConfig
@@ -22,6 +23,7 @@ def main() -> None:
         cfg={"curriculum": {"levels": {"params": {"levels": LEVELS}}}},
     )
     env = IsaacLabVecEnv(config, B, "cpu", seed=1)
+    assert {f"Isaac-Velocity-Sber-Unitree-Go1{v}-v0" for v in ("", "-Play")} <= set(gym.registry)
     env.reset(1)
     core = env._core
     command, robot = core.command_manager.get_term("base_velocity"), core.scene["robot"]

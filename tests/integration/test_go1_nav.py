@@ -182,6 +182,17 @@ def test_variants_are_registered(mjlab_task: Any) -> None:
     play = load_env_cfg(f"{mjlab_task.TASK}-Play")
     assert "push_robot" not in play.events and not play.observations["actor"].enable_corruption
     assert list(play.events)[0] == "randomize_terrain"  # before the robot is put somewhere
+    env = MjlabVecEnv(EnvConfig(kind="mjlab", task=f"{mjlab_task.TASK}-Play"), 8, "cpu", seed=1)
+    obs = env.reset(1)
+    core = env._env
+    away = (core.scene["robot"].data.root_link_pos_w - core.scene.env_origins)[:, :2]
+    assert float(away.abs().max()) < 0.6
+    assert len(core.scene.terrain.terrain_levels.unique()) > 1
+    assert {name: tuple(x.shape) for name, x in obs.items()} == {
+        "actor": (8, 235),
+        "critic": (8, 259),
+    }
+    env.close()
 
 
 # ---------------------------------------------------------------- a real Isaac Lab
