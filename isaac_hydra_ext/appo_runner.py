@@ -412,12 +412,13 @@ def run_from_hydra(
     code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
-    run_dir = Path(summary["run_dir"])
-    print(f"run: {run_dir}")
-    print(f"tensorboard --logdir {run_dir}")
-    newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
-    print(f"checkpoint: {newest}")
-    print(f"evaluate: appo eval {run_dir}", flush=True)
+    if cfg.logging.console != "quiet":
+        run_dir = Path(summary["run_dir"])
+        print(f"run: {run_dir}")
+        print(f"tensorboard --logdir {run_dir}")
+        newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
+        print(f"checkpoint: {newest}")
+        print(f"evaluate: appo eval {run_dir}", flush=True)
     return summary[cfg.experiment.objective]
 
 
