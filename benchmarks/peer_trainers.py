@@ -14,12 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 import benchmarks.peer_env  # noqa: F401  (registers the envs)
 
 
 def stable_baselines3(s: dict[str, Any]) -> None:
     """`stable_baselines3.PPO` with VecNormalize."""
-    import gymnasium as gym
     import torch
     from stable_baselines3 import PPO  # type: ignore[import-not-found]
     from stable_baselines3.common.vec_env import (  # type: ignore[import-not-found]
@@ -79,7 +80,6 @@ def cleanrl(s: dict[str, Any]) -> None:
 
 def sample_factory(s: dict[str, Any]) -> None:
     """Sample Factory's APPO, two workers of half the envs each."""
-    import gymnasium as gym
     from sample_factory.cfg.arguments import (  # type: ignore[import-not-found]
         parse_full_cfg,
         parse_sf_args,
@@ -87,13 +87,10 @@ def sample_factory(s: dict[str, Any]) -> None:
     from sample_factory.envs.env_utils import register_env  # type: ignore[import-not-found]
     from sample_factory.train import run_rl  # type: ignore[import-not-found]
 
-    def make(name: str, cfg: Any = None, env_config: Any = None, render_mode: Any = None) -> Any:
-        return gym.make(s["env_id"], render_mode=render_mode)
-
-    register_env("peer", make)
+    register_env(s["env_id"], _make_env)
     settings = {
         "algo": "APPO",
-        "env": "peer",
+        "env": s["env_id"],
         "experiment": "peer",
         "train_dir": s["directory"],
         "device": "cpu",
@@ -129,12 +126,15 @@ def sample_factory(s: dict[str, Any]) -> None:
     run_rl(parse_full_cfg(parser, argv))
 
 
+def _make_env(name: str, cfg: Any, env_config: Any, render_mode: str | None = None) -> gym.Env:
+    """Make what Sample Factory's own processes ask for."""
+    return gym.make(name, render_mode=render_mode)
+
+
 def torchrl(s: dict[str, Any]) -> None:
     """TorchRL's collector, GAE and ClipPPOLoss, put together as its PPO tutorial does."""
-    import gymnasium as gym
     import torch
     from gymnasium.vector import AutoresetMode, SyncVectorEnv  # type: ignore[attr-defined]
-    from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward
     from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
     from torchrl.collectors import Collector  # type: ignore[import-not-found]
     from torchrl.envs import GymWrapper  # type: ignore[import-not-found]
@@ -148,10 +148,13 @@ def torchrl(s: dict[str, Any]) -> None:
     from torchrl.objectives.value import GAE  # type: ignore[import-not-found]
 
     torch.manual_seed(s["seed"])
-    mode = AutoresetMode.SAME_STEP
-    make = [lambda: gym.make(s["env_id"])] * s["num_envs"]
-    envs = NormalizeObservation(SyncVectorEnv(make, autoreset_mode=mode))
-    envs = GymWrapper(NormalizeReward(envs, s["gamma"]), categorical_action_encoding=True)
+
+    def make() -> gym.Env:
+        env = gym.wrappers.NormalizeObservation(gym.make(s["env_id"]))
+        return gym.wrappers.NormalizeReward(env, s["gamma"])
+
+    vector = SyncVectorEnv([make] * s["num_envs"], autoreset_mode=AutoresetMode.DISABLED)
+    envs = GymWrapper(vector, categorical_action_encoding=True)
     envs.set_seed(s["seed"])
     width = envs.observation_spec["observation"].shape[-1]
     outputs = envs.action_spec.shape[-1] if s["continuous"] else 2

@@ -105,9 +105,11 @@ def _measure_run(trainer: str, settings: dict[str, Any], venvs: Path) -> dict[st
 
 def _overrides(s: dict[str, Any], workers: int, directory: str) -> list[str]:
     """Say the settings in our words; those that peers do not have are ours."""
+    module, env_id = s["env_id"].split(":")
     return [
         "env=gym_any",
-        f"env.id={s['env_id']}",
+        f"env.id={env_id}",
+        f"env.imports=[{module}]",
         f"experiment.output_dir={directory}",
         "experiment.name=peers",
         f"experiment.seed={s['seed']}",
