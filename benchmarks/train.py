@@ -52,17 +52,6 @@ GPU_CASES = {
     for num_envs in (4096, 16384)
 }
 FREE = (
-    *("env=gym_any", f"env.kind={free_env.KIND}", "env.id=free", "+env.kwargs.fill=frames"),
-    *("+env.kwargs.obs={policy:[float32,48],critic:[float32,72]}", "+env.kwargs.actions=12"),
-    *("policy.hidden_dims=[512,256,128]", "rollout.envs_per_worker=4096"),
-    *("rollout.steps_per_env=24", "ppo.num_mini_batches=4"),
-)
-CASES = {
-    f"{name}_{num_envs}": Case((f"env={env}", f"rollout.envs_per_worker={num_envs}"))
-    for name, env in (("go1_flat", "mjlab_go1_flat"), ("cartpole", "mjlab_cartpole_balance"))
-    for num_envs in (4096, 16384)
-}
-FREE = (
     *("env=gym_any", f"env.kind={free_env.KIND}", "env.id=free", "+env.kwargs.critic=72"),
     *("policy.hidden_dims=[512,256,128]", "rollout.envs_per_worker=4096"),
     *("rollout.steps_per_env=24", "ppo.num_mini_batches=4"),
@@ -107,7 +96,11 @@ def take_turns(run: Run, seconds: float) -> dict[str, Any]:
     collector, slot = stand_alone(run)
     steps = run.config.rollout.steps_per_env
     training, simulation, acting = [], [], []
+    ahead = run.config.rollout.max_policy_lag + 1  # rollouts that workers finish in a pause
     for _ in range(TURNS):
+        for _ in range(ahead if run.config.num_workers else 0):
+            run.iteration(k)
+            k += 1
         started = time.perf_counter()
         for _ in range(each):
             run.iteration(k)

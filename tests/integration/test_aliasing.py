@@ -92,6 +92,6 @@ def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert torch.isfinite(batch.action_TNA).all()
         assert torch.isfinite(batch.behavior_log_prob_TN).all()
         cut_off = [t for t in range(T) if step[t + 1] % 2 == 0 and step[t + 1] % 3 != 0]
-        assert batch.final_index.tolist() == [[t, b] for t in cut_off for b in range(B)]
+        assert batch.final_step.tolist() == [t * B + b for t in cut_off for b in range(B)]
         expected = torch.tensor([[-step[t + 1].item()] * 2 for t in cut_off for _ in range(B)])
         torch.testing.assert_close(batch.final_obs["policy"], expected)

@@ -94,13 +94,13 @@ def test_recorded_acting_is_plain_acting(kind: str) -> None:
     obs_TBO = torch.randn(7, 32, 3, device="cuda")
     acting = make_acting(policy, recorded)
     policy.flat.mul_(1.1)  # new weights, where the graph reads them
-    for rollout in range(2):
-        one_by_one = PlainActing(policy, plain)
-        for slot, actor in ((recorded, acting), (plain, one_by_one)):
-            slot.obs["policy"].copy_(obs_TBO + rollout)
-            actor.begin(noise_TBP)
-        with torch.inference_mode():
+    with torch.inference_mode():  # as the collector
+        for rollout in range(2):
+            one_by_one = PlainActing(policy, plain)
+            for slot, actor in ((recorded, acting), (plain, one_by_one)):
+                slot.obs["policy"].copy_(obs_TBO + rollout)
+                actor.begin(noise_TBP)
             for t in range(6):
                 torch.testing.assert_close(acting.act(t), one_by_one.act(t))
-        torch.testing.assert_close(recorded.action_TBA, plain.action_TBA)
-        torch.testing.assert_close(acting.params(6), one_by_one.params(6))
+            torch.testing.assert_close(recorded.action_TBA, plain.action_TBA)
+            torch.testing.assert_close(acting.params(6), one_by_one.params(6))

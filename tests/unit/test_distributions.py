@@ -212,6 +212,6 @@ def test_an_impossible_choice_is_never_sampled() -> None:
 
 
 def test_the_actions_kind_chooses_the_distribution() -> None:
-    assert isinstance(make_distribution(discrete(3), "tanh", None), Categorical)
-    plain = make_distribution(UNBOUNDED, "none", None)
+    assert isinstance(make_distribution(discrete(3), "tanh", None, "cpu"), Categorical)
+    plain = make_distribution(UNBOUNDED, "none", None, "cpu")
     assert isinstance(plain, Gaussian) and not plain.squash and plain.num_params == 4
