@@ -19,7 +19,8 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from benchmarks.common import markdown, run_benchmark
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout

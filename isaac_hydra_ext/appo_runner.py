@@ -26,7 +26,8 @@ from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
 from isaac_hydra_ext.clock import Clock
 from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.console import Progress, RunConsole
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
@@ -42,7 +43,7 @@ from isaac_hydra_ext.evaluation.schedule import Evaluations
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.placement import available_cores, learner_device
+from isaac_hydra_ext.placement import learner_device, set_learner_threads
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.memory_budget import check_memory
@@ -155,14 +156,6 @@ def _complete(
     return config, resumed
 
 
-def set_learner_threads(config: RunConfig) -> None:
-    """Leave the workers their cores. One thread where results must not depend on the machine."""
-    background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-    free = available_cores() - config.num_collectors
-    one = config.rollout.deterministic or background
-    torch.set_num_threads(1 if one else max(1, free))
-
-
 class Run:
     """One training run: its parts, and the loop over them. Leaving it closes them."""
 
@@ -229,7 +222,8 @@ class Run:
         workers, lag = config.num_workers, config.rollout.max_policy_lag
         where = config.rollout.device
         on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
-        self.console.say(f"starting {workers or 'no'} worker processes{on_gpus}; logs in workers/")
+        processes = "1 worker process" if workers == 1 else f"{workers or 'no'} worker processes"
+        self.console.say(f"starting {processes}{on_gpus}; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         set_learner_threads(config)
@@ -259,10 +253,7 @@ class Run:
             f"{config.rollout.steps_per_env} = {config.n_buffer} samples; "
             f"{policy.num_params:,} parameters; learner on {self.device}"
         )
-        bootstrap = "the env's final observation" if self.spec.has_final_obs else "V(s_t)"
-        if self.spec.finite_horizon:
-            bootstrap = "nothing: a finite horizon"
-        self.console.say(f"truncated episodes bootstrap from {bootstrap}")
+        self.console.say(f"truncated episodes bootstrap from {self.spec.bootstrap}")
         self.evaluations.start(self.spec, policy.flat.numel())
 
     def _load(self, resumed: Checkpoint) -> None:
@@ -413,12 +404,12 @@ def run_from_hydra(
     if code:
         sys.exit(code)
     if cfg.logging.console != "quiet":
-        run_dir = Path(summary["run_dir"])
-        print(f"run: {run_dir}")
-        print(f"tensorboard --logdir {run_dir}")
-        newest = run_dir / "checkpoints" / f"model_{summary['iterations']}.safetensors"
-        print(f"checkpoint: {newest}")
-        print(f"evaluate: appo eval {run_dir}", flush=True)
+        newest = f"{summary['run_dir']}/checkpoints/model_{summary['iterations']}.safetensors"
+        print(
+            f"run: {summary['run_dir']}\ntensorboard --logdir {summary['run_dir']}\n"
+            f"checkpoint: {newest}\nevaluate: appo eval {summary['run_dir']}",
+            flush=True,
+        )
     return summary[cfg.experiment.objective]
 
 

@@ -1,34 +1,14 @@
-"""The run's configuration: typed dataclasses, one documented knob a field, and every check.
+"""The run's configuration: typed dataclasses, one documented knob a field.
 
-Runs in the learner's process, before any worker exists. `load_config` turns what Hydra composed
-into a `RunConfig` or raises `ConfigError` with one line that names the key. What depends on the
-task (how many envs, its recommended settings) is filled in by `complete` after the task has
-described itself.
+`config_loading.py` fills them from what Hydra composed, and checks them. Used in every process.
 """
 
 import dataclasses
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
-
-from isaac_hydra_ext.config_checks import (
-    SAFE_NAME,
-    check_bounds,
-    check_devices,
-    check_names,
-    check_rest,
-    is_typed,
-    refuse_foreign,
-    refuse_unknown,
-    resolve,
-    walk,
-)
-from isaac_hydra_ext.config_layers import merge_layers
-from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.placement import place
+from isaac_hydra_ext.config_checks import walk
 
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
 MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
@@ -347,100 +327,6 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-def load_config(
-    cfg: DictConfig | Mapping[str, Any],
-    typed: Sequence[str] = (),
-    task_settings: Mapping[str, Any] | None = None,
-    num_workers: int | None = None,
-) -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`.
-
-    Precedence, highest first: what differs from the defaults or was typed; `env.appo` (a config
-    file's recommendation for its task); `task_settings` (the task's own); the defaults.
-
-    Args:
-        cfg: What Hydra composed. A top-level `hydra` node is ignored.
-        typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
-        task_settings: Nested settings that the task itself recommends.
-        num_workers: What `auto` workers are already.
-
-    Returns:
-        The configuration, with `auto` workers and seed -1 resolved.
-
-    Raises:
-        ConfigError: In one line: the key, what is wrong, what would be right.
-    """
-    user = resolve(cfg)
-    _join_devices(user)
-    refuse_foreign(user, "")
-    refuse_unknown(user, RunConfig, "")
-    recommended = (user.get("env") or {}).get("appo") or {}
-    refuse_unknown(recommended, RunConfig, "env.appo.")
-
-    config = merge_layers(RunConfig, [task_settings or {}, recommended], user, typed)
-    check_names(config)
-    check_bounds(config)
-    check_devices(config)
-    if config.rollout.num_workers == "auto" and num_workers is not None:
-        config.rollout.num_workers = num_workers
-    place(config)
-    check_rest(config, typed)
-    if config.experiment.seed == -1:
-        config.experiment.seed = secrets.randbelow(2**31)
-    return config
-
-
-def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
-    """Fill in what only the described task knows; changes `config` in place.
-
-    Args:
-        config: From `load_config`.
-        default_num_envs: Envs of the task when nobody says how many, over all workers.
-        typed: The user's override tokens.
-
-    Returns:
-        One line for each thing that was changed, to be shown.
-
-    Raises:
-        ConfigError: A typed minibatch does not fit into N_buffer.
-    """
-    rollout, ppo, notes = config.rollout, config.ppo, []
-    if rollout.envs_per_worker is None:
-        rollout.envs_per_worker = max(1, default_num_envs // config.num_collectors)
-    if rollout.device == "auto":
-        rollout.device = "cpu"  # a task that has a device of its own has said so by now
-    if config.experiment.name is None:
-        name = (config.env.id or config.env.task or "run").lower()
-        config.experiment.name = "".join(c if c in SAFE_NAME else "-" for c in name)
-    sizes = (
-        f"N_buffer = W*B*T = {config.num_collectors}*{rollout.envs_per_worker}"
-        f"*{rollout.steps_per_env} = {config.n_buffer}"
-    )
-    if ppo.num_mini_batches is not None:
-        if ppo.num_mini_batches > config.n_buffer:
-            raise ConfigError(f"ppo.num_mini_batches={ppo.num_mini_batches}: larger than {sizes}")
-        ppo.batch_size = -(-config.n_buffer // ppo.num_mini_batches)
-        if (count := -(-config.n_buffer // ppo.batch_size)) != ppo.num_mini_batches:
-            notes.append(f"ppo.num_mini_batches {ppo.num_mini_batches} -> {count}: {sizes}")
-    elif ppo.batch_size > config.n_buffer:
-        if is_typed("ppo.batch_size", typed):
-            raise ConfigError(
-                f"ppo.batch_size={ppo.batch_size}: larger than {sizes}; lower it, or raise "
-                "rollout.envs_per_worker or rollout.steps_per_env"
-            )
-        notes.append(f"ppo.batch_size {ppo.batch_size} -> {config.n_buffer}: {sizes}")
-        ppo.batch_size = config.n_buffer
-    return notes
-
-
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
     """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
     return list(walk(RunConfig()))
-
-
-def _join_devices(user: dict[str, Any]) -> None:
-    """Write a list of the simulation's devices as the text that `rollout.device` is."""
-    rollout = user.get("rollout")
-    devices = rollout.get("device") if isinstance(rollout, dict) else None
-    if isinstance(rollout, dict) and isinstance(devices, list):
-        rollout["device"] = ",".join(str(device).strip() for device in devices)

@@ -25,8 +25,9 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, list_runs
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
 from isaac_hydra_ext.command_parser import CommandParser
-from isaac_hydra_ext.config import ExperimentConfig, RunConfig, load_config
+from isaac_hydra_ext.config import ExperimentConfig, RunConfig
 from isaac_hydra_ext.config_checks import RESUME_WORDS, as_path, shown
+from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.episodes import add_arguments, show, summarize_episodes

@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.command_line import run_reporting_errors
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.config_checks import is_typed, walk
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.envs.vec_env import TaskDescription
 from isaac_hydra_ext.rollout.in_process import InProcessCollector

@@ -91,6 +91,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def set_learner_threads(config: "RunConfig") -> None:
+    """Leave the workers their cores. One thread where results must not depend on the machine."""
+    import torch
+
+    background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
+    free = available_cores() - config.num_collectors
+    one = config.rollout.deterministic or background
+    torch.set_num_threads(1 if one else max(1, free))
+
+
 def _on_gpus(kind: str, device: str) -> bool:
     return device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
 

@@ -68,6 +68,13 @@ class EnvSpec:
     has_state: bool = False
     whole_state: bool = True
 
+    @property
+    def bootstrap(self) -> str:
+        """What a truncated episode's value is taken from, in words."""
+        if self.finite_horizon:
+            return "nothing: a finite horizon"
+        return "the env's final observation" if self.has_final_obs else "V(s_t)"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data for a pipe."""
         return asdict(self)

@@ -28,7 +28,8 @@ from isaac_hydra_ext.checkpoint import (
     save_checkpoint,
 )
 from isaac_hydra_ext.checkpoint_fit import check_fits
-from isaac_hydra_ext.config import RunConfig, all_knobs, complete, load_config
+from isaac_hydra_ext.config import RunConfig, all_knobs
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.evaluate import config_of
 from isaac_hydra_ext.hydra_guard import check_hydra_node

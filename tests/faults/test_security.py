@@ -16,7 +16,7 @@ from live_run import HANG_S, LiveRun
 
 import isaac_hydra_ext
 from isaac_hydra_ext.checkpoint import find_checkpoint
-from isaac_hydra_ext.config import load_config
+from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
 Live = Callable[..., LiveRun]

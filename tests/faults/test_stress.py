@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import WorkerError
 from isaac_hydra_ext.models.actor_critic import ActorCritic

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, StepResult, TensorSpec
 from isaac_hydra_ext.learner.batch import RolloutBatch
 from isaac_hydra_ext.rollout import collector

@@ -20,7 +20,7 @@ from docs_blocks import ROOT, Command, blocks, commands
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.command_line import COMMANDS, main
-from isaac_hydra_ext.config import load_config
+from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
 
 TRAIN_PY = "isaac_hydra_ext.scripts.reinforcement_learning.appo.train"

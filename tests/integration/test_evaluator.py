@@ -12,7 +12,8 @@ import pytest
 import torch
 from staged_env import MARK, STEPS
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.evaluation.evaluator import MAX_RESTARTS, Evaluation, Evaluator
 from isaac_hydra_ext.models.actor_critic import ActorCritic

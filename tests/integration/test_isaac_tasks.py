@@ -14,7 +14,8 @@ import pytest
 import torch
 from isaac_stage import physics, read_report, report, run_python, stage
 
-from isaac_hydra_ext.config import EnvConfig, load_config
+from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 

@@ -7,7 +7,8 @@ import torch
 from reference_ppo import ReferencePPO, Rollout, Settings
 from torch import nn
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool

@@ -10,7 +10,7 @@ import torch
 from test_determinism import Train, assert_bit_identical
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.config import load_config
+from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.envs.gym_env import GymVecEnv
 from isaac_hydra_ext.learner.learner import Learner
 

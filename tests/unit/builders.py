@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.rollout.in_process import InProcessCollector

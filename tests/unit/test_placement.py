@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig, complete, load_config
+from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs import isaac_lab
 from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
 from isaac_hydra_ext.errors import ConfigError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.config import complete, load_config
+from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.errors import ConfigError
 
