@@ -17,8 +17,8 @@ pytestmark = pytest.mark.timeout(300)
     [
         (1, [], 0, "starting no worker processes, simulating on cuda:0"),
         (1, ["rollout.device=cuda:0", "rollout.num_workers=1", "experiment.device=cpu"], 1,
-         "starting 1 worker processes, simulating on cuda:0"),
-        (2, [], 1, "starting 1 worker processes, simulating on cuda:1"),
+         "starting 1 worker process, simulating on cuda:0"),
+        (2, [], 1, "starting 1 worker process, simulating on cuda:1"),
         (2, ["rollout.device=[cuda:0,cuda:1]", "experiment.device=cpu"], 2,
          "starting 2 worker processes, simulating on cuda:0,cuda:1"),
     ],
