@@ -71,8 +71,11 @@ def test_the_recorded_update_is_the_eager_one(
     common = {"advantages": advantages}
     eager = three_updates({**common, "cuda_graphs": False, "compile": "never"}, **policy)
     recorded = three_updates({**common, "cuda_graphs": True, "compile": compiled}, **policy)
+    # A recorded update has the eager one's kernels. Compiled ones round otherwise, which Adam
+    # magnifies where a gradient is near zero: 75 steps of 1e-4.
+    atol = 1e-5 if compiled == "never" else 1e-4
     for name, tensor in eager.items():
-        torch.testing.assert_close(recorded[name], tensor, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(recorded[name], tensor, atol=atol, rtol=1e-4)
 
 
 def test_at_lag_0_the_first_ratio_is_1_though_the_cpu_acted() -> None:
