@@ -21,11 +21,11 @@ import torch
 
 from benchmarks import free_env
 from benchmarks.common import markdown, run_benchmark
-from isaac_hydra_ext.appo_runner import set_learner_threads
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.learner.batch import RolloutBatch
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.placement import set_learner_threads
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.stop_signals import StopSignals

@@ -71,9 +71,7 @@ def measure(cases: dict[str, Case], quick: bool, overrides: list[str]) -> dict[s
         with ExitStack() as stack:
             stack.enter_context(free_env.registered())
             logs = stack.enter_context(TemporaryDirectory())
-            stack.enter_context(
-                initialize_config_module("isaac_hydra_ext.conf", version_base="1.3")
-            )
+            stack.enter_context(initialize_config_module(CONF, version_base="1.3"))
             fixed = (
                 *(f"experiment.output_dir={logs}", f"experiment.max_iterations={UNENDING}"),
                 *(f"checkpoint.every={UNENDING}", "logging.console=quiet", "logging.report=false"),

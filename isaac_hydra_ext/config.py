@@ -164,7 +164,7 @@ class PPOConfig:
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
     )
-    cuda_graphs: bool = knob(True, "record the update once and replay it, where it is on a GPU")
+    cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
     compile: str = knob(
         "auto",
         "fuse the update's kernels with torch.compile, on a GPU (the first start takes a minute); "

@@ -6,6 +6,9 @@ from typing import Generic, TypeVar
 
 import torch
 
+from isaac_hydra_ext.config_checks import first_line
+from isaac_hydra_ext.errors import LearnerError
+
 T = TypeVar("T")
 WARM_UPS = 3  # as PyTorch's own make_graphed_callables; the first of them also compiles
 
@@ -33,6 +36,9 @@ class Recorded(Generic[T]):
                 the freed memory of one that had gone.
             stream: Not the default one.
             before_each: Called before each of these runs; not recorded.
+
+        Raises:
+            LearnerError: The function does what no graph can hold.
         """
         self._function = function
         stream.wait_stream(torch.cuda.current_stream(stream.device))
@@ -43,8 +49,14 @@ class Recorded(Generic[T]):
             before_each()
         stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
-            self.result = function()
+        try:
+            with torch.cuda.graph(self._graph, stream=stream):
+                self.result = function()
+        except RuntimeError as e:
+            raise LearnerError(
+                f"a network's work cannot be recorded as a CUDA graph ({first_line(e)}): one that "
+                "waits for the GPU, or whose shapes depend on values, needs ppo.cuda_graphs=false"
+            ) from e
 
     def __call__(self) -> T:
         """Replay on the current stream; returns `result`."""

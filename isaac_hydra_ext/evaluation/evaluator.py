@@ -20,6 +20,7 @@ from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
 from isaac_hydra_ext.evaluation.process import evaluator_main
 from isaac_hydra_ext.evaluation.video import remove_unfinished
+from isaac_hydra_ext.placement import IN_WORKER
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
@@ -201,5 +202,8 @@ def evaluator_config(config: RunConfig) -> RunConfig:
     device = config.evaluate.device
     if device == "auto":
         device = config.rollout.device if config.env.kind == "isaaclab" else "cpu"
-    config.rollout.device = "cuda:0" if device == "cuda" else device
+    device = "cuda:0" if device == "cuda" else device.split(",")[0]
+    if device.startswith("cuda") and config.evaluate.cuda_visible_devices is not None:
+        device = IN_WORKER  # the first of those that its process sees
+    config.rollout.device = device
     return config

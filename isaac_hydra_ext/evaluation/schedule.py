@@ -162,9 +162,9 @@ def why_impossible(config: RunConfig) -> str:
 
     Kit takes a whole GPU's time and most of its memory: two of them on one GPU only take turns.
     """
-    evaluate, ours = config.evaluate, torch.device(config.rollout.device)
-    theirs = torch.device(evaluator_config(config).rollout.device)
-    same_gpu = ours.type == theirs.type == "cuda" and (ours.index or 0) == (theirs.index or 0)
+    evaluate, ours = config.evaluate, config.rollout.device
+    theirs = evaluator_config(config).rollout.device
+    same_gpu = theirs.startswith("cuda") and theirs in ours.split(",")
     if config.env.kind != "isaaclab" or not same_gpu or evaluate.cuda_visible_devices is not None:
         return ""
     if (config.env.physics or "").startswith("newton") and "omni.kit.app" not in sys.modules:

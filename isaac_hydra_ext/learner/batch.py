@@ -82,7 +82,8 @@ class RolloutBatch:
                 (self._truncated_TN, slot.truncated_TB),
             ):
                 theirs = theirs if kept is None else theirs[:, kept]
-                ours[:, first : first + count].copy_(theirs, non_blocking=True)
+                to_gpu = self.device.type == "cuda"
+                ours[:, first : first + count].copy_(theirs, non_blocking=to_gpu)
             if slot.final_index_C2 is not None:
                 finals.append(_final_rows(slot, kept, first))
             first += count
@@ -91,8 +92,11 @@ class RolloutBatch:
             self._load_finals(finals)
 
     def _load_finals(self, finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
-        index_F2 = torch.cat([index for index, _ in finals])
-        obs = {group: torch.cat([rows[group] for _, rows in finals]) for group in self._spec.obs}
+        index_F2 = torch.cat([index for index, _ in finals]).to(self.device)
+        obs = {
+            group: torch.cat([rows[group] for _, rows in finals]).to(self.device)
+            for group in self._spec.obs
+        }
         T, N = self.reward_TN.shape
         count, step_F = index_F2.shape[0], index_F2[:, 0] * N + index_F2[:, 1]
         if self.device.type == "cpu":

@@ -75,6 +75,7 @@ class Learner:
         self._draws: Draws | None = None  # where the recorded update reads them
         self._update: Recorded[tuple[torch.Tensor, torch.Tensor]] | None = None
         self._statistics: Recorded[None] | None = None
+        self._outgrown = False  # the recorded update reads a batch that is no longer this one
 
     def _is_compiled(self) -> bool:
         ppo = self._ppo
@@ -93,13 +94,15 @@ class Learner:
 
         On a GPU a slot of that GPU is free for what the caller's stream is given from now on.
         """
-        rows_before = self.batch.final_step.shape[0]
+        room = self.batch.final_step.shape[0]
         with self._in_turn():
             self.batch.load(slots)
         if self._stream is not None and slots[0].reward_TB.device.type == "cpu":
             self._stream.synchronize()
-        if self._update is not None and self.batch.final_step.shape[0] != rows_before:
-            self.record()  # more final observations than there was room for
+        # More final observations than there was room for: what is recorded reads the old tensors.
+        self._outgrown |= self.batch.final_step.shape[0] != room
+        if self._update is not None and self._outgrown and not self.batch.narrow:
+            self.record()
 
     def publish(self, store: WeightStore, version: int) -> None:
         """Write the current weights to a store; returns when they may be read from it."""
@@ -127,6 +130,7 @@ class Learner:
         """
         if self._stream is None or not self._ppo.cuda_graphs:
             return
+        self._outgrown = False
         before = {name: value.clone() for name, value in self.state_dict().items()}
         with torch.cuda.stream(self._stream):
             draws = self._draws = self._draw(0, self._config.n_buffer)
@@ -159,7 +163,7 @@ class Learner:
             if ppo.lr_schedule == "linear":
                 self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
             draws = self._draw(iteration, self.batch.reward_TN.numel())
-            recorded = self._update is not None and not self.batch.narrow
+            recorded = self._update is not None and not (self.batch.narrow or self._outgrown)
             numbers, target_N = self._replay(draws) if recorded else self._compute(draws)
             metrics = dict(zip(self._tags, numbers.tolist(), strict=True))  # the host waits here
             if metrics["Loss/undone"]:

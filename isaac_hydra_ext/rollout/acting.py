@@ -93,12 +93,18 @@ class RecordedActing:
         return distribution.to_env(action)
 
 
-def make_acting(policy: ActorCritic, slot: Slot) -> Acting:
-    """Choose by where the slot is; see `RecordedActing` for when to call it on a GPU."""
+def make_acting(policy: ActorCritic, slot: Slot, recorded: bool = True) -> Acting:
+    """Choose by where the slot is; see `Recorded` for when to call it on a GPU.
+
+    Args:
+        policy: That acts.
+        slot: That it acts on.
+        recorded: Use a CUDA graph on a GPU (`ppo.cuda_graphs`).
+    """
     device = slot.reward_TB.device
     if device.type == "cpu" and can_act_in_place(policy.actor):
         return InPlaceActing(policy, slot)
-    if device.type != "cuda":
+    if device.type != "cuda" or not recorded:
         return PlainActing(policy, slot)
     generator = torch.Generator(device)
     noise_TBP = policy.distribution.draw_noise(tuple(slot.reward_TB.shape), generator)

@@ -167,7 +167,7 @@ class Collector:
     def acting_on(self, slot: Slot) -> Acting:
         """Return what acts on a slot, made at the first call for it."""
         if slot not in self._acting:
-            self._acting[slot] = make_acting(self.policy, slot)
+            self._acting[slot] = make_acting(self.policy, slot, self._config.ppo.cuda_graphs)
         return self._acting[slot]
 
     def _write_log_prob(self, slot: Slot, params_TBP: torch.Tensor) -> None:

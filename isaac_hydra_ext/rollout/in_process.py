@@ -37,7 +37,7 @@ class InProcessCollector:
         self.notes: list[str] = []  # see `WorkerPool.notes`
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
-        self._failure: EnvError | None = None  # of a rollout collected ahead
+        self._failure: IsaacHydraExtError | None = None  # of a rollout collected ahead
         self.activities = [Activity("this process")]
         listen(self.activities[0].begin)
 
@@ -92,8 +92,8 @@ class InProcessCollector:
         """Collect `iteration` now, if it is granted; what the env raises waits for `gather`."""
         try:
             self._collect(iteration)
-        except EnvError as e:
-            self._failure = e
+        except IsaacHydraExtError as e:
+            self._failure = e  # the update is waited for first
 
     def _collect(self, iteration: int) -> None:
         if iteration not in self._granted:

@@ -7,8 +7,7 @@ the run: Python gives them to the main thread alone.
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from isaac_hydra_ext.learner.background import BackgroundThread
@@ -81,11 +80,8 @@ class TrackerInThread:
         """Wait until all calls are answered."""
         deadline = time.monotonic() + limit_s
         while self._pending:
-            try:
-                self._pending[0].result(timeout=POLL_S)
-                self._pending.popleft()
-            except FutureTimeoutError as e:
-                if self._pending[0].done():
-                    raise  # the task's own
-                if self._hurry() or time.monotonic() > deadline:
-                    raise TimeoutError(otherwise) from e
+            answered, _ = wait([self._pending[0]], timeout=POLL_S)
+            if answered:
+                self._pending.popleft().result()
+            elif self._hurry() or time.monotonic() > deadline:
+                raise TimeoutError(otherwise)

@@ -107,3 +107,21 @@ def test_recorded_acting_is_plain_acting(kind: str) -> None:
                 torch.testing.assert_close(acting.act(t), one_by_one.act(t))
             torch.testing.assert_close(recorded.action_TBA, plain.action_TBA)
             torch.testing.assert_close(acting.params(6), one_by_one.params(6))
+
+
+def test_final_observations_may_outgrow_their_room_while_an_env_is_left_out() -> None:
+    run = InProcessRun(
+        run_config(4, experiment={"device": "cuda:0"}, rollout={"steps_per_env": 16})
+    )
+    for k in range(3):
+        slot = run.source.gather(k)[0]
+        assert slot.final_index_C2 is not None
+        if k == 1:  # every step of 3 envs is the end of an episode
+            slot.truncated_TB.fill_(True)
+            slot.terminated_TB.fill_(False)
+            slot.final_index_C2.copy_(slot.truncated_TB.nonzero())
+            slot.header["final_count"] = 64
+            slot.dropped_B[2] = True
+        run.learner.load([slot])
+        run.source.release(k)
+        assert run.update(k)["Loss/undone"] == 0

@@ -111,6 +111,11 @@ def test_the_evaluators_device() -> None:
     assert evaluator_config(isaac()).rollout.device == "cuda:0"
     assert evaluator_config(isaac(device="cpu")).rollout.device == "cpu"
     assert config.rollout.device == "cuda:0", "the run's own is left alone"
+    several = isaac()
+    several.rollout.device = "cuda:1,cuda:2"
+    assert evaluator_config(several).rollout.device == "cuda:1"
+    several.evaluate.cuda_visible_devices = "3"
+    assert evaluator_config(several).rollout.device == "cuda:0", "the one that its process sees"
 
 
 def test_two_kits_on_one_gpu_are_refused_and_nothing_else_is(
@@ -121,6 +126,11 @@ def test_two_kits_on_one_gpu_are_refused_and_nothing_else_is(
     assert why_impossible(run_config()) == ""
     assert why_impossible(isaac(device="cpu")) == ""
     assert why_impossible(isaac(cuda_visible_devices="1")) == ""
+    several = isaac(device="cuda:2")
+    several.rollout.device = "cuda:1,cuda:2"
+    assert why_impossible(several) != ""
+    several.evaluate.device = "cuda:3"
+    assert why_impossible(several) == ""
     kitless = isaac()
     kitless.env.physics = "newton_mjwarp"
     assert why_impossible(kitless) == ""

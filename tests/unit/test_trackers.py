@@ -20,6 +20,7 @@ from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInter
 from isaac_hydra_ext.trackers import in_thread
 from isaac_hydra_ext.trackers import trackers as all_trackers
 from isaac_hydra_ext.trackers.aliases import RLINF, with_aliases
+from isaac_hydra_ext.trackers.in_thread import TrackerInThread
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers, check_trackers
 
@@ -357,3 +358,27 @@ def test_a_video_becomes_a_gif_in_tensorboard(tmp_path: Path) -> None:
     (image,) = events.Images("Eval/video")
     assert (image.step, image.width, image.height) == (3, 48, 32)
     assert image.encoded_image_string.startswith(b"GIF")
+
+
+def test_a_video_that_fails_in_a_thread_is_not_its_trackers_end() -> None:
+    logged: list[int] = []
+
+    class NoVideos:
+        run_id = None
+
+        def log(self, metrics: dict[str, float], iteration: int) -> None:
+            logged.append(iteration)
+
+        def log_video(self, tag: str, path: Path, iteration: int) -> None:
+            raise ValueError("no such codec")
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    tracker = TrackerInThread(NoVideos, lambda: False)
+    with pytest.raises(ValueError, match="no such codec"):
+        tracker.log_video("Eval/video", Path("a.mp4"), 1)
+    tracker.log({"a": 1.0}, 2)
+    tracker.close()
+    assert logged == [2]
