@@ -126,8 +126,8 @@ def test_two_kits_on_one_gpu_are_refused_and_nothing_else_is(
     assert why_impossible(run_config()) == ""
     assert why_impossible(isaac(device="cpu")) == ""
     assert why_impossible(isaac(cuda_visible_devices="1")) == ""
-    several = isaac(device="cuda:2")
-    several.rollout.device = "cuda:1,cuda:2"
+    several = isaac()
+    several.rollout.device, several.evaluate.device = "cuda:1,cuda:2", "cuda:2"
     assert why_impossible(several) != ""
     several.evaluate.device = "cuda:3"
     assert why_impossible(several) == ""
