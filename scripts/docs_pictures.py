@@ -130,7 +130,7 @@ async def _photograph(url: str, to: Path, size: tuple[int, int], script: str = "
                 message = {"id": number, "method": method, "params": parameters}
                 await socket.send(json.dumps(message))
                 while True:
-                    answer = json.loads(await asyncio.wait_for(socket.recv(), 60))
+                    answer = json.loads(await asyncio.wait_for(anext(aiter(socket)), 60))
                     if answer.get("id") == number:
                         return answer["result"]
 

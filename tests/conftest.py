@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -31,3 +32,12 @@ def neighbours(
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_service_of_wandb() -> Iterator[None]:
+    """End the process that wandb starts beside a test's: others count processes."""
+    yield
+    wandb = sys.modules.get("wandb")
+    if hasattr(wandb, "teardown"):
+        wandb.teardown()

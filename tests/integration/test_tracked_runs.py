@@ -25,14 +25,13 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 
 def test_a_resumed_run_has_one_table_and_the_same_wandb_run(
-    train_run: Train, monkeypatch: pytest.MonkeyPatch
+    train_run: Train,
 ) -> None:
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    trackers = "logging.backends=[csv,tensorboard,wandb]"
-    first = run_dir(train_run(*W0, trackers, "experiment.max_iterations=4"))
+    trackers = ("logging.backends=[csv,tensorboard,wandb]", "logging.wandb.mode=offline")
+    first = run_dir(train_run(*W0, *trackers, "experiment.max_iterations=4"))
     second = run_dir(
-        train_run(*W0, trackers, f"resume={first}", "experiment.max_iterations=6",
+        train_run(*W0, *trackers, f"resume={first}", "experiment.max_iterations=6",
                   "logging.aliases=rlinf")
     )  # fmt: skip
     assert first != second

@@ -77,7 +77,8 @@ def test_core_dependencies_have_lower_bounds_only(archives: Any) -> None:
 def test_extras_have_lower_bounds_only_and_leave_a_containers_packages_alone(archives: Any) -> None:
     metadata = Parser().parsestr(_dist_info(archives.wheel, "METADATA"))
     assert set(metadata.get_all("Provides-Extra") or []) == {
-        "isaaclab", "mjlab", "wandb", "swanlab", "video", "export", "plot", "ray", "bench", "dev",
+        "isaaclab", "mjlab", "wandb", "swanlab", "video", "export", "plot", "sweep", "ray",
+        "docs", "bench", "dev",
     }  # fmt: skip
     extras = [d for d in metadata.get_all("Requires-Dist") or [] if "extra ==" in d]
     for dependency in extras:

@@ -199,7 +199,8 @@ def test_every_knob_says_what_it_is() -> None:
 
 
 def test_every_number_says_its_unit_and_help_shows_it_with_the_bounds() -> None:
-    lines = {line.split("=")[0].strip(): line for line in help_text().splitlines() if "=" in line}
+    entries = re.split(r"\n+(?=  ?[a-z_]+\.?[a-z_.]*[=:])", help_text())  # a knob's lines are one
+    lines = {entry.split("=")[0].strip(): " ".join(entry.split()) for entry in entries}
     types = {
         f"{section.name}.{f.name}": f.type
         for section in dataclasses.fields(RunConfig)

@@ -172,16 +172,13 @@ def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
     layout = SlotLayout(env_spec(num_envs=3, has_final_obs=True), 4, torch.float32)
     here, there = Slot.allocate(layout, "cpu"), Slot.allocate(layout, "cpu")
     for slot, value in ((here, 0.0), (there, 1.0)):
-        for name, tensor in vars(slot).items():
-            for part in tensor.values() if isinstance(tensor, dict) else [tensor]:
-                if isinstance(part, torch.Tensor) and name != "_extra":
-                    part.fill_(value)
+        for tensor in slot._tensors.values():
+            tensor.fill_(value)
     there.write_extra({"log": {"a": 1.0}})
     there.header["iteration"], there.header["final_count"] = 9, 2
     here.copy_from(there)
     assert here.header == there.header and here.read_extra() == {"log": {"a": 1.0}}
-    for name, tensor in vars(here).items():
-        for part in tensor.values() if isinstance(tensor, dict) else [tensor]:
-            if isinstance(part, torch.Tensor) and name != "_extra":
-                rows = 2 if name in ("final_obs", "final_index_C2") else part.shape[0]
-                assert bool((part[:rows] == 1).all()) and not bool(part[rows:].any()), name
+    for name, tensor in here._tensors.items():
+        if name != "extra":
+            rows = 2 if name.startswith("final_") else tensor.shape[0]
+            assert bool((tensor[:rows] == 1).all()) and not bool(tensor[rows:].any()), name
