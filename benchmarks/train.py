@@ -143,7 +143,7 @@ def stand_alone(run: Run) -> tuple[Collector, Slot]:
         run.spec, run.config.rollout.steps_per_env, run.learner.policy.distribution.action_dtype
     )
     slot = Slot.allocate(layout, str(collector.device))
-    for group, obs in collector._obs.items():
+    for group, obs in collector.obs.items():
         slot.obs[group][0].copy_(obs)
     return collector, slot
 

@@ -185,20 +185,20 @@ def _cells(progress: Progress) -> list[tuple[str, str]]:
     return [
         ("iteration", f"{progress.iteration}/{progress.total} ({share:.0%})"),
         ("env steps", f"{progress.env_steps:,}"),
-        ("mean return", _number(m.get("Train/mean_reward"))),
+        ("mean return", as_number(m.get("Train/mean_reward"))),
         ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
         ("entropy", f"{m['Loss/entropy']:.3f}"),
         ("KL", f"{m['Policy/kl']:.4f}"),
         ("policy lag", f"{m['Async/policy_lag']:.2f}"),
-        ("learner waits", _share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
+        ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
         ("time left", as_duration(progress.eta_s)),
         ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
-        ("mean length", _number(m.get("Train/mean_episode_length"))),
+        ("mean length", as_number(m.get("Train/mean_episode_length"))),
         ("value loss", f"{m['Loss/value']:.4f}"),
         ("action std", f"{m['Policy/mean_std']:.3f}"),
         ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
         ("restarts", f"{m['Async/worker_restarts']:.0f}"),
-        ("workers wait", _share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
+        ("workers wait", as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
     ]
 
 
@@ -218,20 +218,22 @@ def _line(progress: Progress) -> str:
     restarts = m["Async/worker_restarts"]
     return (
         f"iteration {progress.iteration}/{progress.total}"
-        f" | return {_number(m.get('Train/mean_reward'))}"
-        f" | length {_number(m.get('Train/mean_episode_length'))}"
+        f" | return {as_number(m.get('Train/mean_reward'))}"
+        f" | length {as_number(m.get('Train/mean_episode_length'))}"
         f" | {m['Perf/total_fps']:,.0f} steps/s"
         f" | lag {m['Async/policy_lag']:.2f}"
-        f" | learner waits {_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
-        f" | workers wait {_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
+        f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
+        f" | workers wait {as_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
         + (f" | restarts {restarts:.0f}" if restarts else "")
         + f" | ETA {as_duration(progress.eta_s)}"
     )
 
 
-def _number(value: float | None) -> str:
+def as_number(value: float | None) -> str:
+    """Return a number in words; a dash where there is none."""
     return "-" if value is None else f"{value:,.2f}"
 
 
-def _share(part_s: float, whole_s: float) -> str:
+def as_share(part_s: float, whole_s: float) -> str:
+    """Return how much of a time [s] a part of it is, in percent."""
     return f"{min(1.0, part_s / whole_s):.0%}" if whole_s else "-"

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.command_line import run_reporting_errors
 from isaac_hydra_ext.command_parser import CommandParser
 from isaac_hydra_ext.config_checks import shown
+from isaac_hydra_ext.console import as_number, as_share
 from isaac_hydra_ext.curves import RETURN, combine, find_runs, read_run
 from isaac_hydra_ext.episodes import line_of
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
@@ -79,7 +80,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, str]:
         return {}
     return {
         f"evaluation of iteration {evaluation['iteration']:,}": line_of(evaluation),
-        "best evaluation": _number(evaluation["best_mean_return"]),
+        "best evaluation": as_number(evaluation["best_mean_return"]),
         "evaluations skipped": f"{evaluation['skipped']:,}",
     }
 
@@ -87,13 +88,13 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, str]:
 def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
     wall_s = summary["wall_s"]
     rows = {
-        "mean return (last 100 episodes)": _number(summary["mean_return"]),
-        "best mean return": _number(summary["best_return"]),
+        "mean return (last 100 episodes)": as_number(summary["mean_return"]),
+        "best mean return": as_number(summary["best_return"]),
         **_evaluation(summary.get("evaluation")),
-        "mean episode length": f"{_number(summary['mean_episode_length'])} steps",
+        "mean episode length": f"{as_number(summary['mean_episode_length'])} steps",
         "speed": f"{summary['fps']:,.0f} env steps/s",
-        "learner waited": _share(summary["learner_idle_s"], wall_s),
-        "workers waited": _share(summary["workers_wait_s"], wall_s),
+        "learner waited": f"{as_share(summary['learner_idle_s'], wall_s)} of the time",
+        "workers waited": f"{as_share(summary['workers_wait_s'], wall_s)} of the time",
         "mean policy lag": f"{summary['policy_lag_mean']:.2f} versions",
         "samples learned from": f"{summary['samples_consumed']:,}",
         "samples abandoned": f"{summary['samples_abandoned']:,}",
@@ -123,14 +124,6 @@ def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.2f}"
-
-
-def _share(part_s: float, whole_s: float) -> str:
-    return f"{part_s / whole_s:.0%} of the time" if whole_s else "-"
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.errors import SweepError
+from isaac_hydra_ext.parent_death import die_with_parent
 from isaac_hydra_ext.stop_signals import SIGNALS
-from isaac_hydra_ext.sweep_job import die_with_parent
 
 # The job finds the packages that its launcher has found, wherever it is started from.
 PROGRAM = """

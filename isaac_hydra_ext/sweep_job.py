@@ -1,14 +1,13 @@
 """The other side of `sweep.py`: the process of one job. Trains in its main thread."""
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
 import sys
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+from isaac_hydra_ext.parent_death import die_with_parent
 
 
 def main(launcher: int, answer: int) -> None:
@@ -36,12 +35,6 @@ def main(launcher: int, answer: int) -> None:
         with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "w") as out:
             json.dump(result, out)
     end_process(code)
-
-
-def die_with_parent(signum: int) -> None:
-    """Have the kernel send this process a signal when its parent dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signum)
 
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:

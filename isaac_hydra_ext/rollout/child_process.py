@@ -3,7 +3,6 @@
 Runs in worker processes and in the evaluator's.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,15 +14,14 @@ from typing import Any
 import torch
 
 from isaac_hydra_ext.errors import IsaacHydraExtError
+from isaac_hydra_ext.parent_death import die_with_parent
 
 MAX_TRACEBACK = 3000  # characters; a message stays under 4 KiB
-PR_SET_PDEATHSIG = 1
 
 
 def become_child(parent_pid: int) -> None:
     """Die with the learner, lead a process group, leave Ctrl-C to the learner, use one thread."""
-    if sys.platform == "linux":  # the kernel then kills this process when its parent dies
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if os.getppid() != parent_pid:  # it died before the line above
         os._exit(1)
     os.setpgid(0, 0)  # helpers that a simulator starts are killed with this process

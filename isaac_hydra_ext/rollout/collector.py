@@ -40,6 +40,7 @@ class Collector:
         env: The env.
         policy: The copy that acts.
         device: Of the simulation's tensors, and so of `policy`.
+        obs: What the next action answers, group -> [B, ...].
         random_start: Whether the first episodes began at random times.
     """
 
@@ -70,13 +71,13 @@ class Collector:
         self.random_start = False
         tell("resets its envs")
         if env_state is None:
-            self._obs = self.env.reset(env_seed)
+            self.obs = self.env.reset(env_seed)
         else:
-            self._obs = self.env.load_state_dict(env_state)
+            self.obs = self.env.load_state_dict(env_state)
         if env_state is None or not self.env.spec.whole_state:  # the episodes are new ones
             self._randomize_time(*when)
-        check_obs(self._obs, self.env.spec)
-        self.device = next(iter(self._obs.values())).device
+        check_obs(self.obs, self.env.spec)
+        self.device = next(iter(self.obs.values())).device
         self.policy = ActorCritic(config.policy, self.env.spec, config.experiment.seed, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
         self._last_slot: Slot | None = None
@@ -88,9 +89,9 @@ class Collector:
 
     def _start_episodes(self, env_seed: int, *address: int) -> None:
         """Reset all envs, to random times of their episodes where that is wanted."""
-        self._obs = self.env.reset(env_seed)
+        self.obs = self.env.reset(env_seed)
         self._randomize_time(*address)
-        check_obs(self._obs, self.env.spec)
+        check_obs(self.obs, self.env.spec)
 
     def _randomize_time(self, *address: int) -> None:
         if self._config.rollout.init_at_random_ep_len:
@@ -145,7 +146,7 @@ class Collector:
         acting, log = self.acting_on(slot), defaultdict(list)
         acting.begin(distribution.draw_noise(shape, generator))
         for group, rows in slot.rows.obs.items():
-            rows[0].copy_(self._obs[group])
+            rows[0].copy_(self.obs[group])
         for t in range(T):
             on_step(t)
             action = acting.act(t)
@@ -159,7 +160,7 @@ class Collector:
             _write_step(slot, t, result)
             for key, value in result.log.items():
                 log[key].append(value)
-            self._obs = result.obs
+            self.obs = result.obs
         on_step(T)
         self._write_log_prob(slot, acting.params(T))
         return _means(log)
@@ -221,7 +222,7 @@ class Collector:
             return
         slot.restarted_B[envs] = True
         for group in self.env.spec.obs:
-            self._obs[group][envs] = rows[group]
+            self.obs[group][envs] = rows[group]
 
     def _tell(self, slot: Slot, found: list[InvalidNumber], steps: int) -> str:
         """Dump the first one's steps and say what and where it is."""
