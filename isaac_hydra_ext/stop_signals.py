@@ -7,12 +7,16 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from isaac_hydra_ext.errors import RunInterrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The same signal again this soon is an echo, no impatience: where a killed parent had several
+# threads, the kernel tells its child once for each.
+ECHO_S = 0.1
 
 
 class StopSignals:
@@ -30,6 +34,7 @@ class StopSignals:
         self.at_once = False
         self.closing = False
         self._before: dict[int, Any] = {}
+        self._when = 0.0  # of the first signal
 
     @property
     def requested(self) -> bool:
@@ -67,11 +72,13 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == self.signum and time.monotonic() - self._when < ECHO_S:
+            return
         if self.requested:
             self.at_once = True
             if not self.closing:
                 raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
             return
-        self.signum = signum
+        self.signum, self._when = signum, time.monotonic()
         with contextlib.suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
             os.write(2, b"stopping after this iteration; once more to stop now\n")
