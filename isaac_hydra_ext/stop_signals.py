@@ -14,9 +14,9 @@ from typing import Any
 from isaac_hydra_ext.errors import RunInterrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# The same signal again this soon is an echo, no impatience: where a killed parent had several
-# threads, the kernel tells its child once for each.
-ECHO_S = 0.1
+# Of a parent's death (`die_with_parent`) the kernel tells once for each thread that it had: the
+# same signal again this soon after it is an echo, no impatience.
+ECHO_S = 1.0
 
 
 class StopSignals:
@@ -35,6 +35,7 @@ class StopSignals:
         self.closing = False
         self._before: dict[int, Any] = {}
         self._when = 0.0  # of the first signal
+        self._parent = 0
 
     @property
     def requested(self) -> bool:
@@ -55,6 +56,7 @@ class StopSignals:
 
         A hangup that is ignored stays so: that is what `nohup` is for.
         """
+        self._parent = os.getppid()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
@@ -72,7 +74,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if signum == self.signum and time.monotonic() - self._when < ECHO_S:
+        soon = signum == self.signum and time.monotonic() - self._when < ECHO_S
+        if soon and os.getppid() != self._parent:
             return
         if self.requested:
             self.at_once = True

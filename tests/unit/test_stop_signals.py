@@ -9,10 +9,13 @@ from isaac_hydra_ext.errors import RunInterrupted
 from isaac_hydra_ext.stop_signals import ECHO_S, StopSignals
 
 
-def test_an_echo_is_no_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parents_death_is_one_signal_however_often_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 100.0
     monkeypatch.setattr(stop_signals.time, "monotonic", lambda: now)
     with StopSignals() as stop:
+        monkeypatch.setattr(stop_signals.os, "getppid", lambda: 1)
         signal.raise_signal(signal.SIGTERM)
         now += 0.9 * ECHO_S
         signal.raise_signal(signal.SIGTERM)
@@ -23,9 +26,10 @@ def test_an_echo_is_no_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert stop.at_once
 
 
-def test_another_signal_is_never_an_echo() -> None:
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_while_the_parent_lives_is_never_an_echo(second: int) -> None:
     with StopSignals() as stop:
         signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(RunInterrupted, match="second signal 2"):
-            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(RunInterrupted, match=f"second signal {second}"):
+            signal.raise_signal(second)
         assert stop.at_once
