@@ -220,7 +220,8 @@ def publish_forever(block: MemfdBlock, newest: Any) -> None:
 
 @pytest.fixture
 def publisher() -> Iterator[tuple]:
-    block, newest = MemfdBlock(), SPAWN.Value("q", -1)
+    # Without a lock: one that the killed publisher held would never be released.
+    block, newest = MemfdBlock(), SPAWN.Value("q", -1, lock=False)
     process = SPAWN.Process(target=publish_forever, args=(block, newest), daemon=True)
     process.start()
     memory = block.allocate(WeightStore.nbytes(SIZE, LAG))
