@@ -12,6 +12,7 @@ from typing import Any
 
 from isaac_hydra_ext.config import LoggingConfig
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.evaluation.video import preview_of
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 
 NEEDS_NO_LOGIN = ("offline", "disabled", "local")
@@ -84,8 +85,9 @@ class SwanLabTracker:
         self._run.log(metrics, step=iteration)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`."""
-        self._run.log({tag: self._swanlab.Video(str(path))}, step=iteration)
+        """See `Tracker.log_video`; as the GIF beside it, which is all that SwanLab takes."""
+        gif = self._swanlab.Video(str(preview_of(path)))
+        self._run.log({tag: gif}, step=iteration)
 
     def flush(self) -> None:
         """See `Tracker.flush`; its own thread writes and uploads as points come."""
