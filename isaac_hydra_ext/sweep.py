@@ -26,6 +26,7 @@ from isaac_hydra_ext.parent_death import die_with_parent
 from isaac_hydra_ext.stop_signals import SIGNALS
 
 # The job finds the packages that its launcher has found, wherever it is started from.
+KILL_LIMIT_S = 10.0  # for the kernel to end a killed job
 PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -176,4 +177,4 @@ def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
             signal.signal(number, handler)
         if process.poll() is None:  # only an error gets here
             process.kill()
-            process.wait()
+            process.wait(timeout=KILL_LIMIT_S)

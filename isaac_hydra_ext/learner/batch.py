@@ -67,6 +67,7 @@ class RolloutBatch:
         """Copy the slots in, in worker order; on a GPU the copies are only begun."""
         self.policy_versions = [int(slot.header["policy_version"][0]) for slot in slots]
         finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
+        to_gpu = self.device.type == "cuda"
         first = 0  # column of the next slot's first env
         for slot in slots:
             kept = None  # all, which is one plain copy
@@ -82,7 +83,6 @@ class RolloutBatch:
                 (self._truncated_TN, slot.truncated_TB),
             ):
                 theirs = theirs if kept is None else theirs[:, kept]
-                to_gpu = self.device.type == "cuda"
                 ours[:, first : first + count].copy_(theirs, non_blocking=to_gpu)
             if slot.final_index_C2 is not None:
                 finals.append(_final_rows(slot, kept, first))

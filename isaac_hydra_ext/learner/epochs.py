@@ -3,7 +3,7 @@
 Runs in the learner's process. Eager, compiled and inside a CUDA graph it is this one code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from isaac_hydra_ext.learner.precision import matrix_products
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 Obs = Mapping[str, torch.Tensor]
+# Of the actor's loss and the critic's.
+Forwards = tuple[Callable[..., ActorLoss], Callable[..., torch.Tensor]]
 MINIBATCH_METRICS = (  # what `_step` returns, in this order
     "Loss/surrogate",
     "Loss/entropy",
@@ -61,7 +63,6 @@ class Epochs:
         self._device = policy.flat.device
         self.optimizer = FlatAdam(ppo, policy, compiled)
         self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
-        self._forwards = self._fused
         parameters = list(policy.parameters())
         critics = len(list(policy.critic.parameters()))
         self._actor_parameters, self._critic_parameters = (
@@ -79,14 +80,14 @@ class Epochs:
         """
         # Fused kernels are of one size: another number of samples would compile them anew.
         usual = samples.critic.target_M.shape[0] == self._usual_samples
-        self._forwards = self._fused if usual else (self._actor_loss, self._critic_loss)
+        forwards = self._fused if usual else (self._actor_loss, self._critic_loss)
         optimizer = self.optimizer
         optimizer.begin()
         totals = torch.zeros(len(MINIBATCH_METRICS), device=self._device)
         steps = torch.zeros((), device=self._device)
         for order in orders_EN:
             for rows in order.split(self._ppo.batch_size):
-                stats = self._step(samples, rows)
+                stats = self._step(forwards, samples, rows)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
@@ -98,16 +99,17 @@ class Epochs:
             "Loss/undone": torch.maximum(optimizer.bad, 1.0 - finite.float()),
         }
 
-    def _step(self, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
+    def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
         """Take one minibatch step, or none after a stop; returns its metrics.
 
         The last minibatch of an epoch may be smaller: its loss is the mean over its own rows.
         """
+        actor_forward, critic_forward = forwards
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
-            value = self._forwards[1](samples.obs, samples.critic, rows)
+            value = critic_forward(samples.obs, samples.critic, rows)
             critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
         with matrix_products(self._ppo.precision, self._device):
-            actor = self._forwards[0](samples.obs, samples.actor, rows)
+            actor = actor_forward(samples.obs, samples.actor, rows)
             actor_gradients = _gradients(actor.total, self._actor_parameters)
         self._critics_stream.join()
         value = value.detach()
