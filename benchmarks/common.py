@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -169,6 +170,14 @@ def run_benchmark(
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     print(render(results), flush=True)
+
+
+def gpu_used_mib(device: str) -> int:
+    """Return what all processes together have taken of a GPU's memory [MiB]; 0 for a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) // 2**20
 
 
 def describe_machine() -> dict[str, Any]:

@@ -157,19 +157,7 @@ def rsl_rl_update(num_envs: int) -> Callable[[], object]:
         {group: torch.randn(num_envs, size, device=DEVICE) for group, size in OBS.items()},
         batch_size=[num_envs],
     )
-    gaussian = {"class_name": "GaussianDistribution", "init_std": 1.0, "std_type": "scalar"}
-    groups = {group: [group] for group in OBS}
-    actor = MLPModel(obs, groups, "actor", ACTIONS, HIDDEN, "elu", True, gaussian)
-    critic = MLPModel(obs, groups, "critic", 1, HIDDEN, "elu", True)
-    storage = RolloutStorage("rl", num_envs, T, obs, [ACTIONS], str(DEVICE))
-    ppo = PPO(
-        actor,
-        critic,
-        storage,
-        num_learning_epochs=EPOCHS,
-        num_mini_batches=MINIBATCHES,
-        device=str(DEVICE),
-    )
+    ppo, storage = make_rsl_rl(obs)
     with torch.inference_mode():
         for _ in range(T):
             ppo.act(obs)
@@ -184,6 +172,25 @@ def rsl_rl_update(num_envs: int) -> Callable[[], object]:
         return ppo.update()
 
     return update
+
+
+def make_rsl_rl(obs: TensorDict) -> tuple[PPO, RolloutStorage]:
+    """Return rsl_rl's algorithm for observations like these, and where it keeps its samples."""
+    num_envs = obs.batch_size[0]
+    gaussian = {"class_name": "GaussianDistribution", "init_std": 1.0, "std_type": "scalar"}
+    groups = {group: [group] for group in OBS}
+    actor = MLPModel(obs, groups, "actor", ACTIONS, HIDDEN, "elu", True, gaussian)
+    critic = MLPModel(obs, groups, "critic", 1, HIDDEN, "elu", True)
+    storage = RolloutStorage("rl", num_envs, T, obs, [ACTIONS], str(DEVICE))
+    ppo = PPO(
+        actor,
+        critic,
+        storage,
+        num_learning_epochs=EPOCHS,
+        num_mini_batches=MINIBATCHES,
+        device=str(DEVICE),
+    )
+    return ppo, storage
 
 
 def render(results: dict[str, Any]) -> str:

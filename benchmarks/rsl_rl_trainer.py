@@ -1,9 +1,10 @@
-"""mjlab's own trainer, rsl_rl, on one task: a process of its own for `mjlab_cartpole`.
+"""mjlab's own trainer, rsl_rl, on one task: a process of its own for the benchmarks.
 
 python -m benchmarks.rsl_rl_trainer --task Mjlab-Cartpole-Balance --num-envs 64 --iterations 10
     --seed 1 --log-dir /tmp/rsl_rl
 
-Does what `mjlab.scripts.train` does on the CPU, and prints one line of JSON at the end.
+Does what `mjlab.scripts.train` does, and prints one line of JSON at the end. On a GPU nothing is
+recorded but what rsl_rl logs itself: looking at each step would make it wait.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
 from mjlab.tasks.registry import load_env_cfg, load_rl_cfg, load_runner_cls
 from tensordict import TensorDict
 
-from benchmarks.common import EVALUATION_SEED
+from benchmarks.common import EVALUATION_SEED, gpu_used_mib
 
 WINDOW = 100  # finished episodes a mean return is over, as in isaac_hydra_ext.metrics
 
@@ -54,42 +55,49 @@ class EpisodeRecorder(RslRlVecEnvWrapper):
         return obs, reward_B, dones_B, extras
 
 
-def make_env(task: str, num_envs: int, seed: int) -> ManagerBasedRlEnv:
+def make_env(task: str, num_envs: int, seed: int, device: str) -> ManagerBasedRlEnv:
     """Build the task as registered, but for the number of envs and the seed."""
     cfg = load_env_cfg(task)
     cfg.scene.num_envs, cfg.seed = num_envs, seed
-    return ManagerBasedRlEnv(cfg, device="cpu")
+    return ManagerBasedRlEnv(cfg, device=device)
 
 
-def train(task: str, num_envs: int, iterations: int, seed: int, log_dir: str) -> dict[str, Any]:
-    """Train as mjlab does, then play 32 episodes with deterministic actions."""
+def train(
+    task: str, num_envs: int, iterations: int, seed: int, log_dir: str, device: str, episodes: int
+) -> dict[str, Any]:
+    """Train as mjlab does, then play `episodes` of them with deterministic actions."""
     agent_cfg = load_rl_cfg(task)
     agent_cfg.seed, agent_cfg.logger = seed, "tensorboard"
     agent_cfg.upload_model = False
-    env = EpisodeRecorder(make_env(task, num_envs, seed), agent_cfg.clip_actions)
+    wrapper = EpisodeRecorder if device == "cpu" else RslRlVecEnvWrapper
+    env = wrapper(make_env(task, num_envs, seed, device), agent_cfg.clip_actions)
     runner_cls = load_runner_cls(task) or MjlabOnPolicyRunner
-    runner = runner_cls(env, asdict(agent_cfg), log_dir, "cpu")
+    runner = runner_cls(env, asdict(agent_cfg), log_dir, device)
     started = time.monotonic()
     runner.learn(iterations, init_at_random_ep_len=True)
-    training_s = time.monotonic() - started
     steps = agent_cfg.num_steps_per_env
     result = {
-        "training_s": training_s,
+        "training_s": time.monotonic() - started,
         "env_steps": iterations * steps * num_envs,
         "n_buffer": steps * num_envs,
-        "curve": env.mean_returns[steps - 1 :: steps],
-        "evaluation_return": play(task, runner.get_inference_policy(device="cpu")),
+        "gpu_used_MiB": gpu_used_mib(device),
     }
+    if isinstance(env, EpisodeRecorder):
+        result["curve"] = env.mean_returns[steps - 1 :: steps]
+    if episodes:
+        policy = runner.get_inference_policy(device=device)
+        result["evaluation_return"] = play(task, policy, episodes, device)
     env.close()
     return result
 
 
 @torch.inference_mode()
-def play(task: str, policy: Any, episodes: int = 32) -> float:
+def play(task: str, policy: Any, episodes: int, device: str) -> float:
     """Return the mean return of one episode in each of `episodes` envs."""
-    env = RslRlVecEnvWrapper(make_env(task, episodes, EVALUATION_SEED))
+    env = RslRlVecEnvWrapper(make_env(task, episodes, EVALUATION_SEED, device))
     obs, _ = env.unwrapped.reset(seed=EVALUATION_SEED)
-    return_B, running_B = torch.zeros(episodes), torch.ones(episodes, dtype=torch.bool)
+    return_B = torch.zeros(episodes, device=device)
+    running_B = torch.ones(episodes, dtype=torch.bool, device=device)
     while running_B.any():
         actions = policy(TensorDict(obs, batch_size=[episodes]))  # type: ignore[arg-type]
         obs, reward_B, dones_B, _ = env.step(actions)
@@ -107,6 +115,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--log-dir", required=True)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0 (default: cpu)")
+    parser.add_argument("--episodes", type=int, default=32, help="played at the end (default: 32)")
     arguments = parser.parse_args()
     print("\n" + json.dumps(train(**vars(arguments))), flush=True)
 

@@ -3,9 +3,11 @@
 python -m benchmarks.train --json FILE --only go1_flat_4096 rollout.device=cuda:0
     rollout.num_workers=1 experiment.device=cuda:1 ppo.precision=bf16
 
-Both take turns, three times, in the same processes: iterations of training, then as many rollouts
-of the same env driven by the policy as it is then, from which the time that the policy's own part
-takes is subtracted. Medians.
+All take turns, three times, in the same processes: iterations of training; where there are worker
+processes, as many in which they collect and nobody learns (simulation with inference); as many
+rollouts of the same env driven by the policy in this process, from which the time that the policy's
+own part takes is subtracted (simulation alone). Medians. After some iterations of real training the
+learning rate is 0: updates cost what they cost, and both sides simulate the same behaviour.
 """
 
 import json
@@ -16,20 +18,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra import compose, initialize_config_module
 
-from benchmarks import free_env
-from benchmarks.common import markdown, run_benchmark
+from benchmarks.common import gpu_used_mib, markdown, run_benchmark
+from isaac_hydra_ext import placement
 from isaac_hydra_ext.appo_runner import Run, open_run
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 
 TURNS = 3
-WARM_UP = 3  # iterations: caches, clocks, the curriculum's first resets
+WARM_UP = 20  # iterations: caches, clocks, resets, a policy that does something
 UNENDING = 10**6
+# Of an iteration, as the run itself has them.
+TIMES = ("Perf/collection_time", "Perf/learning_time", "Async/learner_idle_s")
+TIMES += ("Async/workers_wait_s",)
 CONF = "isaac_hydra_ext.conf"
 
 
@@ -43,7 +49,7 @@ class Case:
     """
 
     overrides: tuple[str, ...]
-    seconds: float = 6.0
+    seconds: float = 4.0
 
 
 GPU_CASES = {
@@ -51,14 +57,8 @@ GPU_CASES = {
     for name, env in (("go1_flat", "mjlab_go1_flat"), ("cartpole", "mjlab_cartpole_balance"))
     for num_envs in (4096, 16384)
 }
-FREE = (
-    *("env=gym_any", f"env.kind={free_env.KIND}", "env.id=free", "+env.kwargs.critic=72"),
-    *("policy.hidden_dims=[512,256,128]", "rollout.envs_per_worker=4096"),
-    *("rollout.steps_per_env=24", "ppo.num_mini_batches=4"),
-)
 CASES = {
     **GPU_CASES,
-    "free_4096": Case(FREE, seconds=2.0),
     "cpu_cartpole": Case(("env=mjlab_cartpole_balance", "rollout.envs_per_worker=64")),
     "cpu_pendulum": Case(("env=gym_pendulum",)),
 }
@@ -69,68 +69,125 @@ def measure(cases: dict[str, Case], quick: bool, overrides: list[str]) -> dict[s
     rows = []
     for name, case in cases.items():
         with ExitStack() as stack:
-            stack.enter_context(free_env.registered())
+            # That two processes share a GPU is refused to users; here it is measured.
+            stack.enter_context(patch.object(placement, "_check_gpus"))
             logs = stack.enter_context(TemporaryDirectory())
             stack.enter_context(initialize_config_module(CONF, version_base="1.3"))
             fixed = (
                 *(f"experiment.output_dir={logs}", f"experiment.max_iterations={UNENDING}"),
                 *(f"checkpoint.every={UNENDING}", "logging.console=quiet", "logging.report=false"),
+                "ppo.lr_schedule=fixed",
             )
             typed = [*case.overrides, *overrides, *fixed]
             run = stack.enter_context(open_run(compose("train_appo", typed), typed))
-            rows.append({"case": name} | take_turns(run, 0.2 if quick else case.seconds))
+            turns = Turns(run, 0.2 if quick else case.seconds)
+            for _ in range(1 if quick else TURNS):
+                turns.take()
+            rows.append({"case": name} | turns.summary())
         print(json.dumps(rows[-1]), flush=True)
     return {"overrides": overrides, "rows": rows}
 
 
-def take_turns(run: Run, seconds: float) -> dict[str, Any]:
-    """Train and simulate in turns."""
-    k = 0
-    for k in range(WARM_UP):
-        run.iteration(k)
-    started = time.perf_counter()
-    run.iteration(k + 1)
-    k, each = k + 2, max(2, int(seconds / (time.perf_counter() - started)))
-    collector, slot = stand_alone(run)
-    steps = run.config.rollout.steps_per_env
-    training, simulation, acting = [], [], []
-    ahead = run.config.rollout.max_policy_lag + 1  # rollouts that workers finish in a pause
-    for _ in range(TURNS):
-        for _ in range(ahead if run.config.num_workers else 0):
-            run.iteration(k)
-            k += 1
+class Turns:
+    """Training and what it is compared with, in turn.
+
+    Attributes:
+        training: [s] an iteration.
+        collecting: The same with nobody learning, where there are worker processes.
+        simulation: [s] a rollout of one worker's envs; acting is not in it.
+        acting: [s] the policy's part of a rollout.
+    """
+
+    def __init__(self, run: Run, seconds: float) -> None:
+        """Train until there is something to simulate, then hold the policy still.
+
+        Args:
+            run: Built.
+            seconds: About how long each part of a turn lasts.
+        """
+        self._run, self._next = run, 0
+        self._times: dict[str, list[float]] = {tag: [] for tag in TIMES}
+        for _ in range(WARM_UP):
+            self._train()
+        run.learner.lr.zero_()
         started = time.perf_counter()
-        for _ in range(each):
-            run.iteration(k)
-            k += 1
-        synchronize()
-        training.append((time.perf_counter() - started) / each)
-        settle(run)
+        self._train()
+        self._each = max(2, int(seconds / (time.perf_counter() - started)))
+        # A simulation on a CPU is compared with its workers: they are many, this process is one.
+        self._alone = not (run.config.num_workers and run.config.rollout.device == "cpu")
+        self._collector, self._slot = stand_alone(run) if self._alone else (None, None)
+        self.training: list[float] = []
+        self.collecting: list[float] = []
+        self.simulation: list[float] = []
+        self.acting: list[float] = []
+
+    def _train(self) -> None:
+        metrics, _ = self._run.iteration(self._next)
+        self._next += 1
+        for tag, values in self._times.items():
+            values.append(metrics[tag])
+
+    def _collect(self) -> None:
+        """Do an iteration without learning."""
+        run, k = self._run, self._next
+        run.source.gather(k)
+        run.source.release(k)
+        run.learner.publish(run.weights, k + 1)
+        run.source.announce(k + 1)
+        run.grant(k + 1 + run.config.rollout.max_policy_lag)
+        self._next += 1
+
+    def take(self) -> None:
+        """Take one turn of each."""
+        run = self._run
+        if run.config.num_workers:
+            # Rollouts that workers have finished in a pause count for nobody.
+            for _ in range(run.config.rollout.max_policy_lag + 1):
+                self._collect()
+        self.training.append(seconds_of(self._train, self._each))
+        if run.config.num_workers:
+            self.collecting.append(seconds_of(self._collect, self._each))
+            if self._alone:
+                time.sleep(1.0 + 3.0 * run.config.rollout.max_policy_lag)  # workers finish theirs
+        if self._collector is None or self._slot is None:
+            return
+        collector, slot, steps = self._collector, self._slot, run.config.rollout.steps_per_env
         collector.policy.flat.copy_(run.learner.policy.flat)
-        both = seconds_of(lambda: simulate(collector, slot, steps), each)
-        alone = seconds_of(lambda: act(collector, slot, steps), each)
-        acting.append(alone)
-        simulation.append(both - alone)
-    n = run.config.n_buffer
-    end_to_end, sim = statistics.median(training), statistics.median(simulation)
-    return {
-        "num_envs": n // steps,
-        "workers": run.config.num_workers,
-        "simulation": run.config.rollout.device,
-        "learner": str(run.device),
-        "lag": run.config.rollout.max_policy_lag,
-        "precision": run.config.ppo.precision,
-        "iterations_a_turn": each,
-        "training_steps_per_s": round(n / end_to_end),
-        "simulation_steps_per_s": round(n / sim),
-        "ratio": round(sim / end_to_end, 4),
-        "acting_ms": round(1e3 * statistics.median(acting), 2),
-        "iteration_ms": [round(1e3 * t, 2) for t in training],
-        "simulation_ms": [round(1e3 * t, 2) for t in simulation],
-        "gpu_peak_MiB": round(torch.cuda.max_memory_allocated() / 2**20)
-        if torch.cuda.is_available()
-        else 0,
-    }
+        both = seconds_of(lambda: simulate(collector, slot, steps), self._each)
+        self.acting.append(seconds_of(lambda: act(collector, slot, steps), self._each))
+        self.simulation.append(both - self.acting[-1])
+
+    def summary(self) -> dict[str, Any]:
+        """Return the row."""
+        config, n = self._run.config, self._run.config.n_buffer
+        end_to_end = statistics.median(self.training)
+        row = {
+            "num_envs": n // config.rollout.steps_per_env,
+            "workers": config.num_workers,
+            "simulation": config.rollout.device,
+            "learner": str(self._run.device),
+            "lag": config.rollout.max_policy_lag,
+            "precision": config.ppo.precision,
+            "iterations_a_turn": self._each,
+            "training_steps_per_s": round(n / end_to_end),
+            "iteration_ms": _ms(self.training),
+            "gpu_used_MiB": gpu_used_mib(config.rollout.device),
+            **{f"{tag} [ms]": _ms([statistics.median(v)])[0] for tag, v in self._times.items()},
+        }
+        if self.collecting:
+            collecting = statistics.median(self.collecting)
+            row |= {"collecting_ms": _ms(self.collecting)}
+            row |= {"ratio_to_collecting": round(collecting / end_to_end, 4)}
+        if self.simulation:
+            simulation = statistics.median(self.simulation)
+            row |= {"simulation_ms": _ms(self.simulation), "acting_ms": _ms(self.acting)}
+            row |= {"simulation_steps_per_s": round(n / simulation)}
+            row |= {"ratio_to_simulation": round(simulation / end_to_end, 4)}
+        return row
+
+
+def _ms(seconds: list[float]) -> list[float]:
+    return [round(1e3 * s, 2) for s in seconds]
 
 
 def stand_alone(run: Run) -> tuple[Collector, Slot]:
@@ -193,19 +250,13 @@ def synchronize() -> None:
             torch.cuda.synchronize(index)
 
 
-def settle(run: Run) -> None:
-    """Give workers the time to finish what they have been granted."""
-    if run.config.num_workers:
-        time.sleep(1.0 + 3.0 * run.config.rollout.max_policy_lag)
-
-
 def render(results: dict[str, Any]) -> str:
     """Return the table."""
     header = ("case", "W", "L", "simulation on", "learner on", "precision", "training steps/s")
-    header += ("simulation alone", "ratio")
+    header += ("of collecting", "of simulation alone")
     keys = ("case", "workers", "lag", "simulation", "learner", "precision", "training_steps_per_s")
-    keys += ("simulation_steps_per_s", "ratio")
-    return markdown(header, [[row[key] for key in keys] for row in results["rows"]])
+    keys += ("ratio_to_collecting", "ratio_to_simulation")
+    return markdown(header, [[row.get(key, "-") for key in keys] for row in results["rows"]])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ from isaac_hydra_ext.errors import (
 )
 from isaac_hydra_ext.evaluation.schedule import Evaluations
 from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
-from isaac_hydra_ext.learner.background import BackgroundThread
+from isaac_hydra_ext.learner.background import BackgroundThread, result_of
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.placement import learner_device, set_learner_threads
 from isaac_hydra_ext.resume import find_resumed, last_iteration
@@ -53,9 +53,8 @@ from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run_record import RunRecord
 from isaac_hydra_ext.stop_signals import StopSignals
 from isaac_hydra_ext.sweep import is_sweep, run_job
+from isaac_hydra_ext.tracing import Tracer
 from isaac_hydra_ext.trackers.trackers import check_trackers
-
-UPDATE_TIMEOUT_S = 3600.0  # of an update in its background thread
 
 
 def train(
@@ -183,6 +182,7 @@ class Run:
             config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
         )
         self.evaluations = Evaluations(config, run_dir, self.record, console)
+        self.tracer = Tracer(config.logging.profile, run_dir, "learner", console.say)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
@@ -200,6 +200,7 @@ class Run:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
         self.console.close()  # others may print now
+        self.tracer.close()
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
@@ -247,13 +248,14 @@ class Run:
         self.learner.publish(self.weights, self.first)
         source.announce(self.first)
         for iteration in range(self.first, self.first + lag + 1):
-            self._grant(iteration)
+            self.grant(iteration)
         self.console.say(
             f"N_buffer = {config.num_collectors} x {self.spec.num_envs} x "
             f"{config.rollout.steps_per_env} = {config.n_buffer} samples; "
             f"{policy.num_params:,} parameters; learner on {self.device}"
         )
         self.console.say(f"truncated episodes bootstrap from {self.spec.bootstrap}")
+        self.tracer.check(self.first, self.last)
         self.evaluations.start(self.spec, policy.flat.numel())
 
     def _load(self, resumed: Checkpoint) -> None:
@@ -299,16 +301,20 @@ class Run:
 
     def iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
+        with self.tracer.around(k):
+            return self._iteration(k)
+
+    def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         source, started = self.source, time.monotonic()
         consumed = source.counts.consumed
         slots = source.gather(k)
-        metrics, env_states = self.record.read(k, slots, time.monotonic() - started)
-        self.learner.load(slots)
-        source.release(k)
-
         learn_started = time.monotonic()
+        self.learner.load(slots)
+        update = self._begin_update(k)  # with W = 0 the GPU is busy while the next line reads
+        metrics, env_states = self.record.read(k, slots, learn_started - started)
+        source.release(k)
         try:
-            metrics |= self._update(k)
+            metrics |= self._finish_update(k, update)
         except NonFiniteError:
             source.counts.take_back(source.counts.consumed - consumed)
             raise
@@ -320,30 +326,32 @@ class Run:
             )
         self.learner.publish(self.weights, k + 1)
         source.announce(k + 1)
-        self._grant(k + 1 + self.config.rollout.max_policy_lag)
+        self.grant(k + 1 + self.config.rollout.max_policy_lag)
 
         metrics["Perf/iteration_time"] = time.monotonic() - started
         return self.record.add(metrics), env_states
 
-    def _grant(self, iteration: int) -> None:
+    def grant(self, iteration: int) -> None:
         """Let the workers collect `iteration`, unless the run ends before."""
         if iteration < self.last:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
 
-    def _update(self, iteration: int) -> dict[str, float]:
-        """Learn; with W = 0 and L >= 1 collect the next rollout meanwhile."""
+    def _begin_update(self, iteration: int) -> Future[dict[str, float]] | None:
+        """With W = 0 and L >= 1 learn in the background: this thread simulates meanwhile."""
         if isinstance(self.source, WorkerPool) or self.config.rollout.max_policy_lag == 0:
-            return self.learner.update(iteration)
+            return None
         self.updater = self.updater or BackgroundThread()
-        update = self.updater.submit(lambda: self.learner.update(iteration))
+        return self.updater.submit(lambda: self.learner.update(iteration))
+
+    def _finish_update(
+        self, iteration: int, update: Future[dict[str, float]] | None
+    ) -> dict[str, float]:
+        """Learn, or collect the next rollout until what learns in the background has done so."""
+        if update is None or isinstance(self.source, WorkerPool):
+            return self.learner.update(iteration)
         self.source.collect_ahead(iteration + 1)
-        try:
-            return update.result(timeout=UPDATE_TIMEOUT_S)
-        except FutureTimeoutError as e:
-            raise LearnerError(
-                f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s"
-            ) from e
+        return result_of(update, iteration)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
         totals, done = self.record.totals, self.record.totals.iterations

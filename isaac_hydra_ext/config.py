@@ -270,6 +270,9 @@ class LoggingConfig:
         "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
     )
     report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
+    profile: list[int] = knob(
+        [], "[iterations] first and last one to trace into profile/, for Perfetto; []: none", ge=0
+    )
     video: VideoConfig = field(default_factory=VideoConfig)
     aliases: str = knob(
         "none", "write metrics under another trainer's names too", choices=("none", "rlinf")

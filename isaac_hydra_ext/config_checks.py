@@ -204,6 +204,12 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
             "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
         )
     _check_precision(config)
+    window = config.logging.profile
+    if window and not (len(window) == 2 and window[0] <= window[1]):
+        raise ConfigError(
+            f"logging.profile={shown(window)}: must be the first and the last iteration to trace, "
+            "e.g. [10,12]"
+        )
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume
     named = resume is not None and resume not in RESUME_WORDS

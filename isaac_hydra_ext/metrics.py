@@ -69,17 +69,19 @@ class EpisodeTracker:
             [(s.terminated_TB | s.truncated_TB).cpu().numpy() for s in slots], axis=1
         )
         dropped_WB = np.stack([s.dropped_B.numpy() for s in slots])
+        return_N, length_N = self._return_WB.reshape(-1), self._length_WB.reshape(-1)  # views
+        partial_N, dropped_N = self._partial_WB.reshape(-1), dropped_WB.reshape(-1)
         for reward_WB, done_WB in zip(reward_TWB, done_TWB, strict=True):
             self._return_WB += reward_WB
             self._length_WB += 1
-            if not done_WB.any():
+            ended = np.flatnonzero(done_WB)  # few of thousands: only they are looked at
+            if not len(ended):
                 continue
-            counted_WB = done_WB & ~self._partial_WB & ~dropped_WB
-            ended = zip(self._return_WB[counted_WB], self._length_WB[counted_WB], strict=True)
-            self._finished.extend((float(r), int(n)) for r, n in ended)
-            self.total_finished += int(counted_WB.sum())
-            self._return_WB[done_WB], self._length_WB[done_WB] = 0.0, 0
-            self._partial_WB[done_WB] = False
+            counted = ended[~(partial_N[ended] | dropped_N[ended])]
+            finished = zip(return_N[counted].tolist(), length_N[counted].tolist(), strict=True)
+            self._finished.extend(finished)
+            self.total_finished += len(counted)
+            return_N[ended], length_N[ended], partial_N[ended] = 0.0, 0, False
         for w, slot in enumerate(slots):
             restarted_B = slot.restarted_B.numpy()
             self._return_WB[w, restarted_B], self._length_WB[w, restarted_B] = 0.0, 0

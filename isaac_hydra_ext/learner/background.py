@@ -7,11 +7,15 @@ would keep it alive for ever.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import torch
 
+from isaac_hydra_ext.errors import LearnerError
+
+UPDATE_TIMEOUT_S = 3600.0
 T = TypeVar("T")
 
 
@@ -42,3 +46,15 @@ class BackgroundThread(Generic[T]):
                 future.set_result(task())
             except BaseException as e:  # whoever waits for the result is told
                 future.set_exception(e)
+
+
+def result_of(update: Future[T], iteration: int) -> T:
+    """Wait for an update.
+
+    Raises:
+        LearnerError: There is no end to it.
+    """
+    try:
+        return update.result(timeout=UPDATE_TIMEOUT_S)
+    except FutureTimeoutError as e:
+        raise LearnerError(f"iteration {iteration}: no update after {UPDATE_TIMEOUT_S:g} s") from e

@@ -28,6 +28,7 @@ from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.cores import pin
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
 from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.tracing import Tracer
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
 
@@ -130,6 +131,7 @@ class WorkerProcess:
         pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
         redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
+        self._tracer = Tracer(config.logging.profile, run_dir, f"worker_{self._worker}", print)
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
         self._collector = Collector(
@@ -172,14 +174,16 @@ class WorkerProcess:
         self._status["steps"] = 0
         self._status["iteration"] = order.iteration
         target = self._on_gpu or slot
-        self._collector.collect(target, order.iteration, version, self._beat, waited, save)
-        if self._on_gpu is not None:
-            slot.copy_from(self._on_gpu)
+        with self._tracer.around(order.iteration):
+            self._collector.collect(target, order.iteration, version, self._beat, waited, save)
+            if self._on_gpu is not None:
+                slot.copy_from(self._on_gpu)
         self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
         self._beat()
 
     def _close(self) -> None:
         self._phase = "close"
         if self._collector is not None:
+            self._tracer.close()
             self._collector.env.close()
         self._send(Kind.CLOSED)

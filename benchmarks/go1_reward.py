@@ -1,0 +1,112 @@
+"""Seconds to rsl_rl's reward at iteration 300 on mjlab's Go1 flat, on one GPU.
+
+python -m benchmarks.go1_reward --json benchmarks/results/h200/go1_reward.json ppo.precision=bf16
+
+The same task, networks, rewards, envs and steps; `ppo.*` is ours, in the file below and in what
+follows the options. Each trainer is a process of its own, one after the other, and both curves are
+the trainers' own: the mean return of the last 100 finished episodes. Seconds are those of the
+iterations, without either's start.
+"""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.common import Point, markdown, run_benchmark, run_module, train
+
+NUM_ENVS, STEPS, ITERATIONS, SEEDS = 4096, 24, 300, {"1": 1, "2": 2, "3": 3}
+DEVICE = "cuda:0"
+OURS = (
+    *("env=mjlab_go1_flat", f"rollout.envs_per_worker={NUM_ENVS}", "rollout.num_workers=0"),
+    *(f"rollout.device={DEVICE}", f"experiment.device={DEVICE}"),
+)
+TUNED = ("ppo.desired_kl=0.02", "ppo.num_mini_batches=8", "ppo.entropy_coef=0.005")
+
+
+def measure(seeds: dict[str, int], quick: bool, overrides: list[str]) -> dict[str, Any]:
+    """Train both with every seed; rsl_rl first, as it says what is to be reached."""
+    iterations = 5 if quick else ITERATIONS
+    rows = []
+    for seed in seeds.values():
+        with TemporaryDirectory() as logs:
+            theirs, their_memory = _train_rsl_rl(seed, iterations, logs)
+            ours = _train_ours(seed, iterations, logs, overrides)
+        target = theirs[-1].mean_return
+        assert target is not None
+        rows += [_row("rsl_rl", seed, target, theirs), _row("isaac_hydra_ext", seed, target, ours)]
+        rows[-2]["gpu_used_MiB"] = their_memory
+        for row in rows[-2:]:
+            print({k: v for k, v in row.items() if k != "curve"}, flush=True)
+    return {"ours": [*OURS, *TUNED, *overrides], "rows": rows}
+
+
+def _train_ours(seed: int, iterations: int, logs: str, overrides: list[str]) -> list[Point]:
+    length = [f"experiment.seed={seed}", f"experiment.max_iterations={iterations}"]
+    return train([*OURS, *TUNED, *length, *overrides], logs).curve
+
+
+def _train_rsl_rl(seed: int, iterations: int, logs: str) -> tuple[list[Point], int]:
+    """Return its curve, and what it took of the GPU's memory [MiB]."""
+    arguments = {
+        "--task": "Mjlab-Velocity-Flat-Unitree-Go1",
+        "--num-envs": NUM_ENVS,
+        "--iterations": iterations,
+        "--seed": seed,
+        "--log-dir": f"{logs}/rsl_rl",
+        "--device": DEVICE,
+        "--episodes": 0,
+    }
+    words = [str(word) for item in arguments.items() for word in item]
+    output = run_module("benchmarks.rsl_rl_trainer", words)
+    result = json.loads(output.splitlines()[-1])
+    return _rsl_rl_curve(Path(logs) / "rsl_rl"), result["gpu_used_MiB"]
+
+
+def _rsl_rl_curve(directory: Path) -> list[Point]:
+    """Read the curve from its events: their steps count from 0, their times are of iterations."""
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events.Reload()
+    returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")}
+    times = zip(
+        events.Scalars("Perf/collection_time"), events.Scalars("Perf/learning_time"), strict=True
+    )
+    seconds, curve = 0.0, []
+    for collection, learning in times:
+        seconds += collection.value + learning.value
+        samples = (collection.step + 1) * NUM_ENVS * STEPS
+        curve.append(Point(samples, seconds, returns.get(collection.step)))
+    return curve
+
+
+def _row(trainer: str, seed: int, target: float, curve: list[Point]) -> dict[str, Any]:
+    known = [point for point in curve if point.mean_return is not None]
+    reached = next((point for point in known if (point.mean_return or 0.0) >= target), None)
+    last = curve[-1]
+    return {
+        "trainer": trainer,
+        "seed": seed,
+        "target": round(target, 2),
+        "seconds": reached and round(reached.seconds, 1),
+        "samples": reached and reached.env_steps,
+        "last_return": last.mean_return,
+        "steps_per_s": round(last.env_steps / last.seconds),
+        "curve": [(round(point.seconds, 2), point.mean_return) for point in curve],
+    }
+
+
+def render(results: dict[str, Any]) -> str:
+    """Return the table; seconds of ours that were not enough are a dash."""
+    header = ("trainer", "seed", "target", "seconds to it", "samples to it", "last", "steps/s")
+    keys = ("trainer", "seed", "target", "seconds", "samples", "last_return", "steps_per_s")
+    return markdown(header, [[_shown(row[key]) for key in keys] for row in results["rows"]])
+
+
+def _shown(value: Any) -> Any:
+    return "-" if value is None else f"{value:,.1f}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__ or "", SEEDS, measure, render, takes_overrides=True)
