@@ -3,11 +3,13 @@
 python -m benchmarks.train --json FILE --only go1_flat_4096 rollout.device=cuda:0
     rollout.num_workers=1 experiment.device=cuda:1 ppo.precision=bf16
 
-All take turns, three times, in the same processes: iterations of training; where there are worker
+All take turns, eight times, in the same processes: iterations of training; where there are worker
 processes, as many in which they collect and nobody learns (simulation with inference); as many
 rollouts of the same env driven by the policy in this process, from which the time that the policy's
-own part takes is subtracted (simulation alone). Medians. After some iterations of real training the
-learning rate is 0: updates cost what they cost, and both sides simulate the same behaviour.
+own part takes is subtracted (simulation alone). A ratio is the median of those of the turns, whose
+parts are seconds apart: a machine that others share is faster in one minute than in the next.
+After some iterations of real training the learning rate is 0: updates cost what they cost, and both
+sides simulate the same behaviour.
 """
 
 import json
@@ -30,7 +32,7 @@ from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 
-TURNS = 3
+TURNS = 8
 WARM_UP = 20  # iterations: caches, clocks, resets, a policy that does something
 UNENDING = 10**6
 # Of an iteration, as the run itself has them.
@@ -49,7 +51,7 @@ class Case:
     """
 
     overrides: tuple[str, ...]
-    seconds: float = 4.0
+    seconds: float = 1.5
 
 
 GPU_CASES = {
@@ -112,7 +114,9 @@ class Turns:
         run.learner.lr.zero_()
         started = time.perf_counter()
         self._train()
-        self._each = max(2, int(seconds / (time.perf_counter() - started)))
+        once = time.perf_counter() - started
+        self._each = max(2, int(seconds / once))
+        self._pause = 0.2 + 1.5 * once * (run.config.rollout.max_policy_lag + 1)
         # A simulation on a CPU is compared with its workers: they are many, this process is one.
         self._alone = not (run.config.num_workers and run.config.rollout.device == "cpu")
         self._collector, self._slot = stand_alone(run) if self._alone else (None, None)
@@ -148,7 +152,7 @@ class Turns:
         if run.config.num_workers:
             self.collecting.append(seconds_of(self._collect, self._each))
             if self._alone:
-                time.sleep(1.0 + 3.0 * run.config.rollout.max_policy_lag)  # workers finish theirs
+                time.sleep(self._pause)  # workers finish what they have been granted
         if self._collector is None or self._slot is None:
             return
         collector, slot, steps = self._collector, self._slot, run.config.rollout.steps_per_env
@@ -177,13 +181,18 @@ class Turns:
         if self.collecting:
             collecting = statistics.median(self.collecting)
             row |= {"collecting_ms": _ms(self.collecting)}
-            row |= {"ratio_to_collecting": round(collecting / end_to_end, 4)}
+            row |= {"collecting_steps_per_s": round(n / collecting)}
+            row |= {"ratio_to_collecting": _ratio(self.collecting, self.training)}
         if self.simulation:
             simulation = statistics.median(self.simulation)
             row |= {"simulation_ms": _ms(self.simulation), "acting_ms": _ms(self.acting)}
             row |= {"simulation_steps_per_s": round(n / simulation)}
-            row |= {"ratio_to_simulation": round(simulation / end_to_end, 4)}
+            row |= {"ratio_to_simulation": _ratio(self.simulation, self.training)}
         return row
+
+
+def _ratio(others: list[float], training: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(others, training, strict=True)), 4)
 
 
 def _ms(seconds: list[float]) -> list[float]:

@@ -1,0 +1,69 @@
+"""`logging.profile`: traces that Perfetto opens, of the learner and of each worker."""
+
+import gzip
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from isaac_hydra_ext.tracing import Tracer
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+TINY = (
+    *("rollout.envs_per_worker=4", "rollout.steps_per_env=16", "experiment.max_iterations=4"),
+    "logging.report=false",
+)
+
+
+def names(trace: Path) -> set[str]:
+    with gzip.open(trace) as file:
+        return {event.get("name", "") for event in json.load(file)["traceEvents"]}
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_the_asked_iterations_are_traced_in_every_process(
+    command: Command, tmp_path: Path, workers: int
+) -> None:
+    done = command(*TINY, f"rollout.num_workers={workers}", "logging.profile=[1,2]")
+    assert done.returncode == 0, done.stderr
+    (profile,) = tmp_path.glob("logs/pendulum-v1/*/profile")
+    processes = ["learner", *(f"worker_{w}" for w in range(workers))]
+    assert sorted(p.name for p in profile.iterdir()) == [f"{p}.json.gz" for p in processes]
+    for process in processes:
+        found = names(profile / f"{process}.json.gz")
+        iterations = {name for name in found if name.startswith("iteration ")}
+        assert iterations == {"iteration 1", "iteration 2"}
+        assert any(name.startswith("aten::") for name in found)
+    assert f"trace: {profile / 'learner.json.gz'} (open it in" in done.stdout
+
+
+def test_a_run_that_ends_in_the_window_still_has_its_trace(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command(*TINY, "rollout.num_workers=1", "logging.profile=[3,900]")
+    assert done.returncode == 0, done.stderr
+    for trace in ("learner", "worker_0"):
+        (path,) = tmp_path.glob(f"logs/pendulum-v1/*/profile/{trace}.json.gz")
+        assert "iteration 3" in names(path)
+
+
+def test_iterations_that_the_run_does_not_have_are_named(command: Command) -> None:
+    done = command(*TINY, "rollout.num_workers=0", "logging.profile=[4,6]")
+    assert done.returncode == 0, done.stderr
+    said = "logging.profile=[4,6]: nothing to trace, the run has iterations 0 to 3"
+    assert said in done.stdout
+
+
+def test_a_trace_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "profile").write_text("a file where the directory should be")
+    said: list[str] = []
+    tracer = Tracer([0, 0], tmp_path, "learner", said.append)
+    with tracer.around(0):
+        torch.ones(2).sum()
+    (line,) = said
+    assert line.startswith(
+        f"no trace: {tmp_path / 'profile' / 'learner.json.gz'} cannot be written"
+    )
