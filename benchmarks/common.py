@@ -78,7 +78,7 @@ def train(overrides: Sequence[str], output_dir: str) -> Training:
     Raises:
         RuntimeError: The run failed; the message holds the end of its output.
     """
-    fixed = [f"experiment.output_dir={output_dir}", "logging.console=quiet"]
+    fixed = [f"experiment.output_dir={output_dir}", "logging.console=plain"]
     output = run_module("isaac_hydra_ext.appo_runner", [*overrides, *fixed])
     found = re.search(r"^run: (.+)$", output, re.MULTILINE)
     assert found, output
