@@ -3,7 +3,7 @@
 python -m benchmarks.train --json FILE --only go1_flat_4096 rollout.device=cuda:0
     rollout.num_workers=1 experiment.device=cuda:1 ppo.precision=bf16
 
-All take turns, five times, in the same processes: iterations of training; where there are worker
+All take turns, ten times, in the same processes: iterations of training; where there are worker
 processes, as many in which they collect and nobody learns (simulation with inference); as many
 rollouts of the same env driven by the policy in this process, from which the time that the policy's
 own part takes is subtracted (simulation alone). A ratio is the median of those of the turns, whose
@@ -32,7 +32,7 @@ from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 
-TURNS = 5
+TURNS = 10
 WARM_UP = 20  # iterations: caches, clocks, resets, a policy that does something
 UNENDING = 10**6
 # Of an iteration, as the run itself has them.
@@ -51,7 +51,7 @@ class Case:
     """
 
     overrides: tuple[str, ...]
-    seconds: float = 1.5
+    seconds: float = 1.2
 
 
 GPU_CASES = {
