@@ -3,8 +3,7 @@
 python -m benchmarks.cpu_learner --json benchmarks/results/cpu_learner.json
 
 10 epochs of 4 minibatches, two MLPs, the observations and actions of the tasks they stand for. Each
-number of threads is a process's own matter, so each row is one. Medians; the start is what compiling
-takes when nothing is cached.
+row is a process of its own. Medians; the start has what compiling takes with nothing cached.
 """
 
 import json
