@@ -167,8 +167,8 @@ class PPOConfig:
     cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
     compile: str = knob(
         "auto",
-        "fuse the update's kernels with torch.compile, on a GPU (the first start takes a minute); "
-        "auto: from 16,384 samples an iteration on",
+        "fuse the update's kernels with torch.compile (the first start takes up to a minute); "
+        "auto: from 16,384 samples an iteration on; on a CPU, from 50,000 minibatch steps a run on",
         choices=("auto", "always", "never"),
     )
 

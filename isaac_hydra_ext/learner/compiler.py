@@ -12,19 +12,34 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from isaac_hydra_ext.config_checks import first_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 @cache
-def why_not() -> str:
-    """Return what is missing to compile kernels for CUDA; empty if nothing is."""
+def why_not(device: str) -> str:
+    """Return what is missing to compile kernels for `cuda` or `cpu`; empty if nothing is."""
+    return _why_not_cuda() if device == "cuda" else _why_not_cpu()
+
+
+def _why_not_cuda() -> str:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (PyTorch's CUDA wheels for Linux bring it)"
     # Triton and torch.compile build a small C launcher for each kernel.
     compilers = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     if not any(name and shutil.which(name) for name in compilers):
         return "there is no C compiler (apt-get install gcc, or set CC)"
+    return ""
+
+
+def _why_not_cpu() -> str:
+    """Compile something small: a C++ compiler alone is not enough, headers are needed too."""
+    try:
+        torch.compile(torch.tanh, dynamic=False)(torch.zeros(8))
+    except RuntimeError as e:
+        return f"no C++ compiler that works (apt-get install g++ python3-dev): {first_line(e)}"
     return ""
 
 

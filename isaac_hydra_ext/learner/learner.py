@@ -26,7 +26,9 @@ from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.seeding import Stream, make_generator
 
-COMPILE_FROM = 16_384  # samples an iteration: below, compiling takes longer than it saves
+# Below these, compiling takes longer than it saves: samples an iteration, on a GPU; minibatch steps
+# of the whole run, on a CPU, where it takes 10 s and saves 0.6 ms a step of a small network.
+COMPILE_FROM, COMPILE_FROM_STEPS = 16_384, 50_000
 
 
 @dataclass
@@ -65,7 +67,8 @@ class Learner:
             self._distribution.action_dtype,
             device,
         )
-        self._epochs = Epochs(config.ppo, self.policy, config.n_buffer, self._is_compiled())
+        self._compiled = self._is_compiled()
+        self._epochs = Epochs(config.ppo, self.policy, config.n_buffer, self._compiled)
         self._optimizer = self._epochs.optimizer
         self.lr = self._optimizer.lr
         self._noisy_entropy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
@@ -78,12 +81,14 @@ class Learner:
         self._outgrown = False  # the recorded update reads a batch that is no longer this one
 
     def _is_compiled(self) -> bool:
-        ppo = self._ppo
-        if self.device.type != "cuda" or ppo.compile == "never":
+        ppo, samples = self._ppo, self._config.n_buffer
+        steps = self._config.experiment.max_iterations * ppo.update_epochs
+        steps *= -(-samples // ppo.batch_size)
+        on_gpu = self.device.type == "cuda"
+        pays = samples >= COMPILE_FROM if on_gpu else steps >= COMPILE_FROM_STEPS
+        if ppo.compile == "never" or (ppo.compile == "auto" and not pays):
             return False
-        if ppo.compile == "auto" and self._config.n_buffer < COMPILE_FROM:
-            return False
-        if why_not := compiler.why_not():
+        if why_not := compiler.why_not(self.device.type):
             self.notes.append(f"ppo.compile={ppo.compile}: {why_not}; updates are not compiled")
         return not why_not
 
@@ -124,11 +129,16 @@ class Learner:
     # ---------------------------------------------------------------- the update
 
     def record(self) -> None:
-        """Record the update as CUDA graphs, where the learner has a GPU and `ppo.cuda_graphs` says.
+        """Compile, and record as CUDA graphs, what `ppo.compile` and `ppo.cuda_graphs` say.
 
         To be called while no other thread uses the GPU. Changes no weight.
         """
         if self._stream is None or not self._ppo.cuda_graphs:
+            if self._compiled:  # now, and not in the first iteration
+                before = {name: value.clone() for name, value in self.state_dict().items()}
+                with self._on_stream():
+                    self._compute(self._draw(0, self._config.n_buffer))
+                self.load_state_dict(before)
             return
         self._outgrown = False
         before = {name: value.clone() for name, value in self.state_dict().items()}

@@ -11,7 +11,7 @@ from isaac_hydra_ext.learner import compiler
 
 def reverse_scan(a_TN: torch.Tensor, b_TN: torch.Tensor) -> torch.Tensor:
     """Return float32 x_TN with x[t] = a[t] + b[t] * x[t + 1], and x[T] = 0."""
-    if a_TN.device.type == "cuda" and not compiler.why_not():
+    if a_TN.device.type == "cuda" and not compiler.why_not("cuda"):
         from isaac_hydra_ext.learner.scan_kernel import fused_scan
 
         return fused_scan(a_TN, b_TN)

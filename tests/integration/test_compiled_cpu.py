@@ -1,0 +1,53 @@
+"""Updates compiled for the CPU learn what eager ones learn; without a compiler they are eager."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from unit.builders import InProcessRun, run_config
+
+from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.learner import compiler
+
+Train = Callable[..., Checkpoint]
+RUN = ("experiment.max_iterations=3", "rollout.num_workers=0", "rollout.deterministic=true")
+
+
+@pytest.fixture(autouse=True)
+def ask_anew() -> None:
+    compiler.why_not.cache_clear()
+
+
+def test_compiled_updates_learn_what_eager_ones_learn(train_run: Train) -> None:
+    if why_not := compiler.why_not("cpu"):
+        pytest.skip(why_not)
+    eager = train_run(*RUN, "ppo.compile=never")
+    compiled = train_run(*RUN, "ppo.compile=always")
+    for name, tensor in eager.tensors.items():
+        torch.testing.assert_close(compiled.tensors[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_without_a_compiler_the_run_goes_on_and_says_so(
+    train_run: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object, **__: object) -> Callable[[torch.Tensor], torch.Tensor]:
+        def compiled(x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("No working C++ compiler found\nand more lines")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", failing)
+    train_run(*RUN, "ppo.compile=always", "logging.console=plain")
+    said = capsys.readouterr().out
+    assert "ppo.compile=always: no C++ compiler that works" in said
+    assert "No working C++ compiler found; updates are not compiled" in said
+
+
+@pytest.mark.parametrize(("iterations", "tried"), [(4, False), (400_000, True)])
+def test_auto_compiles_where_the_run_is_long(
+    monkeypatch: pytest.MonkeyPatch, iterations: int, tried: bool
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(compiler, "why_not", lambda device: asked.append(device) or "not here")
+    InProcessRun(run_config(4, experiment={"max_iterations": iterations}))
+    assert bool(asked) is tried
