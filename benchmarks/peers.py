@@ -130,6 +130,7 @@ def _overrides(s: dict[str, Any], workers: int, directory: str) -> list[str]:
         "ppo.value_clip=null",
         f"ppo.value_coef={s['value_coef']}",
         f"ppo.max_grad_norm={s['max_grad_norm']}",
+        "ppo.compile=always",  # before the first env step, as everybody's start
         f"policy.hidden_dims={s['hidden']}",
         "policy.activation=tanh",
         "policy.normalize_values=true",
