@@ -281,6 +281,7 @@ class Run:
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.first, self.last, config.checkpoint.every)
         for k in range(self.first, self.last):
+            self.stop.keep()
             try:
                 metrics, env_states = self.iteration(k)
             except IsaacHydraExtError as e:

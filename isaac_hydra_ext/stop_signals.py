@@ -63,6 +63,15 @@ class StopSignals:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
+    def keep(self) -> None:
+        """Install the handlers again, over those of others.
+
+        Simulators have some of their own, and so has LLVM, with which Triton compiles: its own
+        lets the second of two signals, as `timeout` sends them, end the process where it stands.
+        """
+        for number in self._before:
+            signal.signal(number, self._handle)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

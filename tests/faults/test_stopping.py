@@ -99,3 +99,32 @@ def test_a_run_that_was_told_to_ignore_a_hangup_does(live: Live) -> None:
     run.process.send_signal(signal.SIGHUP)
     assert run.finish() == 0, run.text()
     assert run.summary()["iterations"] == 60
+
+
+# A simulator that takes the signals as it starts, from C as LLVM does: Python still believes that
+# its own handlers are there.
+TAKES_SIGNALS = """
+import ctypes, signal, sys
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+from isaac_hydra_ext.appo_runner import main
+
+class Rude(PendulumEnv):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        ctypes.CDLL(None).signal(signal.SIGTERM, 0)
+
+gymnasium.register("Rude-v0", Rude, max_episode_steps=200)
+main()
+"""
+
+
+def test_a_simulator_that_takes_the_signals_does_not_keep_them(live: Live) -> None:
+    run = live(
+        "env=gym_any", "env.id=Rude-v0", "experiment.max_iterations=100000",
+        "rollout.num_workers=0", program=TAKES_SIGNALS,
+    )  # fmt: skip
+    run.wait_for_iteration(3)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish() == 143, run.text()
+    assert run.checkpoints(), "saved"
