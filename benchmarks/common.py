@@ -90,15 +90,27 @@ def train(overrides: Sequence[str], output_dir: str) -> Training:
     return Training(run_dir, plain, summary, read_curve(run_dir, summary))
 
 
-def run_module(module: str, arguments: Sequence[str]) -> str:
+def run_module(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> str:
     """Run `python -m module` in a new process and return its stdout.
+
+    Args:
+        module: To run.
+        arguments: Of its command line.
+        environment: Variables besides this process's.
 
     Raises:
         RuntimeError: It failed; the message holds the end of its output.
     """
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=TRAINING_TIMEOUT_S
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=TRAINING_TIMEOUT_S,
     )
     if done.returncode != 0:
         tail = (done.stdout + done.stderr)[-2000:]
@@ -195,8 +207,9 @@ def _git_version() -> str:
     git = ["git", "-C", str(REPOSITORY)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     paths = ["isaac_hydra_ext", "benchmarks/*.py"]
-    diff = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *paths])
-    return commit.stdout.strip() + ("-dirty" if diff.returncode else "")
+    status = [*git, "status", "--porcelain", "--", *paths]
+    changed = subprocess.run(status, capture_output=True, text=True)
+    return commit.stdout.strip() + ("-dirty" if changed.returncode or changed.stdout else "")
 
 
 def _version(package: str) -> str | None:

@@ -7,9 +7,7 @@ row is a process of its own. Medians; the start has what compiling takes with no
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from tempfile import TemporaryDirectory
@@ -17,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import REPOSITORY, markdown, run_benchmark
+from benchmarks.common import markdown, run_benchmark, run_module
 from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.learner import Learner
@@ -39,19 +37,11 @@ def measure(sizes: dict[str, Any], quick: bool) -> dict[str, Any]:
     for name in sizes:
         for threads in THREADS:
             for how, compiled in COMPILED.items():
+                arguments = ["--one", name, str(threads), compiled, "3" if quick else "30"]
                 with TemporaryDirectory() as cache:
-                    command = [sys.executable, "-m", "benchmarks.cpu_learner", "--one", name]
-                    command += [str(threads), compiled, "3" if quick else "30"]
-                    done = subprocess.run(
-                        command,
-                        cwd=REPOSITORY,
-                        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
-                        capture_output=True,
-                        text=True,
-                        timeout=300,
-                        check=True,
-                    )
-                measured = json.loads(done.stdout.splitlines()[-1])
+                    cold = {"TORCHINDUCTOR_CACHE_DIR": cache}
+                    output = run_module("benchmarks.cpu_learner", arguments, cold)
+                measured = json.loads(output.splitlines()[-1])
                 rows.append({"update": name, "threads": threads, "how": how} | measured)
                 print(rows[-1], flush=True)
     return {"rows": rows}

@@ -11,7 +11,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -79,16 +82,8 @@ def _measure(task: Task, logs: str, seconds: float) -> dict[str, Any]:
     run += [f"experiment.max_iterations={UNENDING}", f"experiment.output_dir={logs}"]
     run += ["logging.console=plain", "experiment.device=cpu"]
     bare = [sys.executable, "-c", task.bare.format(num_envs=task.num_envs) + REST]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (
-        subprocess.Popen(run, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as ours,
-        subprocess.Popen(
-            bare, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        ) as theirs,
-    ):
-        try:
-            _wait_for(ours, "iteration 30/")
-            _wait_for(theirs, "ready")
+    with _running(run, f"{logs}/run", "iteration 30/") as ours:
+        with _running(bare, f"{logs}/bare", "ready", {"OMP_NUM_THREADS": "1"}) as theirs:
             time.sleep(seconds)
             workers = [
                 psutil.Process(child.pid)
@@ -97,9 +92,6 @@ def _measure(task: Task, logs: str, seconds: float) -> dict[str, Any]:
             ]
             worker_mib = max(_pss_mib(worker) for worker in workers)
             bare_mib = _pss_mib(psutil.Process(theirs.pid))
-        finally:
-            ours.terminate()
-            theirs.kill()
     return {
         "worker_MiB": round(worker_mib),
         "bare_MiB": round(bare_mib),
@@ -107,20 +99,37 @@ def _measure(task: Task, logs: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _wait_for(process: "subprocess.Popen[str]", text: str) -> None:
-    """Read a process's output until it says something.
+@contextmanager
+def _running(
+    command: list[str], output: str, until: str, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start a command, wait until it says something, and end it afterwards.
 
     Raises:
-        RuntimeError: It ends, or takes too long.
+        RuntimeError: It ends before, or takes too long.
     """
-    assert process.stdout is not None
-    deadline = time.monotonic() + TIMEOUT_S
-    for line in process.stdout:
-        if text in line:
-            return
-        if time.monotonic() > deadline:
-            break
-    raise RuntimeError(f"{process.args}: has not said {text!r}")
+    with open(output, "w") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=file,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while until not in Path(output).read_text():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command}: has not said {until!r}")
+                time.sleep(0.2)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _pss_mib(process: psutil.Process) -> float:

@@ -20,6 +20,7 @@ import torch
 from mjlab.envs import ManagerBasedRlEnv
 from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
 from mjlab.tasks.registry import load_env_cfg, load_rl_cfg, load_runner_cls
+from mjlab.utils.torch import configure_torch_backends
 from tensordict import TensorDict
 
 from benchmarks.common import EVALUATION_SEED, gpu_used_mib
@@ -66,6 +67,7 @@ def train(
     task: str, num_envs: int, iterations: int, seed: int, log_dir: str, device: str, episodes: int
 ) -> dict[str, Any]:
     """Train as mjlab does, then play `episodes` of them with deterministic actions."""
+    configure_torch_backends()  # TF32, as mjlab has it
     agent_cfg = load_rl_cfg(task)
     agent_cfg.seed, agent_cfg.logger = seed, "tensorboard"
     agent_cfg.upload_model = False

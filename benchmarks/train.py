@@ -120,6 +120,9 @@ class Turns:
         # A simulation on a CPU is compared with its workers: they are many, this process is one.
         self._alone = not (run.config.num_workers and run.config.rollout.device == "cpu")
         self._collector, self._slot = stand_alone(run) if self._alone else (None, None)
+        self._simulate()
+        for values in self._times.values():
+            values.clear()
         self.training: list[float] = []
         self.collecting: list[float] = []
         self.simulation: list[float] = []
@@ -153,13 +156,19 @@ class Turns:
             self.collecting.append(seconds_of(self._collect, self._each))
             if self._alone:
                 time.sleep(self._pause)  # workers finish what they have been granted
+        if self._alone:
+            simulated, acted = self._simulate()
+            self.acting.append(acted)
+            self.simulation.append(simulated - acted)
+
+    def _simulate(self) -> tuple[float, float]:
+        """Simulate in this process; returns a rollout's seconds, and those of acting alone."""
         if self._collector is None or self._slot is None:
-            return
-        collector, slot, steps = self._collector, self._slot, run.config.rollout.steps_per_env
-        collector.policy.flat.copy_(run.learner.policy.flat)
+            return 0.0, 0.0
+        collector, slot, steps = self._collector, self._slot, self._run.config.rollout.steps_per_env
+        collector.policy.flat.copy_(self._run.learner.policy.flat)
         both = seconds_of(lambda: simulate(collector, slot, steps), self._each)
-        self.acting.append(seconds_of(lambda: act(collector, slot, steps), self._each))
-        self.simulation.append(both - self.acting[-1])
+        return both, seconds_of(lambda: act(collector, slot, steps), self._each)
 
     def summary(self) -> dict[str, Any]:
         """Return the row."""
@@ -169,6 +178,7 @@ class Turns:
             "num_envs": n // config.rollout.steps_per_env,
             "workers": config.num_workers,
             "simulation": config.rollout.device,
+            "turns": len(self.training),
             "learner": str(self._run.device),
             "lag": config.rollout.max_policy_lag,
             "precision": config.ppo.precision,

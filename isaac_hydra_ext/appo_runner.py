@@ -182,7 +182,10 @@ class Run:
             config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
         )
         self.evaluations = Evaluations(config, run_dir, self.record, console)
-        self.tracer = Tracer(config.logging.profile, run_dir, "learner", console.say)
+        where = (self.device.type, config.rollout.device if not config.num_workers else "")
+        on_gpu = any(device.startswith("cuda") for device in where)
+        last = config.experiment.max_iterations
+        self.tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, console.say)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
         self.pinned = False
@@ -200,7 +203,6 @@ class Run:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
         self.console.close()  # others may print now
-        self.tracer.close()
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
@@ -229,6 +231,7 @@ class Run:
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         set_learner_threads(config)
         self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
+        self.stop.keep()
         for note in source.notes:
             self.console.say(note)
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
@@ -236,6 +239,7 @@ class Run:
         if resumed is not None:
             self._load(resumed)
         self.learner.record()
+        self.stop.keep()
         for note in self.learner.notes:
             self.console.say(note)
         self.record.begin(self.spec, source.random_start, resumed)
@@ -309,10 +313,11 @@ class Run:
         source, started = self.source, time.monotonic()
         consumed = source.counts.consumed
         slots = source.gather(k)
-        learn_started = time.monotonic()
+        waited_s = time.monotonic() - started
         self.learner.load(slots)
-        update = self._begin_update(k)  # with W = 0 the GPU is busy while the next line reads
-        metrics, env_states = self.record.read(k, slots, learn_started - started)
+        learn_started = time.monotonic()
+        update = self._begin_update(k)  # if it has begun, the next line reads beside it
+        metrics, env_states = self.record.read(k, slots, waited_s)
         source.release(k)
         try:
             metrics |= self._finish_update(k, update)

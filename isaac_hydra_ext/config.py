@@ -168,7 +168,7 @@ class PPOConfig:
     compile: str = knob(
         "auto",
         "fuse the update's kernels with torch.compile (the first start takes up to a minute); "
-        "auto: from 16,384 samples an iteration on; on a CPU, from 50,000 minibatch steps a run on",
+        "auto: on a GPU, from 16,384 samples an iteration on",
         choices=("auto", "always", "never"),
     )
 

@@ -37,6 +37,7 @@ RENDERER_VARIABLES = (
     "SDL_VIDEODRIVER", "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "XDG_RUNTIME_DIR",
     "__EGL_VENDOR_LIBRARY_DIRS", "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
 )  # fmt: skip
+MAX_TRACED = 20  # iterations: a trace of more is too large to open
 MAX_SHOWN = 100  # characters of a value in a message
 MAX_DEPTH = 20  # levels of nesting
 MAX_TEXT = 4096  # characters of a text
@@ -205,10 +206,10 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         )
     _check_precision(config)
     window = config.logging.profile
-    if window and not (len(window) == 2 and window[0] <= window[1]):
+    if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):
         raise ConfigError(
             f"logging.profile={shown(window)}: must be the first and the last iteration to trace, "
-            "e.g. [10,12]"
+            f"at most {MAX_TRACED} of them, e.g. [10,12]"
         )
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume

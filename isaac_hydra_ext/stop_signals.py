@@ -14,9 +14,10 @@ from typing import Any
 from isaac_hydra_ext.errors import RunInterrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Of a parent's death (`die_with_parent`) the kernel tells once for each thread that it had: the
-# same signal again this soon after it is an echo, no impatience.
-ECHO_S = 1.0
+# The same signal again this soon is an echo, no impatience: `timeout` signals its command, and then
+# the group that the command is in; of a parent's death (`die_with_parent`) the kernel tells once
+# for each thread that it had.
+ECHO_S, ECHO_OF_DEATH_S = 0.05, 1.0
 
 
 class StopSignals:
@@ -66,8 +67,8 @@ class StopSignals:
     def keep(self) -> None:
         """Install the handlers again, over those of others.
 
-        Simulators have some of their own, and so has LLVM, with which Triton compiles: its own
-        lets the second of two signals, as `timeout` sends them, end the process where it stands.
+        Simulators have some of their own, and so has LLVM, with which Triton compiles: of two
+        signals at a time, as `timeout` sends them, the second ends the process where it stands.
         """
         for number in self._before:
             signal.signal(number, self._handle)
@@ -83,8 +84,9 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        soon = signum == self.signum and time.monotonic() - self._when < ECHO_S
-        if soon and os.getppid() != self._parent:
+        after_s = time.monotonic() - self._when
+        echo_s = ECHO_S if os.getppid() == self._parent else ECHO_OF_DEATH_S
+        if signum == self.signum and after_s < echo_s:
             return
         if self.requested:
             self.at_once = True

@@ -3,11 +3,12 @@
 Used in every process that has a part in them: the learner's, and each worker's for its rollouts.
 """
 
+import gzip
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 DIRECTORY = "profile"  # in a run's
@@ -20,25 +21,35 @@ class Tracer:
     """
 
     def __init__(
-        self, window: Sequence[int], run_dir: Path, who: str, tell: Callable[[str], None]
+        self,
+        window: Sequence[int],
+        last: int,
+        run_dir: Path,
+        who: str,
+        on_gpu: bool,
+        tell: Callable[[str], None],
     ) -> None:
         """Nothing is recorded yet.
 
         Args:
             window: The first and the last iteration to trace; empty for none.
+            last: The run ends before this iteration, and with it the window.
             run_dir: The trace becomes `profile/<who>.json.gz` there.
             who: Names this process.
+            on_gpu: Whether the process uses a GPU. (To ask for its kernels makes a context there.)
             tell: Told where the trace is, or why there is none.
         """
-        self._window = range(window[0], window[1] + 1) if window else range(0)
+        self._asked = window
+        self._window = range(window[0], min(window[1], last - 1) + 1) if window else range(0)
         self._path, self._tell = run_dir / DIRECTORY / f"{who}.json.gz", tell
+        gpu = [ProfilerActivity.CUDA] if on_gpu else []
+        self._activities = [ProfilerActivity.CPU, *gpu]
         self._profile: profile | None = None
 
     def check(self, first: int, last: int) -> None:
         """Say so if no iteration of a run, `first` to `last` - 1, is in the window."""
-        window = self._window
-        if window and (window[0] >= last or window[-1] < first):
-            asked = f"logging.profile=[{window[0]},{window[-1]}]"
+        if self._asked and (not self._window or self._window[-1] < first):
+            asked = f"logging.profile=[{self._asked[0]},{self._asked[1]}]"
             self._tell(f"{asked}: nothing to trace, the run has iterations {first} to {last - 1}")
 
     @contextmanager
@@ -48,28 +59,30 @@ class Tracer:
             yield
             return
         if self._profile is None:
-            self._profile = profile(activities=_activities())
+            self._profile = profile(activities=self._activities)
             self._profile.start()
         with record_function(f"iteration {iteration}"):
             yield
         if iteration == self._window[-1]:
-            self.close()
+            self._write()
 
-    def close(self) -> None:
-        """Write what has been recorded, if that has not been done."""
-        if self._profile is None:
-            return
-        recorded, self._profile, self._window = self._profile, None, range(0)
-        recorded.stop()
+    def _write(self) -> None:
+        """Write what has been recorded, whole or not at all."""
+        recorded, self._profile = self._profile, None
+        assert recorded is not None
+        plain, packed = (self._path.with_name(f".{self._path.stem}{end}") for end in ("", ".gz"))
         try:
+            recorded.stop()
             self._path.parent.mkdir(exist_ok=True)
-            recorded.export_chrome_trace(str(self._path))
+            recorded.export_chrome_trace(str(plain))
+            with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
+                shutil.copyfileobj(source, target)
+            packed.replace(self._path)
         except (OSError, RuntimeError) as e:
             self._tell(f"no trace: {self._path} cannot be written ({e})")
-            return
-        self._tell(f"trace: {self._path} (open it in https://ui.perfetto.dev)")
-
-
-def _activities() -> list[ProfilerActivity]:
-    gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-    return [ProfilerActivity.CPU, *gpu]
+        else:
+            self._tell(f"trace: {self._path} (open it in https://ui.perfetto.dev)")
+        finally:
+            for path in (plain, packed):
+                with suppress(OSError):  # it may never have been made
+                    path.unlink()

@@ -39,7 +39,8 @@ def _why_not_cpu() -> str:
     try:
         torch.compile(torch.tanh, dynamic=False)(torch.zeros(8))
     except RuntimeError as e:
-        return f"no C++ compiler that works (apt-get install g++ python3-dev): {first_line(e)}"
+        cause = getattr(e, "inner_exception", e)  # torch 2.5 wraps what its compiler says
+        return f"torch.compile fails here (apt-get install g++ python3-dev?): {first_line(cause)}"
     return ""
 
 

@@ -26,9 +26,7 @@ from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.seeding import Stream, make_generator
 
-# Below these, compiling takes longer than it saves: samples an iteration, on a GPU; minibatch steps
-# of the whole run, on a CPU, where it takes 10 s and saves 0.6 ms a step of a small network.
-COMPILE_FROM, COMPILE_FROM_STEPS = 16_384, 50_000
+COMPILE_FROM = 16_384  # samples an iteration on a GPU: below, compiling takes longer than it saves
 
 
 @dataclass
@@ -81,11 +79,9 @@ class Learner:
         self._outgrown = False  # the recorded update reads a batch that is no longer this one
 
     def _is_compiled(self) -> bool:
-        ppo, samples = self._ppo, self._config.n_buffer
-        steps = self._config.experiment.max_iterations * ppo.update_epochs
-        steps *= -(-samples // ppo.batch_size)
-        on_gpu = self.device.type == "cuda"
-        pays = samples >= COMPILE_FROM if on_gpu else steps >= COMPILE_FROM_STEPS
+        ppo, on_gpu = self._ppo, self.device.type == "cuda"
+        # Not by itself on a CPU: a run's bits must not depend on its length or on a C++ compiler.
+        pays = on_gpu and self._config.n_buffer >= COMPILE_FROM
         if ppo.compile == "never" or (ppo.compile == "auto" and not pays):
             return False
         if why_not := compiler.why_not(self.device.type):

@@ -7,6 +7,7 @@ given, and dies with its parent.
 import time
 from collections import deque
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -131,7 +132,14 @@ class WorkerProcess:
         pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
         redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
-        self._tracer = Tracer(config.logging.profile, run_dir, f"worker_{self._worker}", print)
+        self._tracer = Tracer(
+            config.logging.profile,
+            config.experiment.max_iterations,
+            run_dir,
+            f"worker_{self._worker}",
+            config.rollout.device.startswith("cuda"),
+            partial(print, flush=True),
+        )
         checkpoint = message.body["resume_from"]
         env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
         self._collector = Collector(
@@ -184,6 +192,5 @@ class WorkerProcess:
     def _close(self) -> None:
         self._phase = "close"
         if self._collector is not None:
-            self._tracer.close()
             self._collector.env.close()
         self._send(Kind.CLOSED)

@@ -125,6 +125,8 @@ def test_a_simulator_that_takes_the_signals_does_not_keep_them(live: Live) -> No
         "rollout.num_workers=0", program=TAKES_SIGNALS,
     )  # fmt: skip
     run.wait_for_iteration(3)
-    run.process.send_signal(signal.SIGTERM)
+    for _ in range(2):  # at a time, as `timeout` does
+        run.process.send_signal(signal.SIGTERM)
     assert run.finish() == 143, run.text()
+    assert "stopped by signal 15 after iteration" in run.text()[1]
     assert run.checkpoints(), "saved"

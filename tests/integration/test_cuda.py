@@ -82,7 +82,8 @@ def test_compiled_gradients_are_the_eager_ones(policy: dict[str, object], advant
     eager = updates(1, {**common, "cuda_graphs": False, "compile": "never"}, **policy)
     compiled = updates(1, {**common, "cuda_graphs": True, "compile": "always"}, **policy)
     for name in ("optimizer.exp_avg", "optimizer.exp_avg_sq"):
-        torch.testing.assert_close(compiled[name], eager[name], atol=1e-5, rtol=1e-4)
+        difference = (compiled[name] - eager[name]).norm() / eager[name].norm()
+        assert difference < 1e-4, name
 
 
 def test_at_lag_0_the_first_ratio_is_1_though_the_cpu_acted() -> None:

@@ -43,7 +43,7 @@ def test_the_asked_iterations_are_traced_in_every_process(
 def test_a_run_that_ends_in_the_window_still_has_its_trace(
     command: Command, tmp_path: Path
 ) -> None:
-    done = command(*TINY, "rollout.num_workers=1", "logging.profile=[3,900]")
+    done = command(*TINY, "rollout.num_workers=1", "logging.profile=[3,12]")
     assert done.returncode == 0, done.stderr
     for trace in ("learner", "worker_0"):
         (path,) = tmp_path.glob(f"logs/pendulum-v1/*/profile/{trace}.json.gz")
@@ -60,7 +60,7 @@ def test_iterations_that_the_run_does_not_have_are_named(command: Command) -> No
 def test_a_trace_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "profile").write_text("a file where the directory should be")
     said: list[str] = []
-    tracer = Tracer([0, 0], tmp_path, "learner", said.append)
+    tracer = Tracer([0, 0], 1, tmp_path, "learner", False, said.append)
     with tracer.around(0):
         torch.ones(2).sum()
     (line,) = said
