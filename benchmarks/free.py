@@ -93,9 +93,7 @@ class _RslRl:
         return TensorDict(obs, batch_size=[self._env.spec.num_envs])  # type: ignore[arg-type]
 
     def __call__(self) -> None:
-        torch.set_float32_matmul_precision(
-            "high"
-        )  # as mjlab runs it; an update of ours restores it
+        torch.set_float32_matmul_precision("high")  # as mjlab runs it
         with torch.inference_mode():
             for _ in range(T):
                 result = self._env.step(self._ppo.act(self._obs))

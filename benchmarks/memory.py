@@ -82,16 +82,18 @@ def _measure(task: Task, logs: str, seconds: float) -> dict[str, Any]:
     run += [f"experiment.max_iterations={UNENDING}", f"experiment.output_dir={logs}"]
     run += ["logging.console=plain", "experiment.device=cpu"]
     bare = [sys.executable, "-c", task.bare.format(num_envs=task.num_envs) + REST]
-    with _running(run, f"{logs}/run", "iteration 30/") as ours:
-        with _running(bare, f"{logs}/bare", "ready", {"OMP_NUM_THREADS": "1"}) as theirs:
-            time.sleep(seconds)
-            workers = [
-                psutil.Process(child.pid)
-                for child in psutil.Process(ours.pid).children()
-                if "spawn_main" in " ".join(child.cmdline())
-            ]
-            worker_mib = max(_pss_mib(worker) for worker in workers)
-            bare_mib = _pss_mib(psutil.Process(theirs.pid))
+    with (
+        _running(run, f"{logs}/run", "iteration 30/") as ours,
+        _running(bare, f"{logs}/bare", "ready", {"OMP_NUM_THREADS": "1"}) as theirs,
+    ):
+        time.sleep(seconds)
+        workers = [
+            psutil.Process(child.pid)
+            for child in psutil.Process(ours.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        worker_mib = max(_pss_mib(worker) for worker in workers)
+        bare_mib = _pss_mib(psutil.Process(theirs.pid))
     return {
         "worker_MiB": round(worker_mib),
         "bare_MiB": round(bare_mib),
