@@ -113,9 +113,7 @@ def _agent_key(asked: str | None, entries: Mapping[str, Any], task: str) -> str:
     if asked is None:
         return ""
     hint = did_you_mean(asked, _rsl_rl_keys(entries))
-    raise ConfigError(
-        f"env.agent={asked}: {task} has no such entry{hint}; {_agents_of(entries, task)}"
-    )
+    raise ConfigError(f"env.agent={asked}: no such entry{hint}; {_agents_of(entries, task)}")
 
 
 def _rsl_rl_keys(entries: Mapping[str, Any]) -> list[str]:
