@@ -93,7 +93,7 @@ def resolve(
 
 
 def _import_cfg(entry: Any, task: str) -> None:
-    """Import the module of a task's cfg: Isaac Lab takes one that it cannot import for empty."""
+    """Import the module of a task's cfg; else Isaac Lab would find no presets and not say why."""
     if isinstance(entry, str):
         try:
             importlib.import_module(entry.partition(":")[0])

@@ -23,7 +23,7 @@ def list_tasks() -> list[str]:
 
 
 def trained_task(task: str) -> str:
-    """Return what all forms of a task's id share: X, with the variant that is played as well."""
+    """Return X, which all forms of a task's id share, those of its `-Play` variant as well."""
     name = re.sub(r"-v\d+$", "", task.split(":")[-1])
     return re.sub(r"^Isaac(Contrib)?-", "", PLAY.sub("", name))
 
