@@ -88,6 +88,12 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     rollout, ppo, notes = config.rollout, config.ppo, []
     if rollout.envs_per_worker is None:
         rollout.envs_per_worker = max(1, default_num_envs // config.num_collectors)
+        total = config.num_collectors * rollout.envs_per_worker
+        if total != default_num_envs:
+            notes.append(
+                f"envs {default_num_envs:,} -> {total:,}: the env's own number does not divide "
+                f"among {config.num_collectors} workers, each has {rollout.envs_per_worker:,}"
+            )
     if rollout.device == "auto":
         rollout.device = "cpu"  # a task that has a device of its own has said so by now
     if config.experiment.name is None:

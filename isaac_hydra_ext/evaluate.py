@@ -37,6 +37,8 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rende
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_ENVS = 32
+# Of Isaac Lab's launcher flags those that a task may need; the others show or record something.
+SIMULATED_WITH = ("enable_cameras", "experience", "rendering_mode", "kit_args", "deterministic")
 CRITIC = ("critic.", "critic_normalizers.", "value_normalizer.")  # what acting does not read
 
 
@@ -117,6 +119,8 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     try:
         saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
         # Of this process, not of that run.
+        if isinstance(launcher := saved["env"].get("launcher"), dict):
+            saved["env"]["launcher"] = {k: v for k, v in launcher.items() if k in SIMULATED_WITH}
         saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
         if str(saved["rollout"]["device"]).startswith("cuda"):  # in one process, wherever it was
             here = "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -29,10 +29,10 @@ print(json.dumps(list_tasks()))
 ISAAC_LAB = """
 import json, os
 from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs import isaac_cfg
+from isaac_hydra_ext.envs import isaac_ids
 from isaac_hydra_ext.envs.isaac_launch import get_runtime
 get_runtime(EnvConfig(kind="isaaclab"), "cpu", 0)
-print("\\n" + json.dumps(isaac_cfg.list_tasks()), flush=True)
+print("\\n" + json.dumps(isaac_ids.list_tasks()), flush=True)
 os._exit(0)  # Kit may not let go
 """
 Line = tuple[str, str]  # what to type, what it is

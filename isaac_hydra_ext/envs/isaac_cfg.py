@@ -1,4 +1,4 @@
-"""Isaac Lab's own configuration of a task: its id, presets, overrides, and the trainers' cfgs.
+"""Isaac Lab's own configuration of a task: its presets, overrides, and the trainers' cfgs.
 
 Runs in the process that hosts the simulation, after `isaac_launch.Runtime` has filled the registry.
 Isaac Lab applies the presets; overrides are set here, because it accepts misspelt names and values
@@ -7,7 +7,6 @@ of the wrong type in silence.
 
 import dataclasses
 import importlib
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from typing import Any
 import gymnasium as gym
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.isaac_ids import APPO_ENTRY, ENV_ENTRY, is_play_id
 from isaac_hydra_ext.envs.isaac_launch import Generation, as_plain, explained, first_line
-from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError, did_you_mean
+from isaac_hydra_ext.envs.rsl_rl_cfg import is_rsl_rl
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, did_you_mean
 
-ENV_ENTRY = "env_cfg_entry_point"
 RSL_RL_ENTRY = "rsl_rl_cfg_entry_point"
-APPO_ENTRY = "appo_cfg_entry_point"
 # 3.0's earlier names of physics presets, which it still takes.
 OLD_PRESETS = {"newton": "newton_mjwarp", "kamino": "newton_kamino"}
 SELECTORS = ("physics", "renderer", "presets")
@@ -46,38 +45,6 @@ class TaskConfigs:
     physics: list[str]
 
 
-def list_tasks() -> list[str]:
-    """Return all ids whose registration looks like Isaac Lab's."""
-    return sorted(name for name, spec in gym.registry.items() if ENV_ENTRY in (spec.kwargs or {}))
-
-
-def find_task(task: str, play: bool = False) -> str:
-    """Return the registered id: 3.0 dropped `-v0` and moved some tasks to `IsaacContrib-`.
-
-    Args:
-        task: As the user wrote it.
-        play: Prefer the task's `-Play` id, where it has one.
-
-    Raises:
-        EnvNotFoundError: Names near ids.
-    """
-    name = task.split(":")[-1]
-    bare = re.sub(r"-v\d+$", "", name)
-    contributed = re.sub(r"^Isaac-", "IsaacContrib-", bare)
-    known = set(list_tasks())
-    candidates = (name, bare, f"{bare}-v0", contributed, f"{contributed}-v0")
-    if play:
-        candidates = (f"{bare}-Play-v0", f"{bare}-Play", *candidates)
-    for candidate in candidates:
-        if candidate in known:
-            return candidate
-    hint = did_you_mean(name, known) or did_you_mean(bare, known)
-    raise EnvNotFoundError(
-        f"env.task={task}: not registered with Isaac Lab"
-        + (hint or "; --list_tasks shows all, env.imports=[my_pkg] registers yours")
-    )
-
-
 def list_presets(task: str) -> dict[str, list[str]]:
     """Return a task's preset names by selector (`physics`, `renderer`, `presets`); 2.x has none."""
     try:
@@ -97,16 +64,19 @@ def resolve(
         env_config: `agent`, the selectors and `cfg` are read.
         task: From `find_task`.
         generation: Says who applies presets, and how.
-        play: Apply the task's `play_mode()` where it has one.
+        play: Apply the task's `play_mode()` where it has one, unless the id is its `-Play` one.
 
     Raises:
         ConfigError: A preset, a path or a type that the task does not have.
+        MissingDependencyError: Its cfg cannot be imported in this Isaac Lab.
     """
     entries = gym.spec(task).kwargs or {}
+    play = play and not is_play_id(task)  # such a cfg is made for it already
     agent_key = _agent_key(env_config.agent, entries, task)
-    presets = list_presets(task)
-    _check_selectors(env_config, task, presets)
     with explained(f"env.task={task}"):
+        _import_cfg(entries[ENV_ENTRY], task)
+        presets = list_presets(task)
+        _check_selectors(env_config, task, presets)
         if generation is Generation.V2:
             env, agent, rest = _resolve_variants(env_config, task, agent_key)
         else:
@@ -116,7 +86,21 @@ def resolve(
         appo = _load(task, APPO_ENTRY) if APPO_ENTRY in entries else None
     for path, value in rest:
         set_path(env, path, value)
-    return TaskConfigs(task, env, _plain(agent), _plain(appo), presets.get("physics", []))
+    plain = _plain(agent)
+    if plain is not None and not is_rsl_rl(plain):
+        raise ConfigError(f"env.agent={agent_key}: not an rsl_rl cfg; {_agents_of(entries, task)}")
+    return TaskConfigs(task, env, plain, _plain(appo), presets.get("physics", []))
+
+
+def _import_cfg(entry: Any, task: str) -> None:
+    """Import the module of a task's cfg; else Isaac Lab would find no presets and not say why."""
+    if isinstance(entry, str):
+        try:
+            importlib.import_module(entry.partition(":")[0])
+        except ImportError as e:
+            raise MissingDependencyError(
+                f"env.task={task}: this Isaac Lab cannot import its cfg: {first_line(e)}"
+            ) from e
 
 
 def _agent_key(asked: str | None, entries: Mapping[str, Any], task: str) -> str:
@@ -128,11 +112,18 @@ def _agent_key(asked: str | None, entries: Mapping[str, Any], task: str) -> str:
         return key
     if asked is None:
         return ""
-    keys = [k for k in entries if k.startswith("rsl_rl")]
-    raise ConfigError(
-        f"env.agent={asked}: {task} has no such entry{did_you_mean(asked, keys)}; it has "
-        f"{', '.join(keys) or 'no rsl_rl cfg'}, and none starts from this package's defaults"
-    )
+    hint = did_you_mean(asked, _rsl_rl_keys(entries))
+    raise ConfigError(f"env.agent={asked}: no such entry{hint}; {_agents_of(entries, task)}")
+
+
+def _rsl_rl_keys(entries: Mapping[str, Any]) -> list[str]:
+    return [key for key in entries if key.startswith("rsl_rl")]
+
+
+def _agents_of(entries: Mapping[str, Any], task: str) -> str:
+    """Say what `env.agent` can be."""
+    keys = ", ".join(_rsl_rl_keys(entries)) or "no rsl_rl cfg"
+    return f"{task} has {keys}, and none starts from this package's defaults"
 
 
 def _load(task: str, entry: str) -> Any:

@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs import isaac_cfg
+from isaac_hydra_ext.envs import isaac_cfg, isaac_ids
 from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
 from isaac_hydra_ext.envs.isaac_launch import (
     check_gpu,
@@ -64,7 +64,7 @@ def open_task(env_config: EnvConfig, device: str, worker: int) -> TaskConfigs:
         IsaacHydraExtError: One line about what is missing, misspelt or of the wrong type.
     """
     runtime = get_runtime(env_config, device, worker)
-    task = isaac_cfg.find_task(str(env_config.task), env_config.play)
+    task = isaac_ids.find_task(str(env_config.task), env_config.play)
     configs = isaac_cfg.resolve(env_config, task, runtime.generation, env_config.play)
     if device != "auto":
         configs.env.sim.device = device

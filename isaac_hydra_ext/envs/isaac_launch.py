@@ -24,11 +24,8 @@ import torch
 from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
-from isaac_hydra_ext.errors import (
-    ConfigError,
-    EnvError,
-    MissingDependencyError,
-)
+from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
+from isaac_hydra_ext.tasks.go1_nav.isaac_registration import register_all
 
 # AppLauncher arguments that show or record something: one worker is enough.
 WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
@@ -100,6 +97,8 @@ class Runtime:
         self._arguments = {
             k: v for k, v in arguments.items() if worker == 0 or k not in WORKER_0_ONLY
         }
+        if worker > 0 and "headless" in arguments:
+            self._arguments["headless"] = True  # a window is worker 0's, too
         if self._arguments.get("video") or self._arguments.get("livestream"):
             self._arguments.setdefault("enable_cameras", True)
         flags = [f"--{name}" for name in ARGV_FLAGS if arguments.get(name)]
@@ -122,7 +121,7 @@ class Runtime:
         _leave_without_kit()
 
     def import_tasks(self, imports: Sequence[str]) -> None:
-        """Fill Gymnasium's registry: Isaac Lab's tasks, then the user's packages.
+        """Fill Gymnasium's registry: Isaac Lab's tasks, ours, then the user's packages.
 
         `package.module:function` is also called (Isaac Lab's `--external_callback`).
 
@@ -133,6 +132,7 @@ class Runtime:
             importlib.import_module("isaaclab_tasks")
         with contextlib.suppress(ImportError):
             importlib.import_module("isaaclab_tasks_experimental")
+        register_all()
         import_packages(imports)
 
     def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:
@@ -168,11 +168,13 @@ class Runtime:
 
 
 _runtime: Runtime | None = None
+_begun = False
 
 
 def get_runtime(env_config: EnvConfig, device: str, worker: int) -> Runtime:
     """Return this process's runtime, preparing it on the first call."""
-    global _runtime
+    global _runtime, _begun
+    _begun = True  # Kit may live here from now on, even if what follows its start fails
     if _runtime is None:
         _runtime = Runtime(env_config, device, worker)
     return _runtime
@@ -287,8 +289,8 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
 
 
 def is_running() -> bool:
-    """Return whether a simulation has been prepared in this process."""
-    return _runtime is not None
+    """Return whether a simulation may live in this process."""
+    return _begun
 
 
 def _leave_without_kit() -> None:

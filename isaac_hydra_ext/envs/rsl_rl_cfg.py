@@ -85,6 +85,11 @@ def settings_from_rsl_rl(
     return settings, tuple(notes)
 
 
+def is_rsl_rl(cfg: Mapping[str, Any]) -> bool:
+    """Return whether plain data is an rsl_rl runner's cfg, and not another trainer's."""
+    return isinstance(cfg.get("algorithm"), Mapping) and "num_steps_per_env" in cfg
+
+
 def _obs_groups(
     asked: Mapping[str, Sequence[str]], groups: Sequence[str] | None
 ) -> dict[str, list[str]] | None:

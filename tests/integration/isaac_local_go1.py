@@ -9,10 +9,10 @@ from typing import Any
 
 from isaaclab.actuators import DCMotorCfg
 
-from isaac_hydra_ext.tasks.go1_nav import isaac_task
+from isaac_hydra_ext.tasks.go1_nav import isaac_registration, isaac_task
 
-TASK = isaac_task.TASK.format("-Local")
-EVAL_TASK = isaac_task.TASK.format("-Local-Eval")
+TASK = isaac_registration.TASK.format("-Local")
+EVAL_TASK = isaac_registration.TASK.format("-Local-Eval")
 
 
 def env_cfg() -> Any:
@@ -46,5 +46,5 @@ def local(cfg: Any) -> Any:
     return cfg
 
 
-isaac_task.register(TASK, f"{__name__}:env_cfg")
-isaac_task.register(EVAL_TASK, f"{__name__}:eval_env_cfg")
+isaac_registration.register(TASK, f"{__name__}:env_cfg")
+isaac_registration.register(EVAL_TASK, f"{__name__}:eval_env_cfg")

@@ -14,6 +14,7 @@ import pytest
 from isaac_stage import physics, run_python, stage
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.listing import ISAAC_LAB
 
 pytestmark = pytest.mark.timeout(300)
 APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
@@ -119,6 +120,32 @@ def test_two_workers_train_resume_and_play(
     assert "decimation: 2" in (run / "params" / "env.yaml").read_text()
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_play_id_plays_what_its_task_was_trained_to_and_shows_what_is_asked(
+    generation: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac, rough = on_stage(generation), "Isaac-Velocity-Rough-Unitree-Go1"
+    isaac.env.pop("WAYLAND_DISPLAY", None)
+    isaac.env["DISPLAY"] = ""
+    done = isaac.train(*SMALL, task=f"{rough}-v0")
+    assert done.returncode == 0, done.stderr
+    assert "a window opens" not in (isaac.newest_run() / "workers" / "worker_0.log").read_text()
+    short = ["--task", f"{rough}-Play-v0", "--episodes", "1", "env.episode_length_s=0.1"]
+    for display, arguments, window in (
+        ("", ["--seed", "-1"], False),
+        (":9", ["--seed", "-1"], generation == "v2"),
+        (":9", ["--headless"], False),
+    ):
+        isaac.env["DISPLAY"] = display
+        done = isaac.module("play", *short, *arguments)
+        assert done.returncode == 0, done.stderr
+        (line,) = (x for x in done.stdout.splitlines() if x.startswith("checkpoint: "))
+        seed = int(line.rpartition("seed ")[2].rstrip(")"))
+        assert seed > 0 if "--seed" in arguments else seed == 0
+        assert ("a window opens" in done.stdout) == window
+        assert "1 episodes: return " in done.stdout
+
+
 def test_ray_is_told_before_any_process_is_spawned(
     tmp_path: Path, on_stage: Callable[[str], Stage]
 ) -> None:
@@ -194,6 +221,51 @@ def test_all_tasks_are_listed(generation: str, on_stage: Callable[[str], Stage])
     assert done.stdout.splitlines() == [
         f"Isaac-Pick-One{version}{presets}", f"Isaac-Pick-Two{version}{presets}",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("generation", ["v2", "ga"])
+def test_what_others_register_is_listed_and_the_shipped_task_too(
+    generation: str, on_stage: Callable[[str], Stage]
+) -> None:
+    isaac = on_stage(generation)
+    root = isaac.where / f"isaac_{generation}"
+    (root / "my_tasks.py").write_text(
+        "import gymnasium as gym\n"
+        "def register():\n"
+        "    gym.register(id='My-Sber-v0', entry_point='isaaclab.envs:DirectRLEnv',\n"
+        "        kwargs={'env_cfg_entry_point': 'isaaclab_tasks.cfgs:CartpoleCfg'})\n"
+    )
+    shipped = [f"Isaac-Velocity-Sber-Unitree-Go1{v}-v0" for v in ("-Eval", "-Play", "")]
+    for how in (["--external_callback", "my_tasks.register"], ["env.imports=[my_tasks:register]"]):
+        done = isaac.module("train", "--list_tasks", "--keyword", "sber", *how)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [*shipped, "My-Sber-v0"]
+    listed = run_python(["-c", ISAAC_LAB], isaac.env, isaac.where)  # `appo list tasks`
+    assert set(shipped) <= set(json.loads(listed.stdout.splitlines()[-1]))
+    # With Kit up, which would not let go: the stand-in's threads do as much.
+    (root / "stuck.py").write_text(
+        "import threading\n"
+        "threading.Thread(target=threading.Event().wait).start()\nimport no_such_package\n"
+    )
+    done = isaac.module("train", "--list_tasks", "--import", "stuck")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: env.imports: cannot import 'stuck'")
+
+
+def test_without_the_task_that_it_is_made_of_the_shipped_one_says_so(
+    on_stage: Callable[[str], Stage],
+) -> None:
+    isaac = on_stage("beta")
+    registrations = isaac.where / "isaac_beta" / "isaaclab_tasks" / "registrations.py"
+    text = registrations.read_text()
+    registrations.write_text(text.replace("Velocity-Rough-Unitree-Go1", "Velocity-Rough-Other"))
+    done = isaac.train(*SMALL, task="Isaac-Velocity-Sber-Unitree-Go1-v0")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.endswith(
+        "env.task=Isaac-Velocity-Sber-Unitree-Go1-v0: cannot be had here; this Isaac Lab has no "
+        "Isaac-Velocity-Rough-Unitree-Go1-v0 to make it of"
+    )
 
 
 def test_the_resolved_configuration_says_where_each_value_comes_from(

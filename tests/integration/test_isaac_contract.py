@@ -17,7 +17,7 @@ import torch
 from isaac_stage import REAL, physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs import isaac_cfg
+from isaac_hydra_ext.envs import isaac_ids
 from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
 from isaac_hydra_ext.envs.vec_env import StepResult
 from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError
@@ -150,10 +150,10 @@ def the_step_counter_can_be_put_back(env: IsaacLabVecEnv) -> None:
 @check
 def both_forms_of_a_task_id_are_found_and_near_names_told(env: IsaacLabVecEnv) -> None:
     del env
-    with_version = isaac_cfg.find_task("Isaac-Cartpole-Direct-v0")
-    assert isaac_cfg.find_task("Isaac-Cartpole-Direct") == with_version
+    with_version = isaac_ids.find_task("Isaac-Cartpole-Direct-v0")
+    assert isaac_ids.find_task("Isaac-Cartpole-Direct") == with_version
     with pytest.raises(EnvNotFoundError, match=r"^env\.task=Isaac-Cartpol-Direct.*did you mean"):
-        isaac_cfg.find_task("Isaac-Cartpol-Direct-v0")
+        isaac_ids.find_task("Isaac-Cartpol-Direct-v0")
 
 
 @check

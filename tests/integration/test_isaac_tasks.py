@@ -3,6 +3,7 @@
 Run as a script, this file makes all checks in one process, as `test_isaac_contract.py` does.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -10,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from isaac_stage import physics, read_report, report, run_python, stage
 
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.envs.isaac_ids import list_tasks
 from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
@@ -244,6 +247,43 @@ def play_mode_is_applied_before_overrides() -> None:
     assert describe(env_config(task, play=True), "cpu").default_num_envs == 50
     typed = env_config(task, play=True, cfg={"scene": {"num_envs": 7}})
     assert describe(typed, "cpu").default_num_envs == 7
+
+
+@check
+def a_play_id_is_made_for_playing_already() -> None:
+    rough = "Isaac-Velocity-Rough-Unitree-Go1"
+    for task in (rough, f"{rough}-v0", f"{rough}-Play", f"{rough}-Play-v0", f"ns:{rough}-Play-v0"):
+        assert describe(env_config(task, play=True), "cpu").default_num_envs == 20
+    # Of a task that has none, it means the task, with its play_mode().
+    flat = env_config("Isaac-Velocity-Flat-Unitree-Go1-Play-v0", play=True)
+    assert describe(flat, "cpu").default_num_envs == 50
+
+
+@check
+def another_trainers_cfg_is_refused() -> None:
+    task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
+    with pytest.raises(ConfigError) as raised:
+        describe(env_config(task, agent="skrl_cfg_entry_point"), "cpu")
+    message = str(raised.value)
+    assert message.startswith("env.agent=skrl_cfg_entry_point: not an rsl_rl cfg; Isaac-Velocity-")
+    assert message.endswith(
+        "has rsl_rl_cfg_entry_point, and none starts from this package's defaults"
+    )
+
+
+@check
+def the_shipped_task_is_registered_and_says_what_it_misses() -> None:
+    task = "Isaac-Velocity-Sber-Unitree-Go1{}-v0"
+    assert {task.format(v) for v in ("", "-Play", "-Eval")} <= set(list_tasks())
+    entries = gym.spec(task.format("-Play")).kwargs
+    assert entries["rsl_rl_cfg_entry_point"] == "isaaclab_tasks.cfgs:OldLayoutCfg"
+    assert "skrl_cfg_entry_point" not in entries
+    module, _, function = entries["appo_cfg_entry_point"].partition(":")
+    appo = getattr(importlib.import_module(module), function)()
+    assert load_config({"env": {"id": "X-v0"}}, (), appo).experiment.name == "go1_nav"
+    # Of Isaac Lab's managers and terrains there are none here.
+    with pytest.raises(MissingDependencyError, match=r"^env\.task=.*'isaaclab\.managers'"):
+        describe(env_config(task.format("")), "cpu")
 
 
 @check

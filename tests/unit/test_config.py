@@ -168,7 +168,16 @@ def test_a_batch_size_from_a_config_file_beats_a_recommended_number_of_minibatch
 def test_envs_are_the_tasks_number_shared_by_the_workers_and_at_least_one() -> None:
     for workers, envs in ((0, 32), (1, 32), (3, 10), (40, 1)):
         overrides = ("env=gym_any", "env.id=X-v0", f"rollout.num_workers={workers}")
-        assert sized(*overrides)[0].rollout.envs_per_worker == envs
+        config, notes = sized(*overrides)
+        assert config.rollout.envs_per_worker == envs
+        said = [note for note in notes if note.startswith("envs ")]
+        if max(1, workers) * envs == 32:
+            assert said == []
+        else:
+            assert said == [
+                f"envs 32 -> {workers * envs}: the env's own number does not divide among "
+                f"{workers} workers, each has {envs}"
+            ]
 
 
 def test_the_name_is_the_environments_made_safe() -> None:

@@ -58,6 +58,15 @@ def test_it_runs_on_this_machine_whatever_the_training_ran_on() -> None:
     assert found.rollout.device == "cpu" or torch.cuda.is_available()
 
 
+def test_what_a_training_showed_and_recorded_is_not_shown_again() -> None:
+    trained = loaded("env=isaac_ant", "rollout.device=cpu")
+    needed = {"enable_cameras": True, "kit_args": "--ext-folder=/a", "rendering_mode": "quality"}
+    shown = {"headless": True, "video": True, "video_length": 9, "video_interval": 5}
+    shown |= {"livestream": 2, "visualizer": "newton", "anim_recording_enabled": True}
+    trained.env.launcher = {**needed, **shown}
+    assert config_of(checkpoint_of(trained)).env.launcher == needed
+
+
 def counting(end: int) -> Checkpoint:
     """A policy for an env whose step t is rewarded with t, and which lasts `end` <= 4 steps."""
     env = {"id": f"{PREFIX}Counter-v0", "kwargs": {"end": end}}

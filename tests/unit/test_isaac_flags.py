@@ -12,7 +12,13 @@ from hydra import compose, initialize_config_module
 from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
-from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import LAUNCHER_FLAGS, hydra_tokens
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
+    LAUNCHER_FLAGS,
+    hydra_tokens,
+    imports_asked,
+)
+
+from .test_isaac_runs import write
 
 TASK = ["--task", "Isaac-Cartpole-Direct-v0"]
 CORES = len(os.sched_getaffinity(0))
@@ -124,6 +130,29 @@ def test_num_envs_is_the_total(total: int, workers: int | None, divided: tuple) 
         assert (w, b) == divided
 
 
+@pytest.mark.parametrize(
+    ("total", "typed", "note"),
+    [
+        (257, [], "workers 3 -> 1: 257 envs do not divide among 3; the nearest that do are 255 "
+         "and 258"),
+        (4096, [], "workers 3 -> 2: 4096 envs do not divide among 3; the nearest that do are 4095 "
+         "and 4098"),
+        (2, [], "workers 3 -> 2: each needs an env"),
+        (2, ["--num_workers", "5"], "workers 5 -> 2: each needs an env"),
+        (4095, [], ""),
+        (8, ["--num_workers", "4"], ""),
+        (3, ["--num_workers", "0"], ""),
+    ],
+)  # fmt: skip
+def test_workers_that_get_no_envs_are_told(
+    total: int, typed: list[str], note: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    overrides("--num_envs", str(total), *typed)
+    assert capsys.readouterr().err == (f"--num_envs={total}: {note}\n" if note else "")
+
+
 def test_a_typed_number_of_workers_is_divided_by() -> None:
     found = overrides("--num_envs", "12", "rollout.num_workers=3")
     assert found[-2:] == ["rollout.num_workers=3", "rollout.envs_per_worker=4"]
@@ -170,9 +199,56 @@ def test_a_run_without_a_task_says_how_to_find_one() -> None:
     assert train.overrides_of(*train.make_parser().parse(["env=isaac_ant"])) == ["env=isaac_ant"]
 
 
+def test_the_file_of_an_env_names_the_task_whose_runs_are_resumed(tmp_path: Path) -> None:
+    ours = write(tmp_path, "2026-01-01_00-00-00", 5, 1.0, task="Isaac-Cartpole-Direct")
+    write(tmp_path, "2026-01-02_00-00-00", 6, 1.0, task="Isaac-Ant-v0")
+    where = f"experiment.output_dir={tmp_path}"
+
+    def resumed(*arguments: str) -> str:
+        tokens = train.overrides_of(*train.make_parser().parse([*arguments, where]))
+        return tokens[-1].removeprefix("resume=")
+
+    assert resumed("env=isaac_cartpole", "--resume") == str(ours)
+    assert resumed("env=isaac_any", "env.task=Isaac-Cartpole-Direct-v0", "--resume") == str(ours)
+    with pytest.raises(CheckpointError, match="task Isaac-Velocity-Flat-Unitree-Go1-v0"):
+        resumed("env=isaac_go1_flat", "--resume")
+    with pytest.raises(ConfigError, match=r"^env=mine: its task cannot be read here; say --task"):
+        resumed("env=mine", "--resume")
+    assert resumed("env=mine", "--checkpoint", str(ours)) == str(ours)
+
+
 def test_resuming_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint under"):
         overrides("--resume", f"experiment.output_dir={tmp_path}")
+
+
+@pytest.mark.parametrize("flag", play.TRAININGS)
+def test_play_says_why_it_does_not_take_a_trainings_flag(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag}: the training's; "):
+        play.play([*TASK, flag, "x"])
+
+
+def test_plays_checkpoint_is_a_regex_with_resume(tmp_path: Path) -> None:
+    where = f"experiment.output_dir={tmp_path}"
+    with pytest.raises(ConfigError, match="a regex needs --resume"):
+        play.play([*TASK, "--checkpoint", "model_.*", where])
+    with pytest.raises(CheckpointError, match=r"^--resume: no checkpoint under .*model_\.\*"):
+        play.play([*TASK, "--resume", "--checkpoint", "model_.*", where])
+
+
+def test_what_registers_tasks_is_read_of_flags_else_of_the_override() -> None:
+    def named(*arguments: str) -> list[str]:
+        return imports_asked(*train.make_parser().parse(["--list_tasks", *arguments]))
+
+    assert named() == []
+    assert named("env.imports=[a.b,'c:d']", "env.imports=[pkg.tasks,other:register]") == [
+        "pkg.tasks", "other:register",
+    ]  # fmt: skip
+    both = ["--import", "a.b", "--external_callback", "c.d.register", "env.imports=[e]"]
+    assert named(*both) == ["a.b", "c.d:register"]
+    for wrong in ("env.imports=a", "env.imports=[a"):
+        with pytest.raises(ConfigError, match=r"a list is expected: env\.imports="):
+            named(wrong)
 
 
 def test_play_sets_overrides_above_the_checkpoints_configuration(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def write(root: Path, run: str, iteration: int, mean_return: float, task: str = 
 
 
 def chosen(
-    root: Path, checkpoint: str | None = None, task: str | None = TASK
+    root: Path, checkpoint: str | None = None, task: str | None = TASK, regex: bool = True
 ) -> tuple[Checkpoint, list[str]]:
-    return choose_checkpoint(root, task, None, None, checkpoint, regex=True)
+    return choose_checkpoint(root, task, None, None, checkpoint, regex)
 
 
 @pytest.fixture
@@ -56,6 +56,26 @@ def test_of_the_newest_run_of_the_task_the_newest_the_best_or_what_matches(root:
         assert (found.path.parent.parent.name, found.path.stem, notes) == (NEW, name, [])
     assert chosen(root, r"model_5.*\.pt")[0].path.stem == "model_50"
     assert chosen(root, task="Isaac-Ant")[0].path.stem == "model_7"
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["Isaac-Ant-v0", "Isaac-Ant-Play-v0", "Isaac-Ant-Play", "my_pkg:Isaac-Ant-v0",
+     "IsaacContrib-Ant", "Isaac-Ant-v1"],
+)  # fmt: skip
+def test_every_form_of_a_tasks_id_finds_its_runs(root: Path, form: str) -> None:
+    assert chosen(root, task=form)[0].path.stem == "model_7"
+    write(root, "2026-01-04_00-00-00", 8, 1.0, task=form)
+    assert chosen(root, task="Isaac-Ant-v0")[0].path.stem == "model_8"
+
+
+def test_a_task_without_runs_is_told_those_that_there_are(root: Path) -> None:
+    for regex, flag in ((True, "--resume"), (False, "--checkpoint")):
+        with pytest.raises(CheckpointError) as raised:
+            chosen(root, task="Isaac-Playground-v0", regex=regex)
+        message = str(raised.value)
+        assert message.startswith(f"{flag}: no checkpoint under {root}/*, task Isaac-Playground-v0")
+        assert message.endswith("; there are runs of Isaac-Ant-v0, Isaac-Cartpole-Direct-v0")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])

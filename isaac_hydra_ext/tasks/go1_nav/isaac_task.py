@@ -1,6 +1,6 @@
 """The task on Isaac Lab: its Go1 on rough terrain, with targets instead of random velocities.
 
-Imported where the simulation is hosted, through `env.imports`, once Isaac Lab can be; registers
+Imported where the simulation is hosted, when somebody asks for what `isaac_registration` registers:
 `Isaac-Velocity-Sber-Unitree-Go1-v0`, its `-Play` variant and the one that `evaluate` plays. The
 robot, its terms and its presets are those of the installed Isaac Lab's rough task.
 """
@@ -10,7 +10,6 @@ robot, its terms and its presets are those of the installed Isaac Lab's rough ta
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import torch
 from isaaclab.envs import ManagerBasedRLEnv, ManagerBasedRLEnvCfg
 from isaaclab.managers import (
@@ -31,7 +30,8 @@ from isaaclab.terrains import (
 )
 from isaaclab_tasks.utils.parse_cfg import load_cfg_from_registry
 
-from isaac_hydra_ext.envs.isaac_cfg import find_task
+from isaac_hydra_ext.envs.isaac_ids import find_task
+from isaac_hydra_ext.tasks.go1_nav.isaac_registration import ROUGH_TASK
 from isaac_hydra_ext.tasks.go1_nav.navigation import (
     NUM_LEVELS,
     Navigation,
@@ -39,8 +39,6 @@ from isaac_hydra_ext.tasks.go1_nav.navigation import (
     touching_links,
 )
 
-TASK = "Isaac-Velocity-Sber-Unitree-Go1{}-v0"
-ROUGH_TASK = "Isaac-Velocity-Rough-Unitree-Go1-v0"
 COMMAND = "base_velocity"  # the name that Isaac Lab's own terms of the Go1 read
 FOREVER_S = 1e9
 TILE_M, BORDER_M, MARGIN_M = 8.0, 20.0, 3.0
@@ -228,24 +226,3 @@ def eval_env_cfg() -> ManagerBasedRLEnvCfg:
     cfg.observations.outcome = ObservationGroupCfg()
     cfg.observations.outcome.outcome = ObservationTermCfg(func=outcome)
     return cfg
-
-
-def register(task: str, make_cfg: str) -> None:
-    """Register `make_cfg`, a "module:function", under `task`, once, with the rough task's agent."""
-    if task in gym.registry:
-        return
-    agents = {
-        key: value
-        for key, value in gym.spec(find_task(ROUGH_TASK)).kwargs.items()
-        if key.startswith("rsl_rl_")
-    }
-    gym.register(
-        id=task,
-        entry_point="isaaclab.envs:ManagerBasedRLEnv",
-        disable_env_checker=True,
-        kwargs={"env_cfg_entry_point": make_cfg, **agents},
-    )
-
-
-for _variant, _function in (("", env_cfg), ("-Play", play_env_cfg), ("-Eval", eval_env_cfg)):
-    register(TASK.format(_variant), f"{__name__}:{_function.__name__}")

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.isaac_cfg import SELECTORS
 from isaac_hydra_ext.envs.rsl_rl_cfg import ALGORITHM_KEYS
@@ -17,7 +20,7 @@ from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 # AppLauncher's flags: name -> argparse arguments. Their values go to `env.launcher`, untouched.
 LAUNCHER_FLAGS: dict[str, dict[str, Any]] = {
-    "--headless": {"action": "store_true", "help": "no window (always so, but for --viz)"},
+    "--headless": {"action": "store_true", "help": "no window; train has none but for --viz"},
     "--livestream": {"type": int, "choices": (0, 1, 2), "help": "stream worker 0"},
     "--enable_cameras": {"action": "store_true", "help": "render camera sensors"},
     "--xr": {"action": "store_true", "help": "XR mode"},
@@ -124,11 +127,7 @@ def shared_overrides(flags: argparse.Namespace) -> list[str]:
         found.append(f"rollout.device={quoted(flags.device)}")
     if flags.disable_fabric:
         found.append("++env.cfg.sim.use_fabric=false")
-    imports = [*flags.imports]
-    if flags.external_callback:
-        module, _, function = flags.external_callback.rpartition(".")
-        imports.append(f"{module}:{function}")
-    if imports:
+    if imports := imports_asked(flags):
         found.append(f"env.imports=[{','.join(quoted(name) for name in imports)}]")
     for name in LAUNCHER_FLAGS:
         key = name.removeprefix("--")
@@ -137,6 +136,29 @@ def shared_overrides(flags: argparse.Namespace) -> list[str]:
             shown = "true" if value is True else quoted(value)
             found.append(f"++env.launcher.{key}={shown}")
     return found
+
+
+def imports_asked(flags: argparse.Namespace, tokens: Sequence[str] = ()) -> list[str]:
+    """Return what `--import` and `--external_callback` name; without them, `env.imports=[...]`.
+
+    Raises:
+        ConfigError: That is not a list.
+    """
+    imports = [*flags.imports]
+    if flags.external_callback:
+        module, _, function = flags.external_callback.rpartition(".")
+        imports.append(f"{module}:{function}")
+    typed = [token for token in tokens if re.match(r"\+*env\.imports=", token)]
+    if imports or not typed:
+        return imports
+    wrong = f"{typed[-1]}: a list is expected: env.imports=[my_pkg.tasks]"
+    try:
+        named = OverridesParser.create().parse_override(typed[-1]).value()
+    except HydraException as e:
+        raise ConfigError(wrong) from e
+    if not isinstance(named, list):
+        raise ConfigError(wrong)
+    return [str(name) for name in named]
 
 
 def quoted(value: Any) -> str:
@@ -182,6 +204,6 @@ OUR_ENV_KEYS = [f.name for f in fields(EnvConfig)]
 
 
 def value_of(key: str, tokens: Sequence[str]) -> str | None:
-    """Return what the last token says about `key`, or None."""
+    """Return what the last token says about `key`, without quotes, or None."""
     values = [t.split("=", 1)[1] for t in tokens if re.match(rf"\+*{re.escape(key)}=", t)]
-    return values[-1] if values else None
+    return values[-1].strip("'\"") if values else None

@@ -12,6 +12,7 @@ from isaac_hydra_ext.checkpoint import (
     load_checkpoint,
     newest_first,
 )
+from isaac_hydra_ext.envs.isaac_ids import trained_task
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
 WORDS = (None, "latest", "best")
@@ -29,7 +30,7 @@ def choose_checkpoint(
 
     Args:
         root: `experiment.output_dir`.
-        task: Only runs of this task; None: of any.
+        task: Only runs of this task, in any form of its id; None: of any.
         experiment: Only runs below this name; None: below any.
         load_run: Regex of the run's directory name, as rsl_rl's.
         checkpoint: A path, `latest` or `best`, or (with `regex`) a regex of the file's name.
@@ -58,6 +59,7 @@ def choose_checkpoint(
             raise ConfigError(f"{flag}={pattern}: not a regex ({e})") from e
     runs = list_runs(root / experiment) if experiment else list_runs(root, "*/*")
     pattern, notes = "" if checkpoint in WORDS else str(checkpoint), list[str]()
+    others: set[str] = set()
     for run in runs:
         if not re.match(load_run or "", run.name):
             continue
@@ -67,18 +69,22 @@ def choose_checkpoint(
             except CheckpointError as e:
                 notes.append(f"DAMAGED checkpoint passed over: {e}")
                 continue
-            if task is None or _same_task(str(found.meta["config"]["env"]["task"]), task):
+            env = found.meta["config"]["env"]
+            trained = str(env["task"] or env["id"])
+            if task is None or trained_task(trained) == trained_task(task):
                 return found, notes
-            break  # a run of another task
+            others.add(trained)
+            break
     wanted = "".join(
         f", {what} {value}"
         for what, value in (("task", task), ("run", load_run), ("checkpoint", pattern))
         if value
     )
+    if others:
+        notes.append(f"there are runs of {', '.join(sorted(others))}")
     why = f"; {'; '.join(notes)}" if notes else ""
-    raise CheckpointError(
-        f"--resume: no checkpoint under {root / (experiment or '*')}{wanted}{why}"
-    )
+    flag = "--resume" if regex else "--checkpoint"
+    raise CheckpointError(f"{flag}: no checkpoint under {root / (experiment or '*')}{wanted}{why}")
 
 
 def _matching(run: Path, pattern: str, best: bool, notes: list[str]) -> Iterator[Path]:
@@ -86,8 +92,3 @@ def _matching(run: Path, pattern: str, best: bool, notes: list[str]) -> Iterator
     pattern = re.sub(r"\\?\.pt\$?$", "", pattern)
     order = best_first if best else newest_first
     return (path for path in order([run], notes) if re.match(pattern, path.name))
-
-
-def _same_task(one: str, other: str) -> bool:
-    """Compare ids without their version, which 3.0 dropped."""
-    return re.sub(r"-v\d+$", "", one) == re.sub(r"-v\d+$", "", other)

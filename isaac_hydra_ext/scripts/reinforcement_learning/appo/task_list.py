@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs import isaac_cfg
+from isaac_hydra_ext.envs.isaac_cfg import list_presets
+from isaac_hydra_ext.envs.isaac_ids import list_tasks
 from isaac_hydra_ext.envs.isaac_launch import get_runtime, output_kept
 
 
@@ -25,9 +26,9 @@ def print_tasks(
     lines = []
     with output_kept(said):
         get_runtime(config, device or "cpu", worker=0)
-        tasks = [t for t in isaac_cfg.list_tasks() if keyword.lower() in t.lower()]
+        tasks = [t for t in list_tasks() if keyword.lower() in t.lower()]
         for task in tasks:
-            presets = isaac_cfg.list_presets(task) if show_presets else {}
+            presets = list_presets(task) if show_presets else {}
             lines.append(
                 "  ".join([task, *(f"{k}={','.join(v)}" for k, v in presets.items() if v)])
             )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
@@ -24,6 +25,7 @@ from isaac_hydra_ext.placement import auto_workers
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
+    imports_asked,
     quoted,
     shared_overrides,
     value_of,
@@ -112,10 +114,11 @@ def project_overrides(project: str, tokens: Sequence[str]) -> list[str]:
 
 
 def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
-    """Divide `--num_envs`, the total, over the workers.
+    """Divide `--num_envs`, the total, over the workers; says so where fewer get any.
 
     Raises:
-        ConfigError: It cannot be divided; names the two nearest numbers that can.
+        ConfigError: It cannot be divided over the workers that were asked for; names the two
+            nearest numbers that can.
     """
     asked = flags.num_workers
     if asked is None and (typed := value_of("rollout.num_workers", tokens)) not in (None, "auto"):
@@ -128,17 +131,21 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         raise ConfigError(f"--num_envs={total}: must be at least 1")
     device = flags.device or value_of("rollout.device", tokens) or "auto"
     learner = value_of("experiment.device", tokens) or "auto"
-    workers = auto_workers("isaaclab", device.strip("[]'\""), learner) if asked is None else asked
-    workers = min(workers, total)
-    if asked is None:  # ours to choose: the most that divide it
-        workers = next((w for w in range(workers, 0, -1) if total % w == 0), workers)
+    wanted = auto_workers("isaaclab", device.strip("[]'\""), learner) if asked is None else asked
+    workers, why = min(wanted, total), "each needs an env"
+    if workers and total % workers:
+        below = total - total % workers
+        near = f"{below} and {below + workers}"
+        if asked is not None:
+            raise ConfigError(
+                f"--num_envs={total}: not divisible by {workers} workers; {near} are, or choose "
+                "--num_workers"
+            )
+        why = f"{total} envs do not divide among {wanted}; the nearest that do are {near}"
+        workers = next(w for w in range(workers, 0, -1) if total % w == 0)
+    if workers < wanted:
+        print(f"--num_envs={total}: workers {wanted} -> {workers}: {why}", file=sys.stderr)
     collectors = max(1, workers)
-    if total % collectors:
-        below = total - total % collectors
-        raise ConfigError(
-            f"--num_envs={total}: not divisible by {collectors} workers; {below} and "
-            f"{below + collectors} are, or choose --num_workers"
-        )
     return [f"rollout.num_workers={workers}", f"rollout.envs_per_worker={total // collectors}"]
 
 
@@ -154,9 +161,10 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         if flags.load_run and not flags.resume:
             raise ConfigError(f"--load_run={flags.load_run}: needs --resume")
         root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
+        named = flags.checkpoint and Path(flags.checkpoint).expanduser().exists()
         checkpoint, notes = choose_checkpoint(
             root,
-            flags.task,
+            None if named else task_asked(flags, tokens),
             flags.experiment_name,
             flags.load_run,
             flags.checkpoint,
@@ -171,6 +179,24 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
             raise ConfigError(f"--max_iterations={flags.max_iterations}: must be at least 1")
         found.append(f"experiment.max_iterations={done + flags.max_iterations}")
     return found
+
+
+def task_asked(flags: argparse.Namespace, tokens: Sequence[str]) -> str | None:
+    """Return the task of the run: of a flag, an override, or the file of `env=`.
+
+    Raises:
+        ConfigError: That file cannot be read by itself.
+    """
+    typed = flags.task or value_of("env.task", tokens)
+    if typed:
+        return typed
+    choice = f"env={value_of('env', tokens)}"
+    try:
+        with hydra.initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
+            env = hydra.compose("train_appo", [choice]).env
+    except HydraException as e:
+        raise ConfigError(f"{choice}: its task cannot be read here; say --task as well") from e
+    return env.get("task") or env.get("id")
 
 
 def tell_ray(run_dir: Path) -> None:
@@ -203,13 +229,14 @@ def main() -> None:
         if flags.list_tasks:
             from isaac_hydra_ext.scripts.reinforcement_learning.appo.task_list import print_tasks
 
-            print_tasks(flags.keyword or "", flags.show_presets, flags.imports, flags.device)
+            imports = imports_asked(flags, rest)
+            print_tasks(flags.keyword or "", flags.show_presets, imports, flags.device)
         else:
             overrides.extend(overrides_of(flags, rest))
 
     code = run_reporting_errors(parse)
-    if code or not overrides:
-        sys.exit(code)
+    if code:
+        end_process(code)
     if asked_for(overrides):
         overrides, task = strip_flags(overrides), explain_task
     sys.argv = [sys.argv[0], *overrides]

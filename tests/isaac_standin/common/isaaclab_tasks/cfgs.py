@@ -57,6 +57,15 @@ class Go1Cfg(ManagerBasedRLEnvCfg):
 
 
 @configclass
+class Go1PlayCfg(Go1Cfg):
+    """Stand-in: made for playing already."""
+
+    def __post_init__(self) -> None:
+        """As the real ones do."""
+        self.scene.num_envs = 20
+
+
+@configclass
 class NestedCfg(ManagerBasedRLEnvCfg):
     """Stand-in."""
 
@@ -191,6 +200,15 @@ class OldLayoutCfg:
     empirical_normalization: bool = True
     policy: OldPolicy = OldPolicy()
     algorithm: Ppo = Ppo()
+
+
+@configclass
+class SkrlCfg:
+    """Stand-in of another trainer's cfg."""
+
+    seed: int = 42
+    models: dict = {"separate": False}
+    agent: dict = {"class": "PPO"}
 
 
 @configclass

@@ -7,6 +7,8 @@ from isaaclab_tasks.utils.generation import PREFIXES, SUFFIX
 TASKS = {
     "Cartpole-Direct": ("DirectRLEnv", "CartpoleCfg", "MlpCfg"),
     "Velocity-Flat-Unitree-Go1": ("ManagerBasedRLEnv", "Go1Cfg", "OldLayoutCfg"),
+    "Velocity-Rough-Unitree-Go1": ("ManagerBasedRLEnv", "Go1Cfg", "OldLayoutCfg"),
+    "Velocity-Rough-Unitree-Go1-Play": ("ManagerBasedRLEnv", "Go1PlayCfg", "OldLayoutCfg"),
     "Nested-Groups": ("ManagerBasedRLEnv", "NestedCfg", None),
     "Pick-One": ("DirectRLEnv", "DiscreteCfg", None),
     "Pick-Two": ("DirectRLEnv", "MultiDiscreteCfg", None),
@@ -22,6 +24,7 @@ for name, (env, cfg, agent) in TASKS.items():
     kwargs = {"env_cfg_entry_point": f"isaaclab_tasks.cfgs:{cfg}"}
     if agent:
         kwargs["rsl_rl_cfg_entry_point"] = f"isaaclab_tasks.cfgs:{agent}"
+        kwargs["skrl_cfg_entry_point"] = "isaaclab_tasks.cfgs:SkrlCfg"
     if name == "Recommended":
         kwargs["appo_cfg_entry_point"] = "isaaclab_tasks.cfgs:AppoCfg"
     gym.register(

@@ -2,7 +2,6 @@
 
 import enum
 
-import gymnasium as gym
 from isaaclab_tasks.utils.parse_cfg import load_cfg_from_registry
 from isaaclab_tasks.utils.preset_groups import collect_presets
 
@@ -16,9 +15,10 @@ class PresetTarget(enum.Enum):
 
 
 def enumerate_task_presets(task_name: str) -> dict | None:
-    """Return names by selector."""
-    if task_name not in gym.registry:
+    """Return names by selector; None for a task whose cfg cannot be loaded."""
+    try:
+        groups = collect_presets(load_cfg_from_registry(task_name, "env_cfg_entry_point"))
+    except Exception:
         return None
-    groups = collect_presets(load_cfg_from_registry(task_name, "env_cfg_entry_point"))
     names = sorted({name for fields in groups.values() for name in fields} - {"default"})
     return {PresetTarget.PHYSICS: names, PresetTarget.RENDERER: [], PresetTarget.DOMAIN: []}
