@@ -53,7 +53,10 @@ def groups_are_as_they_are() -> None:
 def terms_of_an_unconcatenated_group_have_names_of_their_own() -> None:
     env = make("Isaac-Nested-Groups-v0")
     shapes = {k: v.shape for k, v in env.spec.obs.items()}
-    assert shapes == {"policy/clock": (1,), "policy/rest": (2,)}
+    assert shapes == {
+        "policy/clock": (1,), "policy/rest": (2,), "critic/clock": (1,), "critic/all": (3,),
+        "subtask_terms/late": (1,),
+    }  # fmt: skip
     first = env.reset(1)
     kept = first["policy/rest"].clone()
     env.step(torch.full((B, 1), 0.5))
