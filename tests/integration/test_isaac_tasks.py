@@ -316,6 +316,20 @@ def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
 
 
 @check
+def the_replacement_of_a_worker_that_died_soon_after_a_resume_goes_on_from_there() -> None:
+    run_dir = Path("resumed").absolute()
+    (run_dir / "workers").mkdir(parents=True)
+    config = env_config("Isaac-Velocity-Flat-Unitree-Go1-v0", cfg={"episode_length_s": 100})
+    state = {"common_step_counter": 70, "terrain_levels": [3, 5, 0], "terrain_types": [2, 0, 1]}
+    env = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
+    env.load_state_dict(state)
+    env.step(torch.zeros(B, 12))
+    replacement = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
+    replacement.reset(1)
+    assert replacement.state_dict() == state
+
+
+@check
 def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     config = env_config("Isaac-Cartpole-Direct-v0", launcher={"video": True, "video_length": 7})
 
