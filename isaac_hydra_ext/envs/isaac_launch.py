@@ -32,6 +32,7 @@ from isaac_hydra_ext.errors import (
     MissingDependencyError,
     RunInterrupted,
 )
+from isaac_hydra_ext.placement import thread_caps
 
 # AppLauncher arguments that show or record something: one worker is enough.
 WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
@@ -98,6 +99,7 @@ class Runtime:
             ConfigError: `env.imports` cannot be imported, or there is no such GPU.
         """
         self.generation = detect_generation()
+        os.environ.update(thread_caps())  # with W = 0: the simulator's libraries are yet to load
         self.asked_device = device
         arguments = dict(env_config.launcher)
         self._arguments = {
