@@ -21,7 +21,7 @@ def train(
     generation: str, where: Path, *arguments: str, **variables: str
 ) -> tuple[Done, list[Path]]:
     """Train; returns how it ended and the files with output that were left."""
-    env = {**stage(generation, where), "TMPDIR": str(where), **variables}
+    env = {**stage(generation, where), **variables}
     module = "isaac_hydra_ext.scripts.reinforcement_learning.appo.train"
     done = run_python(["-m", module, *TASK, "--device", "cpu", *arguments], env, where)
     return done, list(where.glob("isaac_lab_*.log"))
