@@ -2,7 +2,7 @@
 
 python -m benchmarks.isaac_cartpole --json benchmarks/results/isaac_cartpole.json
 
-Needs Isaac Lab 3.0 beta 2 and rsl_rl 5.0.1 (docs/isaac_lab.md says how). 256 envs in all, 150
+Needs Isaac Lab 3.0 beta 2 and rsl-rl-lib 5.0.1 (docs/isaac_lab.md says how). 256 envs in all, 150
 iterations of 16 steps with the task's own settings; ours with W = 2 and a lag of one version, and
 of none, rsl_rl in one process. About ten minutes on two free cores. Seconds are those of the
 iterations, without either's start.
@@ -10,6 +10,7 @@ iterations, without either's start.
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -78,8 +79,24 @@ def _sources() -> dict[str, str]:
     found = {name: metadata.version(name) for name in ("newton", "warp-lang", "mujoco-warp")}
     spec = importlib.util.find_spec("isaaclab")
     assert spec is not None and spec.origin is not None
-    version = Path(spec.origin).parents[3] / "VERSION"  # of the checkout
-    return {"isaaclab": version.read_text().strip() if version.exists() else "unknown", **found}
+    return {"isaaclab": checkout_of(Path(spec.origin).parents[3]), **found}
+
+
+def checkout_of(root: Path) -> str:
+    """Return which sources of Isaac Lab these are: in its betas, VERSION is the release's already.
+
+    Args:
+        root: Of the checkout, or of a copy without its git history.
+    """
+    version = (root / "VERSION").read_text().strip()
+    if (root / ".git").exists():
+        line = ["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"]
+        described = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+        return f"{version} (git {described.stdout.strip()})"
+    changes = (root / "source" / "isaaclab" / "docs" / "CHANGELOG.rst").read_text()
+    newest = re.search(r"^(\d[\w.]*) \((\d{4}-\d\d-\d\d)\)$", changes, re.M)
+    assert newest, f"{root}: no version in isaaclab's changelog"
+    return f"{version} (source/isaaclab {newest[1]} of {newest[2]})"
 
 
 def _simulate() -> float:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from isaac_hydra_ext.config import RunConfig
 
 IN_WORKER = "cuda:0"  # what a worker calls the one GPU that it sees
+# Libraries read these once, while they load.
+THREAD_CAPS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "PXR_WORK_THREAD_LIMIT",
+)
 
 
 def place(config: "RunConfig") -> None:
@@ -82,6 +90,14 @@ def worker_environment(config: "RunConfig", worker: int) -> dict[str, str]:
 def device_in_worker(device: str) -> str:
     """Return `rollout.device` as a worker is told it."""
     return IN_WORKER if device.startswith("cuda") else device
+
+
+def thread_caps() -> dict[str, str]:
+    """Return the environment variables for one thread a library; a user's own count stays.
+
+    They must be set around the start of a process, or before what reads them is loaded.
+    """
+    return {name: "1" for name in THREAD_CAPS if name not in os.environ}
 
 
 def available_cores() -> int:

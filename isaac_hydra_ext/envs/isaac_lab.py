@@ -215,8 +215,8 @@ class IsaacLabVecEnv:
             actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
         self._steps += 1
-        if self._progress_path is not None and self._steps % PROGRESS_EVERY == 0:
-            write_progress(self._progress_path, read_progress(self._core))
+        if self._steps % PROGRESS_EVERY == 0:
+            self._note_progress()
         terminated_B = terminated.to(torch.bool, copy=True)
         truncated_B = truncated.to(torch.bool, copy=True)
         ended = bool((terminated_B | truncated_B).any())
@@ -260,7 +260,14 @@ class IsaacLabVecEnv:
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Go on with the curriculum of `state`; episodes start anew."""
         with restored(self._core, state):
-            return self._groups(self._env.reset()[0])
+            obs = self._groups(self._env.reset()[0])
+        self._note_progress()  # a replacement is not given `state` again
+        return obs
+
+    def _note_progress(self) -> None:
+        """Leave the curriculum's progress to the worker that might take this one's place."""
+        if self._progress_path is not None:
+            write_progress(self._progress_path, read_progress(self._core))
 
     def render(self) -> np.ndarray:
         """See `VecEnv.render`."""

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -24,7 +25,14 @@ import torch
 from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
-from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
+from isaac_hydra_ext.errors import (
+    ConfigError,
+    EnvError,
+    IsaacHydraExtError,
+    MissingDependencyError,
+    RunInterrupted,
+)
+from isaac_hydra_ext.placement import thread_caps
 from isaac_hydra_ext.tasks.go1_nav.isaac_registration import register_all
 
 # AppLauncher arguments that show or record something: one worker is enough.
@@ -92,6 +100,7 @@ class Runtime:
             ConfigError: `env.imports` cannot be imported, or there is no such GPU.
         """
         self.generation = detect_generation()
+        os.environ.update(thread_caps())  # with W = 0: the simulator's libraries are yet to load
         self.asked_device = device
         arguments = dict(env_config.launcher)
         self._arguments = {
@@ -115,7 +124,7 @@ class Runtime:
         check_gpu(device)
         arguments = {"headless": True, **self._arguments, "device": device}
         with explained("AppLauncher"), host_settings_kept():
-            tell("starts Isaac Sim")
+            _tell("starts Isaac Sim")
             app = importlib.import_module("isaaclab.app")
             self._simulation = app.AppLauncher(arguments)
         _leave_without_kit()
@@ -150,7 +159,7 @@ class Runtime:
         home = "isaaclab.app" if self.generation is Generation.GA else "isaaclab_tasks.utils"
         launch = importlib.import_module(home).launch_simulation
         context = launch(env_cfg, {**self._arguments, "device": env_cfg.sim.device})
-        tell("starts the simulation")
+        _tell("starts the simulation")
         try:
             with host_settings_kept():
                 context.__enter__()
@@ -208,9 +217,10 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except SystemExit as e:
+        in_worker = multiprocessing.parent_process() is not None
+        said = f"; its own message is {'in the log of the worker' if in_worker else 'above'}"
         raise EnvError(
-            f"{what}: Isaac Lab ended with SystemExit({e.code}); its own message is in the "
-            "worker's log"
+            f"{what}: Isaac Lab ended with SystemExit({e.code}){'' if _kept_in else said}"
         ) from e
     except FileNotFoundError as e:
         raise EnvError(f"{what}: asset missing: {first_line(e)} ({_asset_root()})") from e
@@ -225,29 +235,66 @@ def _asset_root() -> str:
     )
 
 
+_kept_in: Path | None = None  # the file that has what Isaac Lab prints, while it is kept
+
+
 @contextlib.contextmanager
 def output_kept(said: list[str]) -> Iterator[None]:
     """Keep what Isaac Lab prints, native code's included, off the terminal.
 
+    There is no run directory yet, so it goes to a file among the system's temporary ones. The file
+    stays where starting failed, or ended the process: nothing else says why.
+
     Args:
         said: Gets the output at the end, however the block ends.
+
+    Raises:
+        EnvError: What failed in the block and the file; the user's errors pass as they are.
     """
+    global _kept_in
+    descriptor, name = tempfile.mkstemp(prefix="isaac_lab_", suffix=".log")
+    _kept_in, stays = Path(name), False
+    try:
+        with _printing_to(descriptor):
+            yield
+    except (ConfigError, MissingDependencyError, RunInterrupted):
+        raise
+    except Exception as e:
+        stays = True
+        with _kept_in.open("a") as kept:
+            traceback.print_exception(e, file=kept)
+        ours = isinstance(e, IsaacHydraExtError)
+        what = str(e) if ours else f"starting Isaac Lab: {type(e).__name__}: {first_line(e)}"
+        raise EnvError(f"{what}; its output is in {name}") from e
+    finally:
+        said.append(_kept_in.read_text(errors="replace"))
+        if not stays:
+            _kept_in.unlink()
+        _kept_in = None
+
+
+@contextlib.contextmanager
+def _printing_to(descriptor: int) -> Iterator[None]:
+    """Have stdout and stderr be an open file, which is closed at the end."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as kept:
-        os.dup2(kept.fileno(), 1)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, original in zip((1, 2), saved, strict=True):
-                os.dup2(original, number)
-                os.close(original)
-            kept.seek(0)
-            said.append(kept.read())
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, number)
+            os.close(original)
+
+
+def _tell(what: str) -> None:
+    """Say what may take minutes, and where its output is if it is not on the terminal."""
+    tell(what if _kept_in is None else f"{what}, output in {_kept_in}")
 
 
 @contextlib.contextmanager

@@ -27,23 +27,33 @@ def choose_obs_groups(
     """Choose the obs groups of actor and critic.
 
     Unasked: the actor sees the group `actor` or `policy`, else all groups; the critic sees
-    `critic` if there is one, else what the actor sees.
+    `critic` if there is one, else what the actor sees. A group whose terms are not concatenated
+    (`policy/clock`, `policy/rest`) is all of these.
 
     Raises:
         ConfigError: A group that the environment does not have.
     """
-    asked = dict(asked or {})
-    for role, groups in asked.items():
+    chosen: dict[str, list[str]] = {}
+    for role, groups in (asked or {}).items():
         if role not in ("actor", "critic"):
             raise ConfigError(f"policy.obs_groups.{role}: must be actor or critic")
+        chosen[role] = []
         for group in groups:
-            if group not in available:
-                hint = did_you_mean(group, available) or f"; there are {', '.join(available)}"
+            found = _of_group(group, available)
+            if not found:
+                known = dict.fromkeys([*(g.split("/")[0] for g in available), *available])
+                hint = did_you_mean(group, known) or f"; there are {', '.join(available)}"
                 raise ConfigError(f"policy.obs_groups.{role}: the env has no group {group!r}{hint}")
-    named = [[g] for g in ("actor", "policy") if g in available]
-    actor = list(asked.get("actor") or (named[0] if named else available))
-    critic = list(asked.get("critic") or (["critic"] if "critic" in available else actor))
+            chosen[role] += [g for g in found if g not in chosen[role]]
+    named = _of_group("actor", available) or _of_group("policy", available)
+    actor = chosen.get("actor") or named or list(available)
+    critic = chosen.get("critic") or _of_group("critic", available) or list(actor)
     return actor, critic
+
+
+def _of_group(name: str, available: Sequence[str]) -> list[str]:
+    """Return the group of that name, or the terms of a nested one."""
+    return [group for group in available if group == name or group.startswith(f"{name}/")]
 
 
 class ActorCritic(nn.Module):

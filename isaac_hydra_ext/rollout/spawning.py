@@ -13,17 +13,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from isaac_hydra_ext.placement import thread_caps
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock
 from isaac_hydra_ext.rollout.worker import worker_main
 
-# Libraries read these once, while they load: they must be set around the start of the process.
-THREAD_CAPS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "PXR_WORK_THREAD_LIMIT",
-)
 JOIN_S = 5.0
 
 
@@ -55,8 +48,7 @@ def spawn(
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=main, args=(theirs, *arguments), name=name, daemon=True)
-    caps = {cap: "1" for cap in THREAD_CAPS if cap not in os.environ}  # the user's own count
-    with _environment({**caps, **(environment or {})}), _blocked(signal.SIGINT):
+    with _environment({**thread_caps(), **(environment or {})}), _blocked(signal.SIGINT):
         process.start()
     theirs.close()  # so that the process's death closes the pipe
     return process, ours

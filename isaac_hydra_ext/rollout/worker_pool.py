@@ -300,10 +300,14 @@ class WorkerPool:
         if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
             raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
         if self._memory is None or not self._budget.allowed:
-            where = "; see its log in the run directory" if self._build_body else ""
+            log = "; see its log in the run directory"
+            where = log if self._build_body else self._last_told(worker)
             raise WorkerError(failure + where)
         self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
         self._replace(worker)
+
+    def _last_told(self, worker: WorkerHandle) -> str:
+        return f" (last told: {self.activities[worker.index].now[0]})"
 
     def _replace(self, worker: WorkerHandle) -> None:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
@@ -328,7 +332,7 @@ class WorkerPool:
         if now > worker.deadline:
             raise HandshakeTimeoutError(
                 f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
-                "raise rollout.startup_timeout_s if it needs longer"
+                f"raise rollout.startup_timeout_s if it needs longer{self._last_told(worker)}"
             )
         if self._memory is None or worker.phase is not Phase.COLLECTING or not worker.granted:
             return

@@ -37,7 +37,8 @@ def stage(generation: str, where: Path) -> dict[str, str]:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(STANDIN / layer, root, dirs_exist_ok=True, ignore=ignored)
     parts = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**env, "PYTHONPATH": os.pathsep.join(parts)}
+    # What fails to start leaves its output among the temporary files.
+    return {**env, "PYTHONPATH": os.pathsep.join(parts), "TMPDIR": str(where)}
 
 
 def physics(generation: str) -> str | None:

@@ -45,6 +45,7 @@ NOT_RUN = {
     r"python -m isaac_hydra_ext.appo_runner env=isaac_.*": "needs Isaac Lab; composed and checked",
     r"\./isaaclab\.sh .*": "needs Isaac Lab; its flags are read",
     r"scripts/run_isaacsim_docker\.sh\b.*": "needs docker and a GPU; test_container_scripts.py",
+    r"scripts/install_inside_container\.sh": "needs Isaac Lab; test_container_scripts.py",
     r"scripts/(run_gym_local|test)\.sh": "what CI starts from; test_scripts.py has stand-ins",
     r"(GO1_USD=\S+ )?pytest -m isaaclab.*": "needs Isaac Lab",
     r"python -m isaac_hydra_ext.tasks.go1_nav.evaluate .*": "minutes; test_go1_nav.py plays",

@@ -14,7 +14,11 @@ from isaac_stage import HOW_TO_IMPORT, run_python
 from isaac_hydra_ext.checkpoint import load_checkpoint
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
+from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.evaluate import config_of, load_policy, with_overrides
+from isaac_hydra_ext.evaluation.playing import check_same_spaces
 from isaac_hydra_ext.export import export
+from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.tasks.go1_nav.evaluate import evaluate
 
 pytestmark = pytest.mark.timeout(900)
@@ -22,6 +26,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 MODULE = "isaac_hydra_ext.tasks.go1_nav.mjlab_task"
 B, HEIGHT = 2, 1.2  # [m] of the puppets: above every obstacle
 LEVELS = (0, 9)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "go1_nav"
+KEPT = EXAMPLE / "model_850.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +190,7 @@ def test_variants_are_registered(mjlab_task: Any) -> None:
     assert list(play.events)[0] == "randomize_terrain"  # before the robot is put somewhere
     env = MjlabVecEnv(EnvConfig(kind="mjlab", task=f"{mjlab_task.TASK}-Play"), 8, "cpu", seed=1)
     obs = env.reset(1)
+    check_same_spaces(env.spec, EnvSpec.from_json(load_checkpoint(KEPT).meta["spec"]))
     core = env._env
     away = (core.scene["robot"].data.root_link_pos_w - core.scene.env_origins)[:, :2]
     assert float(away.abs().max()) < 0.6
@@ -193,6 +200,39 @@ def test_variants_are_registered(mjlab_task: Any) -> None:
         "critic": (8, 259),
     }
     env.close()
+
+
+# ---------------------------------------------------------------- the kept policy
+
+
+def test_the_kept_policy_loads_and_acts() -> None:
+    assert KEPT.stat().st_size < 2_000_000
+    checkpoint = load_checkpoint(KEPT)
+    spec = EnvSpec.from_json(checkpoint.meta["spec"])
+    assert (spec.obs["actor"].shape, spec.action.dim) == ((235,), 12)
+    config = with_overrides(config_of(checkpoint), ["env.task=Mjlab-Navigation-Unitree-Go1-Play"])
+    assert config.env.task == "Mjlab-Navigation-Unitree-Go1-Play"
+    policy = ActorCritic(config.policy, spec, seed=0)
+    load_policy(policy, checkpoint)
+    standing, turning = torch.zeros(2, 1, 235)
+    turning[:, 11] = 0.5  # the command's yaw rate, behind 9 of motion and 2 of walking
+    actions = [
+        policy.distribution.mode(policy.action_params({"actor": x})) for x in (standing, turning)
+    ]
+    assert all(x.shape == (1, 12) and x.isfinite().all() for x in actions)
+    assert not actions[0].allclose(actions[1])
+
+
+def test_the_kept_policys_numbers_are_above_the_bar() -> None:
+    told = json.loads((EXAMPLE / "evaluation.json").read_text())
+    assert Path(told["policy"]) == KEPT.relative_to(EXAMPLE.parents[1])
+    assert told["iteration"] == load_checkpoint(KEPT).meta["iteration"]
+    assert [told["levels"][level]["episodes"] for level in ("0", "5", "9")] == [256] * 3
+    assert told["levels"]["0"]["success"] >= 0.9 and told["levels"]["5"]["success"] >= 0.7
+    rows = (EXAMPLE / "README.md").read_text()
+    for level, x in told["levels"].items():  # the table says the same
+        shares = f"{x['success']:.3f} | {x['falls']:.3f} | {x['path_over_straight']:.2f} |"
+        assert any(r.startswith(f"| {level} |") and r.endswith(shares) for r in rows.splitlines())
 
 
 # ---------------------------------------------------------------- a real Isaac Lab

@@ -343,7 +343,7 @@ def test_bad_input_to_the_real_one_is_one_line_and_nothing_is_left(
     on_stage: Callable[[str], Stage],
 ) -> None:
     isaac = on_stage("real")
-    isaac.env["CUDA_VISIBLE_DEVICES"] = ""
+    isaac.env |= {"CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(isaac.where)}
     isaac.selectors = []
     kitless = "physics=newton_mjwarp"
     for arguments, says in (

@@ -107,6 +107,24 @@ def test_a_sigkill_of_the_whole_run_leaves_progress_to_go_on_from(tmp_path: Path
     assert [s["common_step_counter"] for s in meta["env_states"]] == [T * (last + 1)] * 2
 
 
+@pytest.mark.parametrize(
+    ("typed", "seen_by_critic"),
+    [([], 4), (["policy.obs_groups={critic:[critic,subtask_terms]}"], 5)],
+)
+def test_networks_see_the_terms_of_their_nested_groups_and_no_others(
+    typed: list[str], seen_by_critic: int, tmp_path: Path
+) -> None:
+    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_any", "env.task=Isaac-Nested-Groups"]
+    line += ["env.physics=newton_mjwarp", "rollout.device=cpu", "rollout.num_workers=0", *typed]
+    line += ["rollout.envs_per_worker=4", "rollout.steps_per_env=8", "experiment.max_iterations=2"]
+    done = run_python(line, stage("ga", tmp_path), tmp_path)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("logs/appo/*/*/checkpoints/model_2.safetensors")
+    tensors = load_checkpoint(path).tensors
+    assert tensors["policy.actor.0.weight"].shape[1] == 3
+    assert tensors["policy.critic.0.weight"].shape[1] == seen_by_critic
+
+
 # A ManagerBased task of the real one, some of whose envs are reset by themselves.
 MANAGED = """
 import torch

@@ -56,7 +56,10 @@ def groups_are_as_they_are() -> None:
 def terms_of_an_unconcatenated_group_have_names_of_their_own() -> None:
     env = make("Isaac-Nested-Groups-v0")
     shapes = {k: v.shape for k, v in env.spec.obs.items()}
-    assert shapes == {"policy/clock": (1,), "policy/rest": (2,)}
+    assert shapes == {
+        "policy/clock": (1,), "policy/rest": (2,), "critic/clock": (1,), "critic/all": (3,),
+        "subtask_terms/late": (1,),
+    }  # fmt: skip
     first = env.reset(1)
     kept = first["policy/rest"].clone()
     env.step(torch.full((B, 1), 0.5))
@@ -350,6 +353,20 @@ def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
     replacement.reset(1)
     assert replacement.state_dict()["common_step_counter"] == PROGRESS_EVERY
     assert replacement._core.scene.terrain.terrain_levels.tolist() == [7, 2, 4]
+
+
+@check
+def the_replacement_of_a_worker_that_died_soon_after_a_resume_goes_on_from_there() -> None:
+    run_dir = Path("resumed").absolute()
+    (run_dir / "workers").mkdir(parents=True)
+    config = env_config("Isaac-Velocity-Flat-Unitree-Go1-v0", cfg={"episode_length_s": 100})
+    state = {"common_step_counter": 70, "terrain_levels": [3, 5, 0], "terrain_types": [2, 0, 1]}
+    env = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
+    env.load_state_dict(state)
+    env.step(torch.zeros(B, 12))
+    replacement = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
+    replacement.reset(1)
+    assert replacement.state_dict() == state
 
 
 @check

@@ -21,18 +21,27 @@ CONTAINERS = {
     "Isaac Sim 6.2": ("3.12", {"torch": "2.11.0", "numpy": "2.3.5", "gymnasium": "1.2.1"}),
 }
 HYDRA = {"hydra-core": "1.3.2", "omegaconf": "2.3.0"}  # Isaac Lab's own requirement
+# What NVIDIA has published of their exact pins: packaging in Isaac Sim's deps/pip.toml, pillow in
+# the requirements of isaacsim-kernel 5.1.0.0.
+PINNED = {
+    "Isaac Sim 5.0": {"packaging": "23.0"},
+    "Isaac Sim 5.1": {"packaging": "23.0", "pillow": "11.3.0"},
+}
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_installing_would_change_nothing_of_the_containers(container: str) -> None:
     python, versions = CONTAINERS[container]
-    versions = {**versions, **HYDRA}
+    pinned = PINNED.get(container, {})
+    versions = {**versions, **HYDRA, **pinned}
     text = (REPOSITORY / "pyproject.toml").read_text()
     ours = re.findall(r'"([^"]+)"', re.search(r"^dependencies = \[(.*?)\]", text, re.S | re.M)[1])  # type: ignore[index]
     minimum = re.search(r'requires-python = ">=([\d.]+)"', text)
     assert minimum and Requirement(f"python>={minimum[1]}").specifier.contains(python)
     environment = {**default_environment(), "python_version": python, "extra": ""}
-    waiting, seen = [("this package", Requirement(r)) for r in ours], set()
+    waiting = [("this package", Requirement(r)) for r in ours]
+    seen: set[str] = set()
+    kept: set[str] = set()
     while waiting:
         by, requirement = waiting.pop()
         name = requirement.name.lower().replace("_", "-")
@@ -40,6 +49,7 @@ def test_installing_would_change_nothing_of_the_containers(container: str) -> No
             continue
         if name in versions:  # it is there: pip leaves it alone if it is good enough
             assert requirement.specifier.contains(versions[name]), f"{by} wants {requirement}"
+            kept.add(name)
             continue
         if name in seen:
             continue
@@ -49,6 +59,7 @@ def test_installing_would_change_nothing_of_the_containers(container: str) -> No
         except PackageNotFoundError:
             continue  # of another platform
     assert {"tensorboard", "safetensors", "rich"} <= seen  # what would be new there
+    assert {"torch", "numpy", "gymnasium", *pinned} <= kept
 
 
 def write_tool(path: Path, text: str) -> None:

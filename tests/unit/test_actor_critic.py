@@ -120,14 +120,32 @@ def test_building_leaves_the_global_generator_alone() -> None:
         (None, ["actor", "policy"], ["actor"], ["actor"]),
         (None, ["a", "b"], ["a", "b"], ["a", "b"]),
         ({"critic": ["a", "b"]}, ["a", "b", "policy"], ["policy"], ["a", "b"]),
-        ({"actor": ["b"]}, ["a", "b"], ["b"], ["b"]),
+        ({"actor": ["b"]}, ["a", "b"], ["b"], None),
         ({"actor": ["b", "a"], "critic": ["a"]}, ["a", "b"], ["b", "a"], ["a"]),
+        (None, ["policy/a", "policy/b", "subtask/a"], ["policy/a", "policy/b"], None),
+        (None, ["policy/a", "critic/a", "policyx/a"], ["policy/a"], ["critic/a"]),
+        ({"actor": ["policy"]}, ["x", "policy/a", "policy/b"], ["policy/a", "policy/b"], None),
+        (
+            {"critic": ["s", "policy/b"]},
+            ["policy/a", "policy/b", "s/a", "s/b"],
+            ["policy/a", "policy/b"],
+            ["s/a", "s/b", "policy/b"],
+        ),
+        (
+            {"actor": ["policy/b", "policy"]},
+            ["policy/a", "policy/b"],
+            ["policy/b", "policy/a"],
+            None,
+        ),
     ],
 )
 def test_choice_of_groups(
-    asked: dict[str, list[str]] | None, available: list[str], actor: list[str], critic: list[str]
+    asked: dict[str, list[str]] | None,
+    available: list[str],
+    actor: list[str],
+    critic: list[str] | None,  # None: what the actor sees
 ) -> None:
-    assert choose_obs_groups(asked, available) == (actor, critic)
+    assert choose_obs_groups(asked, available) == (actor, critic or actor)
 
 
 def test_an_unknown_group_is_refused_by_key_with_the_nearest_name() -> None:
@@ -135,6 +153,8 @@ def test_an_unknown_group_is_refused_by_key_with_the_nearest_name() -> None:
         choose_obs_groups({"critic": ["privilegd"]}, ["policy", "privileged"])
     with pytest.raises(ConfigError, match=r"'zzz'; there are policy, privileged"):
         choose_obs_groups({"actor": ["zzz"]}, ["policy", "privileged"])
+    with pytest.raises(ConfigError, match=r"'polcy'; did you mean 'policy'"):
+        choose_obs_groups({"actor": ["polcy"]}, ["policy/a", "policy/b"])
 
 
 def test_an_unknown_role_is_refused_by_key() -> None:

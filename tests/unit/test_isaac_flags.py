@@ -261,7 +261,10 @@ def test_play_sets_overrides_above_the_checkpoints_configuration(tmp_path: Path)
 
 
 @pytest.mark.isaaclab
-@pytest.mark.skipif(importlib.util.find_spec("isaaclab") is None, reason="no Isaac Lab here")
+@pytest.mark.skipif(
+    importlib.util.find_spec("isaaclab") is None,
+    reason="no Isaac Lab can be imported; docs/isaac_lab.md has the commands that get one",
+)
 def test_the_launchers_flags_are_the_real_parsers() -> None:
     from isaaclab.app import AppLauncher  # type: ignore[import-not-found]
 

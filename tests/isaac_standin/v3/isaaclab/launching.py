@@ -14,6 +14,7 @@ def launch_simulation(env_cfg: object, launcher_args: dict) -> Iterator[None]:
         raise SystemExit(1)
     if state.started:
         raise RuntimeError("launched twice")
+    state.arguments.update(launcher_args)
     state.started.append("newton")
     try:
         yield

@@ -182,7 +182,12 @@ class DirectRLEnv(gym.Env):
         self._obs_buf[:, 1] = self._drawn
         self._obs_buf[:, 2] = self._action
         if self.cfg.nested:
-            return {"policy": {"clock": self._obs_buf[:, :1], "rest": self._obs_buf[:, 1:]}}
+            clock, rest = self._obs_buf[:, :1], self._obs_buf[:, 1:]
+            return {
+                "policy": {"clock": clock, "rest": rest},
+                "critic": {"clock": clock, "all": self._obs_buf},
+                "subtask_terms": {"late": (clock > 2).float()},
+            }
         return {group: self._obs_buf for group in self.cfg.actor_groups}
 
     def step(self, action: torch.Tensor) -> tuple:
