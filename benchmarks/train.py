@@ -151,8 +151,12 @@ class Turns:
             # Rollouts that workers have finished in a pause count for nobody.
             for _ in range(run.config.rollout.max_policy_lag + 1):
                 self._collect()
+        # Workers simulate on while the last update is made. Each part begins as it ends, with one
+        # iteration that is not counted: else collecting would get what training has paid for.
+        self._train()
         self.training.append(seconds_of(self._train, self._each))
         if run.config.num_workers:
+            self._collect()
             self.collecting.append(seconds_of(self._collect, self._each))
             if self._alone:
                 time.sleep(self._pause)  # workers finish what they have been granted
