@@ -259,7 +259,7 @@ class Run:
             f"{policy.num_params:,} parameters; learner on {self.device}"
         )
         self.console.say(f"truncated episodes bootstrap from {self.spec.bootstrap}")
-        self.tracer.check(self.first, self.last)
+        self.tracer.check(self.first)
         self.evaluations.start(self.spec, policy.flat.numel())
 
     def _load(self, resumed: Checkpoint) -> None:

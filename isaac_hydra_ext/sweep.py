@@ -25,8 +25,8 @@ from isaac_hydra_ext.errors import SweepError
 from isaac_hydra_ext.parent_death import die_with_parent
 from isaac_hydra_ext.stop_signals import SIGNALS
 
-# The job finds the packages that its launcher has found, wherever it is started from.
 KILL_LIMIT_S = 10.0  # for the kernel to end a killed job
+# The job finds the packages that its launcher has found, wherever it is started from.
 PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])

@@ -39,18 +39,19 @@ class Tracer:
             on_gpu: Whether the process uses a GPU. (To ask for its kernels makes a context there.)
             tell: Told where the trace is, or why there is none.
         """
-        self._asked = window
+        self._asked, self._last = window, last
         self._window = range(window[0], min(window[1], last - 1) + 1) if window else range(0)
         self._path, self._tell = run_dir / DIRECTORY / f"{who}.json.gz", tell
         gpu = [ProfilerActivity.CUDA] if on_gpu else []
         self._activities = [ProfilerActivity.CPU, *gpu]
         self._profile: profile | None = None
 
-    def check(self, first: int, last: int) -> None:
-        """Say so if no iteration of a run, `first` to `last` - 1, is in the window."""
+    def check(self, first: int) -> None:
+        """Say so if no iteration of a run that begins with `first` is in the window."""
         if self._asked and (not self._window or self._window[-1] < first):
-            asked = f"logging.profile=[{self._asked[0]},{self._asked[1]}]"
-            self._tell(f"{asked}: nothing to trace, the run has iterations {first} to {last - 1}")
+            asked = "logging.profile=[{},{}]".format(*self._asked)
+            there = f"{first} to {self._last - 1}"
+            self._tell(f"{asked}: nothing to trace, the run has iterations {there}")
 
     @contextmanager
     def around(self, iteration: int) -> Iterator[None]:

@@ -15,7 +15,7 @@ import torch
 
 from isaac_hydra_ext.errors import LearnerError
 
-UPDATE_TIMEOUT_S = 3600.0
+UPDATE_TIMEOUT_S = 3600.0  # of one update; many times what any takes
 T = TypeVar("T")
 
 

@@ -400,14 +400,3 @@ def test_values_of_environment_variables_are_refused_and_not_shown(
     assert "hunter2" not in str(caught.value)
     # Other configurations of the same program resolve as ever.
     assert OmegaConf.create({"x": "${oc.env:APPO_SECRET}"}).x == "hunter2"
-
-
-@pytest.mark.parametrize("window", ["[3]", "[5,4]", "[1,2,3]", "[0,20]"])
-def test_a_window_to_trace_is_two_iterations(window: str) -> None:
-    said = refusal(f"logging.profile={window}")
-    assert said.startswith("logging.profile=[")
-    assert said.endswith("to trace, at most 20 of them, e.g. [10,12]")
-
-
-def test_the_iterations_to_trace_are_not_negative() -> None:
-    assert refusal("logging.profile=[-1,2]") == "logging.profile=-1: must be at least 0"
