@@ -68,18 +68,21 @@ class Training:
         return float(evaluate(checkpoint, episodes, EVALUATION_SEED)["mean_return"])
 
 
-def train(overrides: Sequence[str], output_dir: str) -> Training:
+def train(
+    overrides: Sequence[str], output_dir: str, environment: Mapping[str, str] | None = None
+) -> Training:
     """Train to the end in a new process.
 
     Args:
         overrides: Hydra overrides, as typed after `python -m isaac_hydra_ext.appo_runner`.
         output_dir: Where the run's directory goes.
+        environment: Variables besides this process's.
 
     Raises:
         RuntimeError: The run failed; the message holds the end of its output.
     """
     fixed = [f"experiment.output_dir={output_dir}", "logging.console=plain"]
-    output = run_module("isaac_hydra_ext.appo_runner", [*overrides, *fixed])
+    output = run_module("isaac_hydra_ext.appo_runner", [*overrides, *fixed], environment)
     found = re.search(r"^run: (.+)$", output, re.MULTILINE)
     assert found, output
     run_dir = Path(found[1])
@@ -184,14 +187,6 @@ def run_benchmark(
     print(render(results), flush=True)
 
 
-def gpu_used_mib(device: str) -> int:
-    """Return what all processes together have taken of a GPU's memory [MiB]; 0 for a CPU."""
-    if not device.startswith("cuda"):
-        return 0
-    free, total = torch.cuda.mem_get_info(device)
-    return (total - free) // 2**20
-
-
 def describe_machine() -> dict[str, Any]:
     """Return what wall times depend on."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -199,6 +194,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": found[1] if found else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

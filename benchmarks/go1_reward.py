@@ -1,68 +1,92 @@
-"""Seconds to rsl_rl's reward at iteration 300 on mjlab's Go1 flat, on one GPU.
+"""Seconds to rsl_rl's reward at iteration 300 on mjlab's Go1 flat, one GPU for each training.
 
 python -m benchmarks.go1_reward --json benchmarks/results/h200/go1_reward.json ppo.precision=tf32
 
 The same task, networks, rewards, envs and steps; `ppo.*` is ours, in the file below and in what
-follows the options. Each trainer is a process of its own, one after the other, and both curves are
-the trainers' own: the mean return of the last 100 finished episodes. Seconds are those of the
+follows the options. Each training is a process of its own, and there are as many at a time as GPUs:
+with two of them the trainers run side by side and have the same machine. Both curves are the
+trainers' own: the mean return of the last 100 finished episodes. Seconds are those of the
 iterations, without either's start.
 """
 
-import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.common import Point, markdown, run_benchmark, run_module, train
 
 NUM_ENVS, STEPS, ITERATIONS, SEEDS = 4096, 24, 300, {"1": 1, "2": 2, "3": 3}
-DEVICE = "cuda:0"
 OURS = (
     *("env=mjlab_go1_flat", f"rollout.envs_per_worker={NUM_ENVS}", "rollout.num_workers=0"),
-    *(f"rollout.device={DEVICE}", f"experiment.device={DEVICE}"),
+    *("rollout.device=cuda:0", "experiment.device=cuda:0"),
+    *("ppo.desired_kl=0.015", "ppo.num_mini_batches=8", "ppo.entropy_coef=0.003"),
 )
-TUNED = ("ppo.desired_kl=0.015", "ppo.num_mini_batches=8", "ppo.entropy_coef=0.003")
 
 
 def measure(seeds: dict[str, int], quick: bool, overrides: list[str]) -> dict[str, Any]:
-    """Train both with every seed; rsl_rl first, as it says what is to be reached."""
+    """Train both with every seed; rsl_rl's end says what is to be reached."""
     iterations = 5 if quick else ITERATIONS
+    gpus: SimpleQueue[int] = SimpleQueue()
+    for index in range(torch.cuda.device_count()):
+        gpus.put(index)
+
+    def on_a_gpu(training: Callable[..., list[Point]], *arguments: Any) -> list[Point]:
+        gpu = gpus.get(timeout=10.0)  # there are as many threads as GPUs
+        try:
+            alone = {"CUDA_VISIBLE_DEVICES": str(gpu)}
+            return training(alone, iterations, logs, *arguments)
+        finally:
+            gpus.put(gpu)
+
     rows = []
-    for seed in seeds.values():
-        with TemporaryDirectory() as logs:
-            theirs, their_memory = _train_rsl_rl(seed, iterations, logs)
-            ours = _train_ours(seed, iterations, logs, overrides)
-        target = theirs[-1].mean_return
-        assert target is not None
-        rows += [_row("rsl_rl", seed, target, theirs), _row("isaac_hydra_ext", seed, target, ours)]
-        rows[-2]["gpu_used_MiB"] = their_memory
-        for row in rows[-2:]:
-            print({k: v for k, v in row.items() if k != "curve"}, flush=True)
-    return {"ours": [*OURS, *TUNED, *overrides], "rows": rows}
+    with TemporaryDirectory() as logs, ThreadPoolExecutor(torch.cuda.device_count()) as pool:
+        curves = [
+            (
+                seed,
+                pool.submit(on_a_gpu, _train_rsl_rl, seed),
+                pool.submit(on_a_gpu, _train_ours, seed, overrides),
+            )
+            for seed in seeds.values()
+        ]
+        for seed, theirs, ours in curves:
+            target = theirs.result()[-1].mean_return
+            assert target is not None
+            rows.append(_row("rsl_rl", seed, target, theirs.result()))
+            rows.append(_row("isaac_hydra_ext", seed, target, ours.result()))
+            for row in rows[-2:]:
+                print({k: v for k, v in row.items() if k != "curve"}, flush=True)
+    return {"ours": [*OURS, *overrides], "gpus": torch.cuda.device_count(), "rows": rows}
 
 
-def _train_ours(seed: int, iterations: int, logs: str, overrides: list[str]) -> list[Point]:
+def _train_ours(
+    environment: dict[str, str], iterations: int, logs: str, seed: int, overrides: list[str]
+) -> list[Point]:
     length = [f"experiment.seed={seed}", f"experiment.max_iterations={iterations}"]
-    return train([*OURS, *TUNED, *length, *overrides], logs).curve
+    return train([*OURS, *length, *overrides], logs, environment).curve
 
 
-def _train_rsl_rl(seed: int, iterations: int, logs: str) -> tuple[list[Point], int]:
-    """Return its curve, and what it took of the GPU's memory [MiB]."""
+def _train_rsl_rl(
+    environment: dict[str, str], iterations: int, logs: str, seed: int
+) -> list[Point]:
+    log_dir = f"{logs}/rsl_rl_{seed}"
     arguments = {
         "--task": "Mjlab-Velocity-Flat-Unitree-Go1",
         "--num-envs": NUM_ENVS,
         "--iterations": iterations,
         "--seed": seed,
-        "--log-dir": f"{logs}/rsl_rl",
-        "--device": DEVICE,
+        "--log-dir": log_dir,
+        "--device": "cuda:0",
         "--episodes": 0,
     }
     words = [str(word) for item in arguments.items() for word in item]
-    output = run_module("benchmarks.rsl_rl_trainer", words)
-    result = json.loads(output.splitlines()[-1])
-    return _rsl_rl_curve(Path(logs) / "rsl_rl"), result["gpu_used_MiB"]
+    run_module("benchmarks.rsl_rl_trainer", words, environment)
+    return _rsl_rl_curve(Path(log_dir))
 
 
 def _rsl_rl_curve(directory: Path) -> list[Point]:

@@ -23,7 +23,7 @@ from mjlab.tasks.registry import load_env_cfg, load_rl_cfg, load_runner_cls
 from mjlab.utils.torch import configure_torch_backends
 from tensordict import TensorDict
 
-from benchmarks.common import EVALUATION_SEED, gpu_used_mib
+from benchmarks.common import EVALUATION_SEED
 
 WINDOW = 100  # finished episodes a mean return is over, as in isaac_hydra_ext.metrics
 
@@ -82,7 +82,6 @@ def train(
         "training_s": time.monotonic() - started,
         "env_steps": iterations * steps * num_envs,
         "n_buffer": steps * num_envs,
-        "gpu_used_MiB": gpu_used_mib(device),
     }
     if isinstance(env, EpisodeRecorder):
         result["curve"] = env.mean_returns[steps - 1 :: steps]

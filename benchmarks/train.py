@@ -3,11 +3,12 @@
 python -m benchmarks.train --json FILE --only go1_flat_4096 rollout.device=cuda:0
     rollout.num_workers=1 experiment.device=cuda:1 ppo.precision=bf16
 
-All take turns, ten times, in the same processes: iterations of training; where there are worker
-processes, as many in which they collect and nobody learns (simulation with inference); as many
-rollouts of the same env driven by the policy in this process, from which the time that the policy's
-own part takes is subtracted (simulation alone). A ratio is the median of those of the turns, whose
-parts are seconds apart: a machine that others share is faster in one minute than in the next.
+All take turns, for some 45 seconds, in the same processes: iterations of training, with what they
+log; where there are worker processes, as many in which they collect and nobody learns (simulation
+with inference); as many rollouts of the same env driven by the policy in this process, from which
+the time that the policy's own part takes is subtracted (simulation alone). A ratio is the median of
+those of the turns, whose parts are seconds apart: a machine that others share is faster in one
+minute than in the next.
 After some iterations of real training the learning rate is 0: updates cost what they cost, and both
 sides simulate the same behaviour.
 """
@@ -17,7 +18,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -25,48 +25,32 @@ from unittest.mock import patch
 import torch
 from hydra import compose, initialize_config_module
 
-from benchmarks.common import gpu_used_mib, markdown, run_benchmark
+from benchmarks.common import markdown, run_benchmark
 from isaac_hydra_ext import placement
 from isaac_hydra_ext.appo_runner import Run, open_run
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 
-TURNS = 10
-WARM_UP = 20  # iterations: caches, clocks, resets, a policy that does something
+TURNS, TURNS_S = (5, 20), 45.0  # at least and at most; in between, for so long
+PART_S = 0.5  # of a turn, or one iteration
+WARM_UP = 15  # iterations: caches, clocks, resets, a policy that does something
 UNENDING = 10**6
 # Of an iteration, as the run itself has them.
 TIMES = ("Perf/collection_time", "Perf/learning_time", "Async/learner_idle_s")
 TIMES += ("Async/workers_wait_s",)
 CONF = "isaac_hydra_ext.conf"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One task and size.
-
-    Attributes:
-        overrides: Of the run.
-        seconds: About how long one turn of training lasts.
-    """
-
-    overrides: tuple[str, ...]
-    seconds: float = 1.2
-
-
-GPU_CASES = {
-    f"{name}_{num_envs}": Case((f"env={env}", f"rollout.envs_per_worker={num_envs}"))
+# Task and size: overrides of the run.
+CASES: dict[str, tuple[str, ...]] = {
+    f"{name}_{num_envs}": (f"env={env}", f"rollout.envs_per_worker={num_envs}")
     for name, env in (("go1_flat", "mjlab_go1_flat"), ("cartpole", "mjlab_cartpole_balance"))
     for num_envs in (4096, 16384)
 }
-CASES = {
-    **GPU_CASES,
-    "cpu_cartpole": Case(("env=mjlab_cartpole_balance", "rollout.envs_per_worker=64")),
-    "cpu_pendulum": Case(("env=gym_pendulum",)),
-}
+CASES["cpu_cartpole"] = ("env=mjlab_cartpole_balance", "rollout.envs_per_worker=64")
+CASES["cpu_pendulum"] = ("env=gym_pendulum",)
 
 
-def measure(cases: dict[str, Case], quick: bool, overrides: list[str]) -> dict[str, Any]:
+def measure(cases: dict[str, tuple[str, ...]], quick: bool, overrides: list[str]) -> dict[str, Any]:
     """Run every case."""
     rows = []
     for name, case in cases.items():
@@ -80,10 +64,12 @@ def measure(cases: dict[str, Case], quick: bool, overrides: list[str]) -> dict[s
                 *(f"checkpoint.every={UNENDING}", "logging.console=quiet", "logging.report=false"),
                 "ppo.lr_schedule=fixed",
             )
-            typed = [*case.overrides, *overrides, *fixed]
+            typed = [*case, *overrides, *fixed]
             run = stack.enter_context(open_run(compose("train_appo", typed), typed))
-            turns = Turns(run, 0.2 if quick else case.seconds)
-            for _ in range(1 if quick else TURNS):
+            turns = Turns(run)
+            fewest, most = (1, 1) if quick else TURNS
+            end = time.monotonic() + TURNS_S
+            while turns.taken < fewest or (turns.taken < most and time.monotonic() < end):
                 turns.take()
             rows.append({"case": name} | turns.summary())
         print(json.dumps(rows[-1]), flush=True)
@@ -100,13 +86,8 @@ class Turns:
         acting: [s] the policy's part of a rollout.
     """
 
-    def __init__(self, run: Run, seconds: float) -> None:
-        """Train until there is something to simulate, then hold the policy still.
-
-        Args:
-            run: Built.
-            seconds: About how long each part of a turn lasts.
-        """
+    def __init__(self, run: Run) -> None:
+        """Train until there is something to simulate, then hold the policy still."""
         self._run, self._next = run, 0
         self._times: dict[str, list[float]] = {tag: [] for tag in TIMES}
         for _ in range(WARM_UP):
@@ -115,8 +96,8 @@ class Turns:
         started = time.perf_counter()
         self._train()
         once = time.perf_counter() - started
-        self._each = max(2, int(seconds / once))
-        self._pause = 0.2 + 1.5 * once * (run.config.rollout.max_policy_lag + 1)
+        self._each = max(1, int(PART_S / once))
+        self._pause = 0.1 + 1.2 * once * (run.config.rollout.max_policy_lag + 1)
         # A simulation on a CPU is compared with its workers: they are many, this process is one.
         self._alone = not (run.config.num_workers and run.config.rollout.device == "cpu")
         self._collector, self._slot = stand_alone(run) if self._alone else (None, None)
@@ -130,6 +111,7 @@ class Turns:
 
     def _train(self) -> None:
         metrics, _ = self._run.iteration(self._next)
+        self._run.record.log(metrics)
         self._next += 1
         for tag, values in self._times.items():
             values.append(metrics[tag])
@@ -151,9 +133,9 @@ class Turns:
             # Rollouts that workers have finished in a pause count for nobody.
             for _ in range(run.config.rollout.max_policy_lag + 1):
                 self._collect()
-        # Workers simulate on while the last update is made. Each part begins as it ends, with one
-        # iteration that is not counted: else collecting would get what training has paid for.
-        self._train()
+            # They simulate on while the last update is made. Each part begins as it ends, with one
+            # iteration that is not counted: else collecting would get what training has paid for.
+            self._train()
         self.training.append(seconds_of(self._train, self._each))
         if run.config.num_workers:
             self._collect()
@@ -174,6 +156,11 @@ class Turns:
         both = seconds_of(lambda: simulate(collector, slot, steps), self._each)
         return both, seconds_of(lambda: act(collector, slot, steps), self._each)
 
+    @property
+    def taken(self) -> int:
+        """How many turns there are."""
+        return len(self.training)
+
     def summary(self) -> dict[str, Any]:
         """Return the row."""
         config, n = self._run.config, self._run.config.n_buffer
@@ -182,14 +169,13 @@ class Turns:
             "num_envs": n // config.rollout.steps_per_env,
             "workers": config.num_workers,
             "simulation": config.rollout.device,
-            "turns": len(self.training),
+            "turns": self.taken,
             "learner": str(self._run.device),
             "lag": config.rollout.max_policy_lag,
             "precision": config.ppo.precision,
             "iterations_a_turn": self._each,
             "training_steps_per_s": round(n / end_to_end),
             "iteration_ms": _ms(self.training),
-            "gpu_used_MiB": gpu_used_mib(config.rollout.device),
             **{f"{tag} [ms]": _ms([statistics.median(v)])[0] for tag, v in self._times.items()},
         }
         if self.collecting:

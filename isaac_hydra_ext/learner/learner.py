@@ -171,7 +171,8 @@ class Learner:
             draws = self._draw(iteration, self.batch.reward_TN.numel())
             recorded = self._update is not None and not (self.batch.narrow or self._outgrown)
             numbers, target_N = self._replay(draws) if recorded else self._compute(draws)
-            metrics = dict(zip(self._tags, numbers.tolist(), strict=True))  # the host waits here
+            self._wait()
+            metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
             if metrics["Loss/undone"]:
                 return metrics | self._undo(iteration, before)
             self._bad_in_a_row = 0
@@ -235,6 +236,15 @@ class Learner:
             "Loss/learning_rate": self.lr.item(),
         }
 
+    def _wait(self) -> None:
+        """Have the host wait for the device, in a way that lets other threads use it meanwhile.
+
+        A copy to ordinary host memory waits too, but with the driver's lock: a simulation in this
+        process could launch nothing until the update is done.
+        """
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def _on_stream(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
@@ -242,8 +252,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return everything that learning goes on from, as named tensors."""
-        if self._stream is not None:
-            self._stream.synchronize()
+        self._wait()
         state = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
         return state | self._optimizer.state_dict()
 

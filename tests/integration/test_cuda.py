@@ -1,5 +1,6 @@
 """The learner on a GPU; skipped where there is none."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_config
 
 from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
@@ -134,3 +136,20 @@ def test_final_observations_may_outgrow_their_room_while_an_env_is_left_out() ->
         run.learner.load([slot])
         run.source.release(k)
         assert run.update(k)["Loss/undone"] == 0
+
+
+def test_an_update_in_its_thread_keeps_no_other_thread_from_the_gpu() -> None:
+    run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}))
+    run.collect(0)
+    stream, thread = run.learner._stream, BackgroundThread[dict[str, float]]()
+    assert stream is not None
+    tensor = torch.ones(8, device="cuda")
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(4_000_000_000)  # cycles: the update is not done for about 2 s
+    update = thread.submit(lambda: run.learner.update(0))
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:  # after a while the thread only waits for the device
+        tensor.add_(1.0)
+    assert not stream.query(), "launches waited for the update's end"
+    assert update.result(timeout=60.0)["Loss/undone"] == 0
+    thread.stop()
