@@ -32,18 +32,21 @@ from isaac_hydra_ext.stop_signals import StopSignals
 
 STATE = ["float32", 48]
 CAMERA = ["uint8", 100, 100, 3]
+# Where the environment hands out frames, the policy is as cheap: what is left is the buffer.
+NOISE: dict[str, Any] = {"fill": "noise", "hidden": [64, 64]}
+FRAMES: dict[str, Any] = {"fill": "frames", "hidden": [8]}
 TASKS: dict[str, dict[str, Any]] = {
-    "48 floats, 4,096 envs, noise": {"obs": {"state": STATE}, "fill": "noise", "envs": 4096},
-    "48 floats, 4,096 envs, frames": {"obs": {"state": STATE}, "fill": "frames", "envs": 4096},
+    "48 floats, 4,096 envs, noise": {"obs": {"state": STATE}, "envs": 4096, **NOISE},
+    "48 floats, 4,096 envs, frames": {"obs": {"state": STATE}, "envs": 4096, **FRAMES},
     "camera, 256 envs, noise": {
         "obs": {"state": STATE, "camera": CAMERA},
-        "fill": "noise",
         "envs": 256,
+        **NOISE,
     },
     "camera, 256 envs, frames": {
         "obs": {"state": STATE, "camera": CAMERA},
-        "fill": "frames",
         "envs": 256,
+        **FRAMES,
     },
 }
 WORKERS = (1, 2, 4)
@@ -172,11 +175,11 @@ class Pipeline:
         }
 
     def _bytes_per_step(self) -> float:
-        """Return what one step of one env puts into a slot."""
-        slot, rows = self._spare, self._spare.rows
-        dense = [slot.action_TBA[0], slot.behavior_log_prob_TB[0], rows.reward[0]]
-        dense += [rows.terminated[0], rows.truncated[0], *(obs[0] for obs in rows.obs.values())]
-        return sum(x.nbytes for x in dense) / slot.reward_TB.shape[1]
+        """Return what a rollout puts into its slot, for each step of one env."""
+        slot = self._spare
+        fields = [slot.action_TBA, slot.behavior_log_prob_TB, slot.reward_TB, *slot.obs.values()]
+        fields += [slot.terminated_TB, slot.truncated_TB]
+        return sum(x.nbytes for x in fields) / slot.reward_TB.numel()
 
     def memcpy(self, seconds: float) -> float:
         """Copy frames of the observations' size over a slot's memory, in one thread [GB/s]."""
@@ -193,16 +196,13 @@ class Pipeline:
         return copied / took / 1e9
 
 
-def make_config(
-    task: dict[str, Any], workers: int, steps: int = STEPS, hidden: Sequence[int] = (64, 64)
-) -> RunConfig:
+def make_config(task: dict[str, Any], workers: int, steps: int = STEPS) -> RunConfig:
     """Return the configuration of a pipeline.
 
     Args:
-        task: See `TASKS`.
+        task: See `TASKS`; `hidden` are the units of the policy's layers.
         workers: W.
         steps: T.
-        hidden: Units of the policy's layers.
     """
     kwargs = {"obs": task["obs"], "fill": task["fill"], "actions": 12}
     config = load_config(
@@ -216,7 +216,7 @@ def make_config(
             },
             # The camera passes through; no network of a size that a CPU has time for reads it.
             "policy": {
-                "hidden_dims": list(hidden),
+                "hidden_dims": task["hidden"],
                 "obs_groups": {"actor": ["state"], "critic": ["state"]},
             },
         }

@@ -55,9 +55,9 @@ def measure(tasks: dict[str, list[int]], quick: bool) -> dict[str, Any]:
 
 def _steps_per_s(shape: dict[str, int], seconds: float) -> float:
     obs = {"state": ["float32", shape["obs"]]}
-    task = {"obs": obs, "fill": "frames", "envs": shape["envs"]}
     hidden = [shape["hidden"]] * 2
-    with Pipeline(make_config(task, shape["workers"], shape["steps"], hidden)) as pipeline:
+    task = {"obs": obs, "fill": "frames", "envs": shape["envs"], "hidden": hidden}
+    with Pipeline(make_config(task, shape["workers"], shape["steps"])) as pipeline:
         pipeline.begin()
         return pipeline.drain("views", seconds)["steps_per_s"]
 

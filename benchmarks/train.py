@@ -55,8 +55,8 @@ def measure(cases: dict[str, tuple[str, ...]], quick: bool, overrides: list[str]
     rows = []
     for name, case in cases.items():
         with ExitStack() as stack:
-            # That two processes share a GPU is refused to users; here it is measured.
-            stack.enter_context(patch.object(placement, "_check_gpus"))
+            # Users never get two processes on one GPU; here that is measured.
+            stack.enter_context(patch.object(placement, "_one_process_a_gpu"))
             logs = stack.enter_context(TemporaryDirectory())
             stack.enter_context(initialize_config_module(CONF, version_base="1.3"))
             fixed = (

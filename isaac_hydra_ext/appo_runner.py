@@ -206,7 +206,7 @@ class Run:
         if self.updater is not None:
             self.updater.stop()
         if self.pinned and isinstance(self.source, WorkerPool):
-            unregister_from_cuda(self.source.memory)
+            unregister_from_cuda(self.source.copied, self.device)
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
         status = "completed" if kind is None else "interrupted" if interrupted else "failed"
         self.evaluations.close(lambda: self.stop.at_once)
@@ -225,6 +225,8 @@ class Run:
         workers, lag = config.num_workers, config.rollout.max_policy_lag
         where = config.rollout.device
         on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
+        if not workers and where == str(self.device) != "cpu":
+            on_gpus += " beside the learner (two processes on one GPU only take turns)"
         processes = "1 worker process" if workers == 1 else f"{workers or 'no'} worker processes"
         self.console.say(f"starting {processes}{on_gpus}; logs in workers/")
         self.first = resumed.meta["iteration"] if resumed else 0
@@ -246,7 +248,7 @@ class Run:
         policy = self.learner.policy
         self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
         if self.device.type == "cuda" and isinstance(source, WorkerPool):
-            self.pinned = register_with_cuda(source.memory)
+            self.pinned = register_with_cuda(source.copied, self.device)
             if not self.pinned:
                 self.console.say("the buffer cannot be pinned for CUDA: copies are slower")
         self.learner.publish(self.weights, self.first)

@@ -41,6 +41,11 @@ class Recorded(Generic[T]):
             LearnerError: The function does what no graph can hold.
         """
         self._function = function
+        with torch.cuda.device(stream.device):  # else another GPU gets a context too
+            self._record(stream, before_each)
+
+    def _record(self, stream: torch.cuda.Stream, before_each: Callable[[], object]) -> None:
+        function = self._function
         stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):

@@ -7,6 +7,7 @@ turns. A worker sees its own GPU alone, as cuda:0.
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isaac_hydra_ext.errors import ConfigError
@@ -23,12 +24,16 @@ THREAD_CAPS = (
     "NUMEXPR_NUM_THREADS",
     "PXR_WORK_THREAD_LIMIT",
 )
+# A container's processor time [us] for each period [us]; control groups 2 have both in one file.
+CPU_QUOTA = (("/sys/fs/cgroup/cpu.max",),)
+CPU_QUOTA += (("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),)
 
 
 def place(config: "RunConfig") -> None:
     """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
 
-    Changes `config` in place. A device that only the task knows stays `auto`.
+    Changes `config` in place. A device that only the task knows stays `auto`. One worker on the
+    learner's GPU, or on the only one, becomes none: two processes on one GPU only take turns.
 
     Raises:
         ConfigError: Workers and GPUs do not go together.
@@ -42,7 +47,7 @@ def place(config: "RunConfig") -> None:
     if rollout.device == "cuda":
         rollout.device = ",".join(_chosen(config))
     if rollout.device.startswith("cuda"):
-        _check_gpus(config)
+        _one_process_a_gpu(config)
 
 
 def auto_workers(kind: str, device: str, learner: str = "auto") -> int:
@@ -101,10 +106,17 @@ def thread_caps() -> dict[str, str]:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return how many cores' time this process may use: a container may have less than it sees."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    for files in CPU_QUOTA:
+        if all(Path(file).exists() for file in files):
+            quota, period = " ".join(Path(file).read_text() for file in files).split()
+            if quota.isdigit():  # else there is no limit: "max", or -1
+                cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def set_learner_threads(config: "RunConfig") -> None:
@@ -112,7 +124,7 @@ def set_learner_threads(config: "RunConfig") -> None:
     import torch
 
     background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-    free = available_cores() - config.num_collectors
+    free = available_cores() - config.num_workers
     one = config.rollout.deterministic or background
     torch.set_num_threads(1 if one else max(1, free))
 
@@ -156,9 +168,13 @@ def _chosen(config: "RunConfig") -> list[str]:
     return free[: config.num_workers]
 
 
-def _check_gpus(config: "RunConfig") -> None:
-    """Refuse what would have two processes take turns on one GPU."""
-    workers, gpus = config.num_workers, _named(config.rollout.device)
+def _one_process_a_gpu(config: "RunConfig") -> None:
+    """Have no two processes take turns on a GPU: one env joins the learner, the rest is refused."""
+    gpus, learner = _named(config.rollout.device), config.experiment.device
+    alone = learner == "auto" and learner_device(config) == "cpu"  # no GPU is left for it
+    if config.num_workers == len(gpus) == 1 and (alone or learner == gpus[0]):
+        config.rollout.num_workers = 0
+    workers = config.num_workers
     key = f"rollout.device={config.rollout.device}"
     if len(set(gpus)) < len(gpus):
         raise ConfigError(f"{key}: names a GPU twice; two simulations on one only take turns")
@@ -176,5 +192,4 @@ def _check_gpus(config: "RunConfig") -> None:
     if workers and learner_device(config) == "cpu" and config.experiment.device == "auto":
         raise ConfigError(
             f"{key}: leaves no GPU for the learner; leave one out, or say experiment.device=cpu"
-            + (", or rollout.num_workers=0" if len(gpus) == 1 else "")
         )

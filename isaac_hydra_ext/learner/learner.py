@@ -129,20 +129,20 @@ class Learner:
 
         To be called while no other thread uses the GPU. Changes no weight.
         """
-        if self._stream is None or not self._ppo.cuda_graphs:
-            if self._compiled:  # now, and not in the first iteration
-                before = {name: value.clone() for name, value in self.state_dict().items()}
-                with self._on_stream():
-                    self._compute(self._draw(0, self._config.n_buffer))
-                self.load_state_dict(before)
+        recorded = self._stream is not None and self._ppo.cuda_graphs
+        if not recorded and not self._compiled:
             return
-        self._outgrown = False
         before = {name: value.clone() for name, value in self.state_dict().items()}
-        with torch.cuda.stream(self._stream):
-            draws = self._draws = self._draw(0, self._config.n_buffer)
-        self._update = Recorded(lambda: self._compute(draws), self._stream)
-        _, target_N = self._update.result
-        self._statistics = Recorded(lambda: self._learn_statistics(target_N), self._stream)
+        with self._in_turn():
+            draws = self._draw(0, self._config.n_buffer)
+        if self._stream is not None and recorded:
+            self._outgrown, self._draws = False, draws
+            self._update = Recorded(lambda: self._compute(draws), self._stream)
+            _, target_N = self._update.result
+            self._statistics = Recorded(lambda: self._learn_statistics(target_N), self._stream)
+        else:  # compiled now, and not in the first iteration
+            with self._in_turn():
+                self._compute(draws)
         self.load_state_dict(before)
 
     def update(self, iteration: int) -> dict[str, float]:

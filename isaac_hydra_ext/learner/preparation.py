@@ -17,6 +17,7 @@ from isaac_hydra_ext.learner.losses import ActorSamples, CriticSamples
 from isaac_hydra_ext.learner.precision import matrix_products
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
+CHUNK_ROWS = 98_304  # enough for any GPU to be busy
 Network = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
@@ -134,9 +135,12 @@ def _advantages(
 
 
 def _in_chunks(network: Network, obs: Mapping[str, torch.Tensor], ppo: PPOConfig) -> torch.Tensor:
-    """Evaluate a network on many rows, at most four minibatches at a time."""
+    """Evaluate a network on many rows, four minibatches at a time, or fewer if they are large.
+
+    The activations of all rows of a large iteration would be the most that an update needs.
+    """
     rows = next(iter(obs.values())).shape[0]
-    size = 4 * ppo.batch_size
+    size = min(4 * ppo.batch_size, max(ppo.batch_size, CHUNK_ROWS))
     parts = [
         network({group: x[start : start + size] for group, x in obs.items()}).float()
         for start in range(0, rows, size)

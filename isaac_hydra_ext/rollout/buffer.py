@@ -9,7 +9,7 @@ ever travels. With W = 0 the same `Slot` is made of ordinary tensors on the simu
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,8 +54,9 @@ class SlotLayout:
 
     `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
     after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
-    T * B rows are reserved and untouched pages cost nothing. `dropped` are envs whose steps are not
-    to be learned from, `restarted` those whose next episode begins after this rollout.
+    T * B rows are reserved and untouched pages cost nothing, so they are never pinned. `dropped`
+    are envs whose steps are not to be learned from, `restarted` those whose next episode begins
+    after this rollout.
     """
 
     def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
@@ -77,6 +78,7 @@ class SlotLayout:
         self._add("reward", (T, B), torch.float32)
         self._add("terminated", (T, B), torch.bool)
         self._add("truncated", (T, B), torch.bool)
+        self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
         if spec.has_final_obs:
             self._add("final_index", (T * B, 2), torch.int64)
             for group, tensor in spec.obs.items():
@@ -237,6 +239,11 @@ class BlockPlan:
         size = self.slots_per_worker * self.layout.nbytes
         first = self._slots_offset + worker * size
         return block[first : first + size]
+
+    def copied(self, block: np.ndarray, workers: Sequence[int]) -> list[np.ndarray]:
+        """Return what a GPU copies from or to: these workers' dense fields, and the weights."""
+        slots = [part for worker in workers for part in self._cut(self.memory_of(block, worker))]
+        return [*(slot[: self.layout.dense_nbytes] for slot in slots), self.weights(block)]
 
     def _cut(self, memory: np.ndarray) -> Iterator[np.ndarray]:
         for index in range(self.slots_per_worker):

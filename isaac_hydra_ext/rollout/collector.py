@@ -245,9 +245,14 @@ def _means(log: Mapping[str, list[Any]]) -> dict[str, float]:
     }
     known = {key: [float(v) for v in values] for key, values in log.items() if key not in on_device}
     if on_device:
-        numbers = iter(torch.stack([v for values in on_device.values() for v in values]).tolist())
+        scalars = [_scalar(value) for values in on_device.values() for value in values]
+        numbers = iter(torch.stack([s.to(scalars[0].device) for s in scalars]).tolist())
         known |= {key: [next(numbers) for _ in values] for key, values in on_device.items()}
     return {key: sum(values) / len(values) for key, values in known.items()}
+
+
+def _scalar(value: torch.Tensor) -> torch.Tensor:
+    return value if value.dim() == 0 else value.float().mean()
 
 
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:

@@ -18,7 +18,7 @@ from isaac_hydra_ext.checkpoint import load_env_state
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
-from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError
+from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError, RunInterrupted
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.weight_store import WeightStore
@@ -92,6 +92,8 @@ class InProcessCollector:
         """Collect `iteration` now, if it is granted; what the env raises waits for `gather`."""
         try:
             self._collect(iteration)
+        except RunInterrupted:
+            raise  # the user waits for nothing any more
         except IsaacHydraExtError as e:
             self._failure = e  # the update is waited for first
 

@@ -10,6 +10,7 @@ does the job.
 import ctypes
 import mmap
 import os
+from collections.abc import Sequence
 from multiprocessing import reduction, shared_memory
 from pathlib import Path
 from typing import Any
@@ -119,21 +120,30 @@ def make_shared_block() -> SharedBlock:
         return NamedBlock()
 
 
-def register_with_cuda(block: np.ndarray) -> bool:
-    """Pin the mapping for this process's CUDA context, so that copies are asynchronous DMA.
+def register_with_cuda(parts: Sequence[np.ndarray], device: torch.device) -> bool:
+    """Pin parts of a mapping in this process, so that copies are asynchronous DMA.
+
+    Args:
+        parts: No two on one page.
+        device: Whose CUDA context is used; another one would take memory of its own.
 
     Returns:
-        Whether it worked; copies are correct either way, only slower.
+        Whether it worked, for all or for none; copies are correct either way, only slower.
     """
-    address = block.ctypes.data_as(ctypes.c_void_p).value
-    error = torch.cuda.cudart().cudaHostRegister(address, block.nbytes, 0)  # type: ignore[attr-defined]
-    return int(error) == 0
+    with torch.cuda.device(device):
+        for done, part in enumerate(parts):
+            error = torch.cuda.cudart().cudaHostRegister(part.ctypes.data, part.nbytes, 0)  # type: ignore[attr-defined]
+            if int(error) != 0:
+                unregister_from_cuda(parts[:done], device)
+                return False
+    return True
 
 
-def unregister_from_cuda(block: np.ndarray) -> None:
+def unregister_from_cuda(parts: Sequence[np.ndarray], device: torch.device) -> None:
     """Undo `register_with_cuda`."""
-    address = block.ctypes.data_as(ctypes.c_void_p).value
-    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[attr-defined]
+    with torch.cuda.device(device):
+        for part in parts:
+            torch.cuda.cudart().cudaHostUnregister(part.ctypes.data)  # type: ignore[attr-defined]
 
 
 def _reserve(path: Path, nbytes: int) -> None:

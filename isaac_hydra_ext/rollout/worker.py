@@ -163,7 +163,8 @@ class WorkerProcess:
         self._slots = plan.slots(memory, self._worker)
         if self._collector.device.type == "cuda":
             # A rollout leaves the GPU whole: its steps then wait for no copy.
-            if not register_with_cuda(plan.memory_of(memory, self._worker)):
+            copied = plan.copied(memory, [self._worker])
+            if not register_with_cuda(copied, self._collector.device):
                 print("the slots cannot be pinned for CUDA: copies are slower", flush=True)
             self._on_gpu = Slot.allocate(layout, str(self._collector.device))
             self._collector.acting_on(self._on_gpu)

@@ -137,6 +137,7 @@ class WorkerPool:
         ring = WeightStore.nbytes(weights_size, lag)
         plan = BlockPlan(layout, len(self._workers), lag + 1, ring)
         self._memory = self._block.allocate(plan.nbytes)
+        self.copied = plan.copied(self._memory, range(len(self._workers)))
         self._status = plan.status(self._memory)
         self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
         for worker in self._workers:
@@ -144,12 +145,6 @@ class WorkerPool:
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
         return WeightStore.map(plan.weights(self._memory), weights_size, lag)
-
-    @property
-    def memory(self) -> np.ndarray:
-        """The whole shared block, uint8."""
-        assert self._memory is not None
-        return self._memory
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
         environment = worker_environment(self._config, index)

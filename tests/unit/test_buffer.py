@@ -103,6 +103,28 @@ def test_each_slot_begins_on_a_page_of_its_own() -> None:
     assert [b - a for a, b in pairwise(offsets)] == [plan.layout.nbytes] * 5
 
 
+def test_what_is_pinned_is_what_a_rollout_always_fills_and_the_weights() -> None:
+    spec = env_spec(num_envs=64, has_final_obs=True)
+    layout = SlotLayout(spec, 50, torch.float32)
+    plan = BlockPlan(layout, num_workers=3, slots_per_worker=2, weights_nbytes=1234)
+    block = np.zeros(plan.nbytes, np.uint8)
+    parts = plan.copied(block, [0, 2])
+    for part in parts:
+        part[:] = 1
+    assert len(parts) == 5 and plan.weights(block).all()
+    for worker in range(3):
+        for slot in plan.slots(block, worker):
+            dense = [*slot.obs.values(), slot.action_TBA, slot.behavior_log_prob_TB, slot.reward_TB]
+            dense += [slot.terminated_TB, slot.truncated_TB]
+            assert all((raw(tensor) == (worker != 1)).all() for tensor in dense)
+            sparse = [slot.final_index_C2, *slot.final_obs.values(), slot.dropped_B]
+            assert not any(raw(tensor).any() for tensor in sparse if tensor is not None)
+    addresses = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]
+    first = block.ctypes.data
+    pages = [((a - first) // ALIGNMENT, (b - 1 - first) // ALIGNMENT) for a, b in addresses]
+    assert all(before[1] < after[0] for before, after in pairwise(sorted(pages)))
+
+
 def test_extra_round_trip_and_a_shorter_one_after_a_longer() -> None:
     slot = Slot.allocate(layout_of(SPECS[0]), "cpu")
     for extra in ({"log": {"x": 1.5}, "env_state": [2**100, "ü"]}, {"log": {}}):

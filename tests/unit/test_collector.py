@@ -1,7 +1,8 @@
-"""What a collector does about numbers that are none."""
+"""What a collector does about numbers that are none, and with what envs log."""
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,21 @@ def test_all_envs_begin_anew_where_one_cannot(
     assert following.obs["policy"][0, :, 0].tolist() == [0.0] * B
     seeds = rig.env.resets
     assert len(seeds) == 3 and len(set(seeds)) == 3  # other episodes each time
+
+
+def test_what_an_env_logs_is_averaged_whatever_it_is_made_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env, step = Spoiling("", 0, alone=True), Spoiling.step
+    logs = [
+        {"tensor": torch.tensor(1.0), "one": torch.tensor([4]), "float": 1.0, "mixed": 1.0},
+        {"tensor": torch.tensor(2.0), "two": torch.tensor([1.0, 2.0]), "mixed": torch.tensor(3)},
+        *({} for _ in range(T - 2)),
+    ]
+    given = iter(logs)
+    monkeypatch.setattr(env, "step", lambda a: replace(step(env, a), log=next(given)))
+    log = Rig(monkeypatch, tmp_path, env, "stop").collect(0).read_extra()["log"]
+    assert log == {"tensor": 1.5, "one": 4.0, "two": 1.5, "float": 1.0, "mixed": 2.0}
 
 
 def test_notes_and_dumps_of_dropped_envs_end(

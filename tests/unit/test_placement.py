@@ -14,7 +14,7 @@ from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs import isaac_lab
 from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.placement import learner_device, worker_environment
+from isaac_hydra_ext.placement import available_cores, learner_device, worker_environment
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.stop_signals import StopSignals
 
@@ -66,6 +66,12 @@ def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
         (2, ["rollout.device=cuda", "rollout.num_workers=0"], 0, "cuda:0", "cuda:0"),
         (1, ["rollout.device=cuda:0", "experiment.device=cpu"], 0, "cuda:0", "cpu"),
         (2, ["experiment.device=cuda"], 1, "auto", "cuda:0"),
+        # One worker and the learner would share a GPU.
+        (1, ["rollout.num_workers=1", "rollout.device=cuda:0"], 0, "cuda:0", "cuda:0"),
+        (2, ["rollout.device=cuda:1", "experiment.device=cuda:1", "rollout.num_workers=1"], 0,
+         "cuda:1", "cuda:1"),
+        (1, ["rollout.num_workers=1", "rollout.device=cuda:0", "experiment.device=cpu"], 1,
+         "cuda:0", "cpu"),
     ],
 )  # fmt: skip
 def test_every_gpu_has_one_process(
@@ -80,7 +86,6 @@ def test_every_gpu_has_one_process(
 @pytest.mark.parametrize(
     ("count", "typed", "says"),
     [
-        (1, ["rollout.num_workers=1", "rollout.device=cuda:0"], "leaves no GPU for the learner"),
         (2, ["rollout.device=[cuda:0,cuda:1]"], "leaves no GPU for the learner"),
         (2, ["rollout.device=[cuda:1,cuda:1]"], "names a GPU twice"),
         (2, ["rollout.device=[cuda:1,cpu]"], "several are named as cuda:N"),
@@ -88,7 +93,7 @@ def test_every_gpu_has_one_process(
         (4, ["rollout.device=cuda:1", "rollout.num_workers=2"], "rollout.num_workers=2: "
          "rollout.device=cuda:1 names 1 GPU, and each has one worker"),
         (4, ["rollout.device=cuda", "rollout.num_workers=4"], "of which there are 3"),
-        (2, ["rollout.device=cuda:1", "experiment.device=cuda:1", "rollout.num_workers=1"],
+        (2, ["rollout.device=[cuda:0,cuda:1]", "experiment.device=cuda:1"],
          "experiment.device=cuda:1: simulates already"),
         (0, ["rollout.device=cuda"], "rollout.device=cuda: PyTorch sees 0 CUDA devices"),
     ],
@@ -100,6 +105,28 @@ def test_what_would_take_turns_is_refused(
     with pytest.raises(ConfigError) as raised:
         placed(*typed)
     assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, CORES),
+        ({"cpu.max": "99900000 100000\n"}, CORES),
+        ({"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, CORES),
+        ({}, CORES),
+    ],
+)
+def test_a_container_has_the_cores_that_its_quota_pays_for(
+    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    there = [[tmp_path / "cpu.max"], [tmp_path / f"cpu.cfs_{n}_us" for n in ("quota", "period")]]
+    monkeypatch.setattr("isaac_hydra_ext.placement.CPU_QUOTA", there)
+    assert available_cores() == cores
 
 
 def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
