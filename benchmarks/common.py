@@ -93,6 +93,45 @@ def train(
     return Training(run_dir, plain, summary, read_curve(run_dir, summary))
 
 
+def train_rsl_rl(
+    task: str,
+    num_envs: int,
+    iterations: int,
+    seed: int,
+    log_dir: str,
+    device: str = "cpu",
+    episodes: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Train with `benchmarks.rsl_rl_trainer` in a new process; returns what it prints.
+
+    Args:
+        task: Of mjlab.
+        num_envs: In its one process.
+        iterations: Of the task's own number of steps.
+        seed: Of the task and the trainer.
+        log_dir: Where its events go.
+        device: Of both.
+        episodes: Played at the end.
+        environment: Variables besides this process's.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of its output.
+    """
+    arguments = {
+        "--task": task,
+        "--num-envs": num_envs,
+        "--iterations": iterations,
+        "--seed": seed,
+        "--log-dir": log_dir,
+        "--device": device,
+        "--episodes": episodes,
+    }
+    words = [str(word) for item in arguments.items() for word in item]
+    output = run_module("benchmarks.rsl_rl_trainer", words, environment)
+    return json.loads(output.splitlines()[-1])
+
+
 def run_module(
     module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.common import Point, markdown, run_benchmark, run_module, train
+from benchmarks.common import Point, markdown, run_benchmark, train, train_rsl_rl
 
 NUM_ENVS, STEPS, ITERATIONS, SEEDS = 4096, 24, 300, {"1": 1, "2": 2, "3": 3}
 OURS = (
@@ -75,17 +75,8 @@ def _train_rsl_rl(
     environment: dict[str, str], iterations: int, logs: str, seed: int
 ) -> list[Point]:
     log_dir = f"{logs}/rsl_rl_{seed}"
-    arguments = {
-        "--task": "Mjlab-Velocity-Flat-Unitree-Go1",
-        "--num-envs": NUM_ENVS,
-        "--iterations": iterations,
-        "--seed": seed,
-        "--log-dir": log_dir,
-        "--device": "cuda:0",
-        "--episodes": 0,
-    }
-    words = [str(word) for item in arguments.items() for word in item]
-    run_module("benchmarks.rsl_rl_trainer", words, environment)
+    task = "Mjlab-Velocity-Flat-Unitree-Go1"
+    train_rsl_rl(task, NUM_ENVS, iterations, seed, log_dir, "cuda:0", environment=environment)
     return _rsl_rl_curve(Path(log_dir))
 
 

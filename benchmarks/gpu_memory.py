@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common import markdown, run_benchmark, run_module, train
+from benchmarks.common import markdown, run_benchmark, train, train_rsl_rl
 
 ITERATIONS = 8
 TASK, CONFIG = "Mjlab-Velocity-Flat-Unitree-Go1", "mjlab_go1_flat"
@@ -42,9 +42,7 @@ def _train_ours(num_envs: int, logs: str, overrides: list[str]) -> None:
 
 
 def _train_rsl_rl(num_envs: int, logs: str) -> None:
-    words = ["--task", TASK, "--num-envs", str(num_envs), "--iterations", str(ITERATIONS)]
-    words += ["--seed", "1", "--log-dir", f"{logs}/rsl_rl", "--device", "cuda:0", "--episodes", "0"]
-    run_module("benchmarks.rsl_rl_trainer", words)
+    train_rsl_rl(TASK, num_envs, ITERATIONS, 1, f"{logs}/rsl_rl", "cuda:0")
 
 
 def _peak_mib(training: Callable[[], None]) -> int:

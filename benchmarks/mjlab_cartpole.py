@@ -6,12 +6,11 @@ Same task, same number of envs and samples, each trainer in a process of its own
 task's own settings, and so has ours, but for the discount: `env=mjlab_cartpole_balance` sets that.
 """
 
-import json
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common import markdown, run_benchmark, run_module, train
+from benchmarks.common import markdown, run_benchmark, train, train_rsl_rl
 
 # rsl_rl's name of the task, by ours.
 TASKS = {"mjlab_cartpole_balance": "Mjlab-Cartpole-Balance"}
@@ -59,17 +58,7 @@ def _train_ours(env: str, seed: int, iterations: int, logs: str) -> tuple[dict[s
 def _train_rsl_rl(
     task: str, seed: int, iterations: int, num_envs: int, logs: str
 ) -> dict[str, Any]:
-    arguments = {
-        "--task": task,
-        "--num-envs": num_envs,
-        "--iterations": iterations,
-        "--seed": seed,
-        "--log-dir": f"{logs}/rsl_rl",
-    }
-    output = run_module(
-        "benchmarks.rsl_rl_trainer", [str(part) for item in arguments.items() for part in item]
-    )
-    result = json.loads(output.splitlines()[-1])
+    result = train_rsl_rl(task, num_envs, iterations, seed, f"{logs}/rsl_rl", episodes=32)
     return {
         "trainer": "rsl_rl",
         "seed": seed,

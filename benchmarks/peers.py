@@ -7,7 +7,8 @@ Every trainer is given the same logged env (`benchmarks/peer_env.py`), and only 
 steps/s, and when the mean return of the last 100 finished episodes first reaches the threshold.
 Time begins with the first env step, samples are those of finished episodes, and the first episode
 of an env does not count, for all alike. Seeds are the outer loop, so that trainers alternate.
-rsl_rl has no discrete actions and wants a simulator's tensors: `benchmarks.train` has it.
+rsl_rl has no discrete actions and wants a simulator's tensors: `benchmarks.go1_reward` and
+`benchmarks.mjlab_cartpole` have it.
 """
 
 import argparse

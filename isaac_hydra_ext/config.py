@@ -167,7 +167,7 @@ class PPOConfig:
     cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
     compile: str = knob(
         "auto",
-        "fuse the update's kernels with torch.compile (the first start takes up to a minute); "
+        "fuse the update's kernels with torch.compile (10 to 30 s at the start; needs a compiler); "
         "auto: on a GPU, from 16,384 samples an iteration on",
         choices=("auto", "always", "never"),
     )

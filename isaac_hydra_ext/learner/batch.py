@@ -16,6 +16,8 @@ class RolloutBatch:
 
     Attributes:
         obs: Group -> [T + 1, N, ...]; the last row are the observations after the last step.
+        action_TNA: As sampled; `behavior_log_prob_TN` beside it, float32.
+        reward_TN: Raw, float32; `terminated_TN` and `truncated_TN` beside it, bool.
         final_obs: Group -> [F, ...], of episodes that were cut off; empty where none are given.
         final_step: [F] index t * N + n of the step each of them ended. On a GPU there is room for
             more of them, so that F stays the same; the rest have index T * N.

@@ -239,8 +239,8 @@ class Learner:
     def _wait(self) -> None:
         """Have the host wait for the device, in a way that lets other threads use it meanwhile.
 
-        A copy to ordinary host memory waits too, but with the driver's lock: a simulation in this
-        process could launch nothing until the update is done.
+        A copy to ordinary host memory waits too, but holds the driver's lock of copies meanwhile: a
+        simulation in this process would stop at its next one until the update is done.
         """
         if self._stream is not None:
             self._stream.synchronize()

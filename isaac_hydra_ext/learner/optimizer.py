@@ -90,7 +90,10 @@ class FlatAdam:
         exp_avg: torch.Tensor,
         exp_avg_sq: torch.Tensor,
     ) -> torch.Tensor:
-        """Clip, decide and step, all in place; returns the gradients' norms."""
+        """Clip, decide and step, all in place; returns the gradients' norms, [2].
+
+        `gradient`, `parameters` and both moments are [P], `losses` [2], `kl` and `step` 0-dim.
+        """
         ppo, actor, lr, stop = self._ppo, self._policy.num_actor_params, self.lr, self.stop
         norms = torch.stack([gradient[:actor].norm(), gradient[actor:].norm()])
         finite = torch.isfinite(losses).all() & torch.isfinite(norms).all()

@@ -23,6 +23,7 @@ ALIGNMENT = 4096  # a page: slots never share one, and registered memory wants i
 EXTRA_BYTES = 64 * 1024  # JSON: the env's log, and its state where it has one
 EXTRA_BYTES_PER_ENV = 4096
 
+# Written by whoever collects; times in seconds.
 HEADER = np.dtype(
     [
         ("iteration", "<i8"),

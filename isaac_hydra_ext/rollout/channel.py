@@ -26,7 +26,7 @@ class Kind(IntEnum):
     DESCRIBED = 2  # body: task description
     BUILD = 3  # body: run config, log path
     BUILT = 4  # body: env spec
-    ATTACH = 5  # body: name and size of the block, weights' size
+    ATTACH = 5  # body: name of the block
     COLLECT = 6  # rollout `iteration` may be written into `slot`, with `version` or newer
     VERSION = 7  # `version` has been published
     READY = 8  # rollout `iteration` is in `slot`

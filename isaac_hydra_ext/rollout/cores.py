@@ -2,7 +2,8 @@
 
 Two runs on one machine must not pin to the same core while others idle, so a run claims its cores:
 a claim is an abstract socket's name (Linux), which the kernel frees with the process, however that
-ends.
+ends. Containers with networks of their own do not see each other's names: give each its own cores
+(`docker run --cpuset-cpus`), or set rollout.pin_cores=false.
 """
 
 import contextlib

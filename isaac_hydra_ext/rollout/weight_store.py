@@ -46,14 +46,14 @@ class WeightStore:
         return (max_policy_lag + 1) * (16 + 4 * size)
 
     def publish(self, version: int, flat: torch.Tensor) -> None:
-        """Write one version over the oldest. Returns when it is there to be read."""
+        """Write one version, [P], over the oldest. Returns when it is there to be read."""
         row = version % self._rows
         self._versions[row, 0] = version + 1
         self._weights[row].copy_(flat)  # from a GPU to the host this waits for the copy
         self._versions[row, 1] = version + 1
 
     def load(self, version: int, flat: torch.Tensor) -> None:
-        """Copy one version into `flat`.
+        """Copy one version into `flat`, [P].
 
         Raises:
             WorkerError: The version is not there, or changed while it was read.
