@@ -73,12 +73,12 @@ class Collector:
         self.random_start = False
         tell("resets its envs")
         if env_state is None:
-            self.obs = self.env.reset(env_seed)
+            self._start_episodes(env_seed, *when)
         else:
             self.obs = self.env.load_state_dict(env_state)
-        if env_state is None or not self.env.spec.whole_state:  # the episodes are new ones
-            self._randomize_time(*when)
-        check_obs(self.obs, self.env.spec)
+            if not self.env.spec.whole_state:  # the episodes are new ones
+                self._randomize_time(*when)
+            check_obs(self.obs, self.env.spec)
         self.device = next(iter(self.obs.values())).device
         self.policy = ActorCritic(config.policy, self.env.spec, config.experiment.seed, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}

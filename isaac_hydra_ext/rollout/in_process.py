@@ -21,7 +21,7 @@ from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError, RunInterrupted
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.weight_store import WeightStore, version_for
 from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
 
 CLOSE_LIMIT_S = 30.0
@@ -102,7 +102,7 @@ class InProcessCollector:
             return
         oldest, save_env_state = self._granted.pop(iteration)
         deterministic = self._config.rollout.deterministic
-        version = oldest if deterministic else min(self._version, iteration)
+        version = version_for(iteration, oldest, self._version, deterministic)
         self._weights.load(version, self.collector.policy.flat)
         slot = self._slots[iteration % len(self._slots)]
         with _one_thread(), self._telling("step"):

@@ -10,6 +10,18 @@ import torch
 from isaac_hydra_ext.errors import WorkerError
 
 
+def version_for(iteration: int, oldest: int, newest: int, deterministic: bool) -> int:
+    """Return the version that collects a rollout.
+
+    Args:
+        iteration: k of the rollout.
+        oldest: max(first, k - L), published already.
+        newest: That this side knows to be published; it may be of a later iteration.
+        deterministic: Whether timing must not matter (`rollout.deterministic`).
+    """
+    return oldest if deterministic else min(newest, iteration)
+
+
 class WeightStore:
     """A ring of flat float32 vectors, each between two copies of its version.
 

@@ -28,7 +28,7 @@ from isaac_hydra_ext.rollout.child_process import (
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.cores import pin
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock, register_with_cuda
-from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.weight_store import WeightStore, version_for
 from isaac_hydra_ext.tracing import Tracer
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
@@ -175,7 +175,7 @@ class WorkerProcess:
         assert self._collector is not None
         self._phase = "step"
         deterministic = self._config.rollout.deterministic
-        version = order.version if deterministic else min(self._version, order.iteration)
+        version = version_for(order.iteration, order.version, self._version, deterministic)
         self._weights.load(version, self._collector.policy.flat)
         slot = self._slots[order.slot]
         save = bool(order.body.get("save_env_state"))

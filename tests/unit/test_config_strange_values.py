@@ -147,10 +147,10 @@ def test_simulation_on_a_gpu_where_it_is_not_supported(monkeypatch: pytest.Monke
     on_gpu = "rollout.device=cuda:0"
     assert refusal(on_gpu, "env=gym_pendulum").startswith(f"{on_gpu}: env.kind=gym simulates on")
     mjlab = ("env=mjlab_any", "env.task=X")
-    message = refusal(on_gpu, *mjlab, "rollout.num_workers=1")
-    assert message.startswith(f"{on_gpu}: leaves no GPU for the learner")
-    assert message.endswith("or rollout.num_workers=0")
-    assert loaded(on_gpu, *mjlab).num_workers == 0  # what `auto` chooses there
+    for workers in ("auto", "1"):  # the only GPU is the learner's too
+        assert loaded(on_gpu, *mjlab, f"rollout.num_workers={workers}").num_workers == 0
+    message = refusal(on_gpu, *mjlab, "rollout.num_workers=2")
+    assert message.startswith(f"rollout.num_workers=2: {on_gpu} names 1 GPU, and each has one")
 
 
 # ------------------------------------------------------------------ environment variables

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.errors import WorkerError
-from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.weight_store import WeightStore, version_for
 
 SIZE = 5
 
@@ -75,3 +75,13 @@ def test_what_is_loaded_is_a_copy() -> None:
     flat = loaded(worker, 0)
     learner.publish(1, weights(1))
     assert torch.equal(flat, weights(0))
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "deterministic", "version"),
+    [(4, 4, False, 4), (4, 5, False, 5), (4, 6, False, 5), (4, 6, True, 4), (5, 5, True, 5)],
+)
+def test_rollout_5_uses_no_version_of_a_later_iteration(
+    oldest: int, newest: int, deterministic: bool, version: int
+) -> None:
+    assert version_for(5, oldest, newest, deterministic) == version

@@ -52,29 +52,22 @@ def choose_checkpoint(
                 f"--checkpoint={checkpoint}: no such file or directory; latest and best are names, "
                 "a regex needs --resume"
             )
-    for flag, pattern in (("--load_run", load_run), ("--checkpoint", checkpoint)):
-        try:
-            re.compile(pattern or "")
-        except re.error as e:
-            raise ConfigError(f"{flag}={pattern}: not a regex ({e})") from e
+    _check_regex("--load_run", load_run)
+    _check_regex("--checkpoint", checkpoint)
     runs = list_runs(root / experiment) if experiment else list_runs(root, "*/*")
     pattern, notes = "" if checkpoint in WORDS else str(checkpoint), list[str]()
     others: set[str] = set()
     for run in runs:
         if not re.match(load_run or "", run.name):
             continue
-        for path in _matching(run, pattern, checkpoint == "best", notes):
-            try:
-                found = load_checkpoint(path)
-            except CheckpointError as e:
-                notes.append(f"DAMAGED checkpoint passed over: {e}")
-                continue
-            env = found.meta["config"]["env"]
-            trained = str(env["task"] or env["id"])
-            if task is None or trained_task(trained) == trained_task(task):
-                return found, notes
-            others.add(trained)
-            break
+        found = _first_whole(_matching(run, pattern, checkpoint == "best", notes), notes)
+        if found is None:
+            continue
+        env = found.meta["config"]["env"]
+        trained = str(env["task"] or env["id"])
+        if task is None or trained_task(trained) == trained_task(task):
+            return found, notes
+        others.add(trained)
     wanted = "".join(
         f", {what} {value}"
         for what, value in (("task", task), ("run", load_run), ("checkpoint", pattern))
@@ -85,6 +78,23 @@ def choose_checkpoint(
     why = f"; {'; '.join(notes)}" if notes else ""
     flag = "--resume" if regex else "--checkpoint"
     raise CheckpointError(f"{flag}: no checkpoint under {root / (experiment or '*')}{wanted}{why}")
+
+
+def _check_regex(flag: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as e:
+        raise ConfigError(f"{flag}={pattern}: not a regex ({e})") from e
+
+
+def _first_whole(paths: Iterator[Path], notes: list[str]) -> Checkpoint | None:
+    """Load the first file that is not damaged, and note those before it."""
+    for path in paths:
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as e:
+            notes.append(f"DAMAGED checkpoint passed over: {e}")
+    return None
 
 
 def _matching(run: Path, pattern: str, best: bool, notes: list[str]) -> Iterator[Path]:
