@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,8 +27,8 @@ def measure(sizes: dict[str, int], quick: bool, overrides: list[str]) -> dict[st
     rows = []
     for num_envs in sizes.values():
         with TemporaryDirectory() as logs:
-            ours = _peak_mib(lambda: _train_ours(num_envs, logs, overrides))  # noqa: B023
-            theirs = _peak_mib(lambda: _train_rsl_rl(num_envs, logs))  # noqa: B023
+            ours = _peak_mib(partial(_train_ours, num_envs, logs, overrides))
+            theirs = _peak_mib(partial(_train_rsl_rl, num_envs, logs))
         rows.append(
             {"num_envs": num_envs, "MiB": ours, "rsl_rl_MiB": theirs, "more_MiB": ours - theirs}
         )
@@ -45,7 +46,7 @@ def _train_rsl_rl(num_envs: int, logs: str) -> None:
     train_rsl_rl(TASK, num_envs, ITERATIONS, 1, f"{logs}/rsl_rl", "cuda:0")
 
 
-def _peak_mib(training: Callable[[], None]) -> int:
+def _peak_mib(training: Callable[[], object]) -> int:
     """Return the most that was in use while `training` ran, over what was before [MiB]."""
     before = statistics.median(_used_mib() for _ in range(3))
     seen, ended = [before], threading.Event()
