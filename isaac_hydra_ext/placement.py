@@ -25,8 +25,10 @@ THREAD_CAPS = (
     "PXR_WORK_THREAD_LIMIT",
 )
 # A container's processor time [us] for each period [us]; control groups 2 have both in one file.
-CPU_QUOTA = (("/sys/fs/cgroup/cpu.max",),)
-CPU_QUOTA += (("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),)
+CPU_QUOTA = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 
 
 def place(config: "RunConfig") -> None:
@@ -171,8 +173,8 @@ def _chosen(config: "RunConfig") -> list[str]:
 def _one_process_a_gpu(config: "RunConfig") -> None:
     """Have no two processes take turns on a GPU: one env joins the learner, the rest is refused."""
     gpus, learner = _named(config.rollout.device), config.experiment.device
-    alone = learner == "auto" and learner_device(config) == "cpu"  # no GPU is left for it
-    if config.num_workers == len(gpus) == 1 and (alone or learner == gpus[0]):
+    none_left = learner == "auto" and learner_device(config) == "cpu"
+    if config.num_workers == len(gpus) == 1 and (none_left or learner == gpus[0]):
         config.rollout.num_workers = 0
     workers = config.num_workers
     key = f"rollout.device={config.rollout.device}"
@@ -189,7 +191,7 @@ def _one_process_a_gpu(config: "RunConfig") -> None:
             "processes on one GPU only take turns; give the learner another, or use "
             "rollout.num_workers=0"
         )
-    if workers and learner_device(config) == "cpu" and config.experiment.device == "auto":
+    if workers and none_left:
         raise ConfigError(
             f"{key}: leaves no GPU for the learner; leave one out, or say experiment.device=cpu"
         )

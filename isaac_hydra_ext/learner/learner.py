@@ -129,17 +129,17 @@ class Learner:
 
         To be called while no other thread uses the GPU. Changes no weight.
         """
-        recorded = self._stream is not None and self._ppo.cuda_graphs
-        if not recorded and not self._compiled:
+        stream = self._stream if self._ppo.cuda_graphs else None  # to record on
+        if stream is None and not self._compiled:
             return
         before = {name: value.clone() for name, value in self.state_dict().items()}
         with self._in_turn():
             draws = self._draw(0, self._config.n_buffer)
-        if self._stream is not None and recorded:
+        if stream is not None:
             self._outgrown, self._draws = False, draws
-            self._update = Recorded(lambda: self._compute(draws), self._stream)
+            self._update = Recorded(lambda: self._compute(draws), stream)
             _, target_N = self._update.result
-            self._statistics = Recorded(lambda: self._learn_statistics(target_N), self._stream)
+            self._statistics = Recorded(lambda: self._learn_statistics(target_N), stream)
         else:  # compiled now, and not in the first iteration
             with self._in_turn():
                 self._compute(draws)

@@ -237,22 +237,18 @@ class Collector:
 
 
 def _means(log: Mapping[str, list[Any]]) -> dict[str, float]:
-    """Average what the env logged; what is on a GPU comes to the host in one copy."""
+    """Average what the env logged; what is on a GPU comes to the host together."""
     on_device = {
-        key: values
+        key: torch.stack(values).float().mean()
         for key, values in log.items()
         if all(isinstance(value, torch.Tensor) for value in values)
     }
-    known = {key: [float(v) for v in values] for key, values in log.items() if key not in on_device}
+    means = {k: sum(map(float, v)) / len(v) for k, v in log.items() if k not in on_device}
     if on_device:
-        scalars = [_scalar(value) for values in on_device.values() for value in values]
-        numbers = iter(torch.stack([s.to(scalars[0].device) for s in scalars]).tolist())
-        known |= {key: [next(numbers) for _ in values] for key, values in on_device.items()}
-    return {key: sum(values) / len(values) for key, values in known.items()}
-
-
-def _scalar(value: torch.Tensor) -> torch.Tensor:
-    return value if value.dim() == 0 else value.float().mean()
+        device = next(iter(on_device.values())).device
+        together = torch.stack([mean.to(device) for mean in on_device.values()])
+        means |= zip(on_device, together.tolist(), strict=True)
+    return means
 
 
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:
