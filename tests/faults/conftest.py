@@ -1,6 +1,7 @@
 """Runs that the tests hurt; see `live_run.py`."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def live(tmp_path: Path) -> Iterator[Callable[..., LiveRun]]:
     yield start
     for run in runs:
         run.kill()
-        leftovers = [p for p in run.logs.rglob("*") if ".tmp" in p.name]
-        assert not leftovers
+        if run.process.returncode != -signal.SIGKILL:  # the next save or resume cleans up after it
+            leftovers = [p for p in run.logs.rglob("*") if ".tmp" in p.name]
+            assert not leftovers
         run.out.close()
         run.err.close()
     assert left_in_dev_shm(shm) == set()
