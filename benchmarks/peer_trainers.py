@@ -131,13 +131,32 @@ def _make_env(name: str, cfg: Any, env_config: Any, render_mode: str | None = No
     return gym.make(name, render_mode=render_mode)
 
 
+def _torchrl_envs(s: dict[str, Any]) -> Any:
+    """Observations by TorchRL's own normaliser, over all envs; it has none that scales rewards."""
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv  # type: ignore[attr-defined]
+    from torchrl.envs import (  # type: ignore[import-not-found]
+        GymWrapper,
+        TransformedEnv,
+        VecNormV2,
+    )
+
+    def make() -> gym.Env:
+        return gym.wrappers.NormalizeReward(gym.make(s["env_id"]), s["gamma"])
+
+    vector = SyncVectorEnv([make] * s["num_envs"], autoreset_mode=AutoresetMode.DISABLED)
+    envs = TransformedEnv(
+        GymWrapper(vector, categorical_action_encoding=True),
+        VecNormV2(["observation"], decay=1.0, reduce_batch_dims=True),
+    )
+    envs.set_seed(s["seed"])
+    return envs
+
+
 def torchrl(s: dict[str, Any]) -> None:
     """TorchRL's collector, GAE and ClipPPOLoss, put together as its PPO tutorial does."""
     import torch
-    from gymnasium.vector import AutoresetMode, SyncVectorEnv  # type: ignore[attr-defined]
     from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
     from torchrl.collectors import Collector  # type: ignore[import-not-found]
-    from torchrl.envs import GymWrapper  # type: ignore[import-not-found]
     from torchrl.modules import (  # type: ignore[import-not-found]
         MLP,
         IndependentNormal,
@@ -148,14 +167,7 @@ def torchrl(s: dict[str, Any]) -> None:
     from torchrl.objectives.value import GAE  # type: ignore[import-not-found]
 
     torch.manual_seed(s["seed"])
-
-    def make() -> gym.Env:
-        env = gym.wrappers.NormalizeObservation(gym.make(s["env_id"]))
-        return gym.wrappers.NormalizeReward(env, s["gamma"])
-
-    vector = SyncVectorEnv([make] * s["num_envs"], autoreset_mode=AutoresetMode.DISABLED)
-    envs = GymWrapper(vector, categorical_action_encoding=True)
-    envs.set_seed(s["seed"])
+    envs = _torchrl_envs(s)
     width = envs.observation_spec["observation"].shape[-1]
     outputs = envs.action_spec.shape[-1] if s["continuous"] else 2
 
