@@ -65,7 +65,7 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return what OmegaConf says is wrong, without its traceback in words."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     if "is not a ListConfig" in line:

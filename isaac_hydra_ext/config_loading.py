@@ -43,7 +43,7 @@ def load_config(
         cfg: What Hydra composed. A top-level `hydra` node is ignored.
         typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
         task_settings: Nested settings that the task itself recommends.
-        num_workers: What `auto` workers are already.
+        num_workers: What W is already: its processes have been started. None: it is chosen.
 
     Returns:
         The configuration, with `auto` workers and seed -1 resolved.
@@ -62,9 +62,7 @@ def load_config(
     check_names(config)
     check_bounds(config)
     check_devices(config)
-    if config.rollout.num_workers == "auto" and num_workers is not None:
-        config.rollout.num_workers = num_workers
-    place(config)
+    place(config, num_workers)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)

@@ -55,12 +55,15 @@ class Recorded(Generic[T]):
         stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph, stream=stream):
+            # A recording that fails leaves its stream the current one: the outer `with` does not.
+            with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
                 self.result = function()
         except RuntimeError as e:
+            cause = e.__context__ or e  # ending the recording fails too, and says less
             raise LearnerError(
-                f"a network's work cannot be recorded as a CUDA graph ({first_line(e)}): one that "
-                "waits for the GPU, or whose shapes depend on values, needs ppo.cuda_graphs=false"
+                f"a network's work cannot be recorded as a CUDA graph ({first_line(cause)}): one "
+                "that waits for the GPU, or whose shapes depend on values, needs "
+                "ppo.cuda_graphs=false"
             ) from e
 
     def __call__(self) -> T:

@@ -31,11 +31,15 @@ CPU_QUOTA = (
 )
 
 
-def place(config: "RunConfig") -> None:
+def place(config: "RunConfig", num_workers: int | None = None) -> None:
     """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
 
-    Changes `config` in place. A device that only the task knows stays `auto`. One worker on the
-    learner's GPU, or on the only one, becomes none: two processes on one GPU only take turns.
+    A device that only the task knows stays `auto`. One worker on the learner's GPU, or on the only
+    one, becomes none: two processes on one GPU only take turns.
+
+    Args:
+        config: Changed in place.
+        num_workers: What W is already, once processes or none have been started for it.
 
     Raises:
         ConfigError: Workers and GPUs do not go together.
@@ -44,10 +48,14 @@ def place(config: "RunConfig") -> None:
     if config.experiment.device == "cuda":
         config.experiment.device = "cuda:0"
     learner = config.experiment.device
-    if rollout.num_workers == "auto":
+    if num_workers is not None:
+        rollout.num_workers = num_workers
+    elif rollout.num_workers == "auto":
         rollout.num_workers = auto_workers(config.env.kind, rollout.device, learner)
     if rollout.device == "cuda":
         rollout.device = ",".join(_chosen(config))
+    if num_workers is None and _would_take_turns(config):
+        rollout.num_workers = 0
     if rollout.device.startswith("cuda"):
         _one_process_a_gpu(config)
 
@@ -170,13 +178,18 @@ def _chosen(config: "RunConfig") -> list[str]:
     return free[: config.num_workers]
 
 
+def _would_take_turns(config: "RunConfig") -> bool:
+    """Whether one worker would have no GPU but the learner's."""
+    device, learner = config.rollout.device, config.experiment.device
+    if config.num_workers != 1 or not (_on_gpus(config.env.kind, device) and _count()):
+        return False
+    gpus = _named(device) or _free(learner)[:1]
+    return gpus == [learner] or (learner == "auto" and gpus == _all())
+
+
 def _one_process_a_gpu(config: "RunConfig") -> None:
-    """Have no two processes take turns on a GPU: one env joins the learner, the rest is refused."""
-    gpus, learner = _named(config.rollout.device), config.experiment.device
-    none_left = learner == "auto" and learner_device(config) == "cpu"
-    if config.num_workers == len(gpus) == 1 and (none_left or learner == gpus[0]):
-        config.rollout.num_workers = 0
-    workers = config.num_workers
+    """Refuse what would have two processes take turns on a GPU."""
+    gpus, workers = _named(config.rollout.device), config.num_workers
     key = f"rollout.device={config.rollout.device}"
     if len(set(gpus)) < len(gpus):
         raise ConfigError(f"{key}: names a GPU twice; two simulations on one only take turns")
@@ -191,7 +204,7 @@ def _one_process_a_gpu(config: "RunConfig") -> None:
             "processes on one GPU only take turns; give the learner another, or use "
             "rollout.num_workers=0"
         )
-    if workers and none_left:
+    if workers and config.experiment.device == "auto" and learner_device(config) == "cpu":
         raise ConfigError(
             f"{key}: leaves no GPU for the learner; leave one out, or say experiment.device=cpu"
         )

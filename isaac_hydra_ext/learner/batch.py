@@ -66,7 +66,7 @@ class RolloutBatch:
         self.truncated_TN = self._truncated_TN[:, :columns]
 
     def load(self, slots: list[Slot]) -> None:
-        """Copy the slots in, in worker order; on a GPU the copies are only begun."""
+        """Copy the slots in, in worker order; on a GPU most are only begun by then."""
         self.policy_versions = [int(slot.header["policy_version"][0]) for slot in slots]
         finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
         to_gpu = self.device.type == "cuda"

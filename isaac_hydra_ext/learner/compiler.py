@@ -6,8 +6,10 @@ Runs in the learner's process.
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -31,6 +33,8 @@ def _why_not_cuda() -> str:
     compilers = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     if not any(name and shutil.which(name) for name in compilers):
         return "there is no C compiler (apt-get install gcc, or set CC)"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's headers are missing (apt-get install python3-dev)"
     return ""
 
 

@@ -7,7 +7,7 @@ simulation on the same GPU goes on beside it, and is replayed as two CUDA graphs
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -118,7 +118,7 @@ class Learner:
             return
         callers = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(callers)
-        with torch.cuda.stream(self._stream):
+        with self._on_stream():
             yield
         callers.wait_stream(self._stream)
 
@@ -136,6 +136,7 @@ class Learner:
         with self._in_turn():
             draws = self._draw(0, self._config.n_buffer)
         if stream is not None:
+            self._update = self._statistics = None  # what an earlier graph holds is needed again
             self._outgrown, self._draws = False, draws
             self._update = Recorded(lambda: self._compute(draws), stream)
             _, target_N = self._update.result
@@ -245,8 +246,17 @@ class Learner:
         if self._stream is not None:
             self._stream.synchronize()
 
-    def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Work on the learner's stream, if it has one, and on its GPU.
+
+        Without the latter, leaving the stream would give the first GPU a context that nobody needs.
+        """
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            yield
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -55,9 +55,9 @@ class SlotLayout:
 
     `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
     after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
-    T * B rows are reserved and untouched pages cost nothing, so they are never pinned. `dropped`
-    are envs whose steps are not to be learned from, `restarted` those whose next episode begins
-    after this rollout.
+    the block has T * B rows, whose untouched pages cost nothing, so they are never pinned.
+    `dropped` are envs whose steps are not to be learned from, `restarted` those whose next episode
+    begins after this rollout.
     """
 
     def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
@@ -146,13 +146,31 @@ class Slot:
 
     @classmethod
     def allocate(cls, layout: SlotLayout, device: str) -> "Slot":
-        """Make a slot of ordinary tensors (W = 0)."""
-        on_host = ("dropped", "restarted", "extra")
-        tensors = {
-            name: torch.empty(f.shape, dtype=f.dtype, device="cpu" if name in on_host else device)
-            for name, f in layout.fields.items()
-        }
+        """Make a slot of ordinary tensors (W = 0, or on a GPU).
+
+        It has room for one final observation an env, which `make_room` raises: memory of a GPU is
+        taken whole.
+        """
+        on_host, tensors = ("dropped", "restarted", "extra"), {}
+        for name, f in layout.fields.items():
+            shape = (layout.spec.num_envs, *f.shape[1:]) if name.startswith("final_") else f.shape
+            where = "cpu" if name in on_host else device
+            tensors[name] = torch.empty(shape, dtype=f.dtype, device=where)
         return cls(np.zeros(1, HEADER), tensors)
+
+    def make_room(self, finals: int) -> None:
+        """Have room for so many final observations; those that are there stay."""
+        assert self.final_index_C2 is not None
+        room = len(self.final_index_C2)
+        if finals <= room:
+            return
+        with torch.inference_mode(False):  # a collector acts in it, who reads the slot does not
+            for name in [name for name in self._tensors if name.startswith("final_")]:
+                old = self._tensors[name]
+                self._tensors[name] = old.new_empty((2 * finals, *old.shape[1:]))
+                self._tensors[name][:room] = old
+        self.final_index_C2 = self._tensors["final_index"]
+        self.final_obs = _with_prefix(self._tensors, "final_obs/")
 
     def copy_from(self, other: "Slot") -> None:
         """Take a whole rollout over from a slot on a GPU; returns when it is all here."""

@@ -260,10 +260,11 @@ def _write_step(slot: Slot, t: int, result: StepResult) -> None:
     copy_each([rows.terminated[t], rows.truncated[t]], [result.terminated_B, result.truncated_B])
     if result.final_obs is None:
         return
-    assert slot.final_index_C2 is not None
     envs = (result.truncated_B & ~result.terminated_B).nonzero().squeeze(1)
     count = int(slot.header["final_count"][0])
     end = count + envs.shape[0]
+    slot.make_room(end)
+    assert slot.final_index_C2 is not None
     slot.final_index_C2[count:end, 0] = t
     slot.final_index_C2[count:end, 1] = envs
     for group, obs in slot.final_obs.items():

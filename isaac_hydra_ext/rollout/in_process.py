@@ -103,9 +103,9 @@ class InProcessCollector:
         oldest, save_env_state = self._granted.pop(iteration)
         deterministic = self._config.rollout.deterministic
         version = version_for(iteration, oldest, self._version, deterministic)
-        self._weights.load(version, self.collector.policy.flat)
         slot = self._slots[iteration % len(self._slots)]
         with _one_thread(), self._telling("step"):
+            self._weights.load(version, self.collector.policy.flat)
             self.collector.collect(slot, iteration, version, _no_heartbeat, 0.0, save_env_state)
         self.counts.produced += slot.reward_TB.numel()
 

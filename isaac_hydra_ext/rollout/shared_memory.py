@@ -7,6 +7,7 @@ shapes. Elsewhere (macOS, kernels and sandboxes without memfd) `multiprocessing.
 does the job.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -135,6 +136,8 @@ def register_with_cuda(parts: Sequence[np.ndarray], device: torch.device) -> boo
             error = torch.cuda.cudart().cudaHostRegister(part.ctypes.data, part.nbytes, 0)  # type: ignore[attr-defined]
             if int(error) != 0:
                 unregister_from_cuda(parts[:done], device)
+                with contextlib.suppress(RuntimeError):  # this kernel is told of the error, and
+                    torch.ones(1, device=device)  # not whichever is the next
                 return False
     return True
 

@@ -1,6 +1,8 @@
 """Updates compiled for the CPU learn what eager ones learn; without a compiler they are eager."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ RUN = ("experiment.max_iterations=3", "rollout.num_workers=0", "rollout.determin
 
 
 @pytest.fixture(autouse=True)
-def ask_anew() -> None:
+def ask_anew() -> Iterator[None]:
+    compiler.why_not.cache_clear()
+    yield
     compiler.why_not.cache_clear()
 
 
@@ -48,3 +52,15 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(
 def test_nothing_is_compiled_for_a_cpu_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "why_not", lambda device: pytest.fail("asked whether it could"))
     InProcessRun(run_config(4, experiment={"max_iterations": 10**6}))
+
+
+def test_triton_without_python_s_headers_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("CC", sys.executable)
+    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert "apt-get install python3-dev" in compiler.why_not("cuda")
+    (tmp_path / "Python.h").touch()
+    compiler.why_not.cache_clear()
+    assert compiler.why_not("cuda") == ""

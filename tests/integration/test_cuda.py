@@ -1,21 +1,67 @@
 """The learner on a GPU; skipped where there is none."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_config
 
 from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.learner import compiler
 from isaac_hydra_ext.learner.background import BackgroundThread
 from isaac_hydra_ext.learner.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
 from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Train = Callable[..., Checkpoint]
+SECOND_GPU = """
+import torch
+from unit.builders import InProcessRun, run_config
+run = InProcessRun(run_config(16, experiment={"device": "cuda:1"}))
+for k in range(2):
+    run.collect(k)
+    run.update(k)
+assert torch._C._cuda_hasPrimaryContext(1)
+assert not torch._C._cuda_hasPrimaryContext(0), "the first GPU has a context that nobody uses"
+"""
+UNRECORDABLE = """
+import torch
+from isaac_hydra_ext.cuda import Recorded
+from isaac_hydra_ext.errors import LearnerError
+ones, before = torch.ones(4, device="cuda"), torch.cuda.current_stream()
+try:
+    Recorded(lambda: ones.sum().item(), torch.cuda.Stream())
+except LearnerError as e:
+    assert "cannot be recorded as a CUDA graph" in str(e), e
+    assert "previous error" not in str(e), f"that is how it ended, not why: {e}"
+else:
+    raise AssertionError("it waits for the GPU, and was recorded")
+assert torch.cuda.current_stream() == before
+"""
+
+
+def run_in_a_process(code: str) -> None:
+    """For what depends on all that a process has done before, or would spoil what it does next."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    line, env = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=200, env=env)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def kernels() -> None:
+    """For tests that would compare a thing with itself where no kernel can be built."""
+    if why_not := compiler.why_not("cuda"):
+        pytest.skip(why_not)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -41,7 +87,7 @@ def test_lower_precisions_stay_finite(train_run: Train, precision: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (24, 4096), (64, 130)])
-def test_the_scan_kernel_is_the_loop(shape: tuple[int, int]) -> None:
+def test_the_scan_kernel_is_the_loop(shape: tuple[int, int], kernels: None) -> None:
     a_TN, b_TN = torch.randn(shape, device="cuda"), torch.rand(shape, device="cuda")
     torch.testing.assert_close(reverse_scan(a_TN, b_TN), looped_scan(a_TN, b_TN))
 
@@ -76,7 +122,9 @@ def test_the_recorded_update_is_the_eager_one(policy: dict[str, object], advanta
 
 @pytest.mark.parametrize("advantages", ["gae", "vtrace"])
 @pytest.mark.parametrize("policy", [{}, {"squash": "tanh", "normalize_values": True}])
-def test_compiled_gradients_are_the_eager_ones(policy: dict[str, object], advantages: str) -> None:
+def test_compiled_gradients_are_the_eager_ones(
+    policy: dict[str, object], advantages: str, kernels: None
+) -> None:
     # Compiled kernels round otherwise. A step of Adam is as large where a gradient is nearly
     # zero, and has its sign: so the gradients' mean is compared, over five steps too small to
     # matter.
@@ -119,37 +167,68 @@ def test_recorded_acting_is_plain_acting(kind: str) -> None:
             torch.testing.assert_close(acting.params(6), one_by_one.params(6))
 
 
-def test_final_observations_may_outgrow_their_room_while_an_env_is_left_out() -> None:
-    run = InProcessRun(
-        run_config(4, experiment={"device": "cuda:0"}, rollout={"steps_per_env": 16})
-    )
+def with_an_outgrown_batch(cuda_graphs: bool) -> dict[str, torch.Tensor]:
+    rollout, ppo = {"steps_per_env": 16}, {"cuda_graphs": cuda_graphs, "compile": "never"}
+    run = InProcessRun(run_config(4, experiment={"device": "cuda:0"}, rollout=rollout, ppo=ppo))
     for k in range(3):
         slot = run.source.gather(k)[0]
-        assert slot.final_index_C2 is not None
         if k == 1:  # every step of 3 envs is the end of an episode
             slot.truncated_TB.fill_(True)
             slot.terminated_TB.fill_(False)
-            slot.final_index_C2.copy_(slot.truncated_TB.nonzero())
+            slot.make_room(64)
+            assert slot.final_index_C2 is not None
+            slot.final_index_C2[:64] = slot.truncated_TB.nonzero()
             slot.final_obs["policy"].fill_(0.5)  # nobody has written there before
             slot.header["final_count"] = 64
             slot.dropped_B[2] = True
         run.learner.load([slot])
         run.source.release(k)
         assert run.update(k)["Loss/undone"] == 0
+    return learner_state(run.learner)
+
+
+def test_final_observations_may_outgrow_their_room_while_an_env_is_left_out() -> None:
+    eager, recorded = with_an_outgrown_batch(False), with_an_outgrown_batch(True)
+    for name, tensor in eager.items():
+        torch.testing.assert_close(recorded[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_what_no_graph_can_hold_is_told_and_leaves_the_stream_as_it_was() -> None:
+    run_in_a_process(UNRECORDABLE)
+
+
+def test_memory_that_cannot_be_pinned_costs_nothing_else() -> None:
+    memory, device = np.zeros(8192, np.uint8), torch.device("cuda:0")
+    assert register_with_cuda([memory], device)
+    try:
+        assert not register_with_cuda([memory], device), "it is pinned already"
+        assert torch.ones(2, device=device).clone().sum().item() == 2
+    finally:
+        unregister_from_cuda([memory], device)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_learner_on_the_second_gpu_leaves_the_first_alone() -> None:
+    run_in_a_process(SECOND_GPU)
 
 
 def test_an_update_in_its_thread_keeps_no_other_thread_from_the_gpu() -> None:
     run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}))
     run.collect(0)
+    run.update(0)  # the first one uploads the graph, and allocates
+    run.collect(1)
     stream, thread = run.learner._stream, BackgroundThread[dict[str, float]]()
     assert stream is not None
     ours, theirs = torch.zeros(8, device="cuda"), torch.ones(8, device="cuda")
     with torch.cuda.stream(stream):
         torch.cuda._sleep(4_000_000_000)  # cycles: the update is not done for about 2 s
-    update = thread.submit(lambda: run.learner.update(0))
-    deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:  # after a while the thread only waits for the device
-        ours.copy_(theirs)  # kernels pass a thread that reads a result, copies do not
-    assert not stream.query(), "copies waited for the update's end"
-    assert update.result(timeout=60.0)["Loss/undone"] == 0
-    thread.stop()
+    update = thread.submit(lambda: run.learner.update(1))
+    try:
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:  # after a while the thread only waits for the device
+            ours.copy_(theirs)  # kernels pass a thread that reads a result, copies do not
+        assert not stream.query(), "copies waited for the update's end"
+    finally:
+        metrics = update.result(timeout=60.0)
+        thread.stop()
+    assert metrics["Loss/undone"] == 0

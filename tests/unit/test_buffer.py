@@ -58,6 +58,11 @@ def test_mapped_and_allocated_slots_are_alike(spec: EnvSpec) -> None:
     layout = layout_of(spec)
     mapped = Slot.map(layout, np.zeros(layout.nbytes, np.uint8))
     allocated = Slot.allocate(layout, "cpu")
+    if spec.has_final_obs:  # an allocated one has room for all only once it is asked for
+        allocated.make_room(7 * spec.num_envs)
+        for slot in (mapped, allocated):
+            slot.final_index_C2 = slot.final_index_C2[:0]  # type: ignore[index]
+            slot.final_obs = {group: rows[:0] for group, rows in slot.final_obs.items()}
     ours, theirs = tensors_of(mapped), tensors_of(allocated)
     assert {k: (v.shape, v.dtype) for k, v in ours.items()} == {
         k: (v.shape, v.dtype) for k, v in theirs.items()
@@ -67,13 +72,34 @@ def test_mapped_and_allocated_slots_are_alike(spec: EnvSpec) -> None:
 
 
 def test_shapes_are_time_major_with_one_more_observation_and_room_for_every_final_one() -> None:
-    slot = Slot.allocate(layout_of(SPECS[1], T=7), "cpu")
+    layout = layout_of(SPECS[1], T=7)
+    slot = Slot.map(layout, np.zeros(layout.nbytes, np.uint8))
     assert slot.obs["image"].shape == (8, 3, 2, 5) and slot.obs["image"].dtype == torch.uint8
     assert slot.obs["scalar"].shape == (8, 3) and slot.obs["scalar"].dtype == torch.float64
     assert slot.action_TBA.shape == (7, 3, 3)
     assert slot.reward_TB.shape == slot.terminated_TB.shape == (7, 3)
     assert slot.final_index_C2 is not None and slot.final_index_C2.shape == (21, 2)
     assert slot.final_obs["image"].shape == (21, 2, 5)
+
+
+def test_an_allocated_slot_takes_more_room_for_final_observations_as_they_come() -> None:
+    slot = Slot.allocate(layout_of(SPECS[1], T=7), "cpu")
+    assert slot.final_index_C2 is not None and slot.final_index_C2.shape == (3, 2)
+    assert slot.final_obs["image"].shape == (3, 2, 5)
+    with torch.inference_mode():  # as a collector
+        for count in range(1, 22):
+            slot.make_room(count)
+            slot.final_index_C2[count - 1] = count
+            slot.final_obs["image"][count - 1] = count
+    slot.header["final_count"] = 21
+    other = Slot.allocate(layout_of(SPECS[1], T=7), "cpu")
+    other.make_room(21)
+    other.copy_from(slot)
+    for here in (slot, other):
+        assert here.final_index_C2 is not None
+        assert here.final_index_C2[:21, 0].tolist() == list(range(1, 22))
+        assert here.final_obs["image"][:21, 1, 4].tolist() == list(range(1, 22))
+    slot.final_obs["image"] += 1  # no tensor of inference mode, which only that may write
 
 
 def test_slots_status_and_weights_of_a_block_share_no_byte_and_leave_no_slot_out() -> None:

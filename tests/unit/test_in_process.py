@@ -25,6 +25,19 @@ def test_an_error_waits_for_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
         run.source.gather(0)
 
 
+def test_what_comes_before_the_env_s_step_waits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # E.g. an error that the update's thread has left on the GPU: its own is the one to tell.
+    run = InProcessRun(run_config(2))
+
+    def load(version: int, flat: torch.Tensor) -> None:
+        raise RuntimeError("of the device")
+
+    monkeypatch.setattr(run.weights, "load", load)
+    run.source.collect_ahead(0)
+    with pytest.raises(EnvError, match="of the device"):
+        run.source.gather(0)
+
+
 def test_a_second_ctrl_c_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     run = raising(monkeypatch, RunInterrupted(2, "now"))
     with pytest.raises(RunInterrupted):

@@ -72,6 +72,10 @@ def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
          "cuda:1", "cuda:1"),
         (1, ["rollout.num_workers=1", "rollout.device=cuda:0", "experiment.device=cpu"], 1,
          "cuda:0", "cpu"),
+        (1, ["rollout.num_workers=1"], 0, "auto", "cuda:0"),
+        (1, ["rollout.num_workers=1", "experiment.device=cuda:0"], 0, "auto", "cuda:0"),
+        (1, ["rollout.num_workers=1", "experiment.device=cpu"], 1, "auto", "cpu"),
+        (2, ["rollout.num_workers=1", "experiment.device=cuda:0"], 1, "auto", "cuda:0"),
     ],
 )  # fmt: skip
 def test_every_gpu_has_one_process(
@@ -132,8 +136,8 @@ def test_a_container_has_the_cores_that_its_quota_pays_for(
 def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
     gpus: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpus(3)
     for own, asked, told in (("cuda:0", "auto", "cuda"), ("cpu", "auto", "cpu")):
+        gpus(3)
         env = SimpleNamespace(sim=SimpleNamespace(device=own), scene=SimpleNamespace(num_envs=4096))
         task = TaskConfigs("Isaac-Ant-v0", env, None, None, [])
         monkeypatch.setattr(isaac_lab, "open_task", lambda *_, task=task, **__: task)
@@ -145,6 +149,19 @@ def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
         complete(second, 4096, ())
         assert second.rollout.envs_per_worker == 2048
         assert second.rollout.device == ("cuda:1,cuda:2" if told == "cuda" else "cpu")
+        gpus(1)
+        typed = ["rollout.num_workers=1"]
+        assert placed(*typed).num_workers == 0
+        second = load_config({**ISAAC, "rollout": {"num_workers": 1}}, typed, settings, 0)
+        assert second.num_workers == 0, "its env is in the learner's process already"
+        assert second.rollout.device == ("cuda:0" if told == "cuda" else "cpu")
+
+
+def test_a_worker_that_runs_already_is_not_made_none(gpus: Any) -> None:
+    gpus(2)
+    cfg = {**ISAAC, "experiment": {"device": "cuda:0"}}
+    with pytest.raises(ConfigError, match="experiment.device=cuda:0: simulates already"):
+        load_config(cfg, (), {"rollout": {"device": "cuda:0"}}, 1)
 
 
 def test_a_worker_sees_its_own_gpu_only(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
