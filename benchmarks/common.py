@@ -25,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from isaac_hydra_ext.checkpoint import find_checkpoint
 from isaac_hydra_ext.evaluate import evaluate
+from isaac_hydra_ext.placement import available_cores
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -187,6 +188,7 @@ def run_benchmark(
     measure: Callable[..., dict[str, Any]],
     render: Callable[[dict[str, Any]], str],
     takes_overrides: bool = False,
+    argv: Sequence[str] | None = None,
 ) -> None:
     """Run one benchmark's command line.
 
@@ -197,6 +199,7 @@ def run_benchmark(
             them; returns JSON-ready results.
         render: Turns results into Markdown.
         takes_overrides: Hydra overrides may follow, for every run of the benchmark.
+        argv: What a benchmark with options of its own has left of the command line.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
@@ -204,7 +207,7 @@ def run_benchmark(
     parser.add_argument("--only", choices=list(tasks), help="measure this one (default: all)")
     if takes_overrides:
         parser.add_argument("overrides", nargs="*", help="Hydra overrides of every run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     more = [arguments.overrides] if takes_overrides else []
     chosen = {k: v for k, v in tasks.items() if arguments.only in (None, k)}
     started, load_before = time.monotonic(), os.getloadavg()[1]
@@ -232,7 +235,7 @@ def describe_machine() -> dict[str, Any]:
     found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
         "cpu": found[1] if found else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

@@ -2,7 +2,8 @@
 
 `benchmarks.peer_env:LoggedPendulum-v1` is an id that every trainer can be given. Each env appends
 lines to the file named by PEER_LOG: `start TIME` at its first step, then `episode TIME RETURN
-LENGTH` at each end. Needs nothing but Gymnasium, 0.29 or later.
+NUMBER STEPS` at each end: how many episodes it has ended before, how many steps it has taken in
+all. Needs nothing but Gymnasium, 0.29 or later.
 """
 
 import os
@@ -21,14 +22,14 @@ class LoggedEnv(gym.Wrapper):
         """Wrap one env."""
         super().__init__(env)
         self._file = -1
-        self._return, self._length = 0.0, 0
+        self._return, self._episodes, self._steps = 0.0, 0, 0
 
     def _write(self, line: str) -> None:
         os.write(self._file, f"{line}\n".encode())
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
-        self._return, self._length = 0.0, 0
+        self._return = 0.0
         return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -39,9 +40,10 @@ class LoggedEnv(gym.Wrapper):
             self._write(f"start {time.time()}")
         obs, reward, terminated, truncated, info = self.env.step(action)
         self._return += float(reward)
-        self._length += 1
+        self._steps += 1
         if terminated or truncated:
-            self._write(f"episode {time.time()} {self._return} {self._length}")
+            self._write(f"episode {time.time()} {self._return} {self._episodes} {self._steps}")
+            self._episodes += 1
         return obs, reward, terminated, truncated, info
 
 

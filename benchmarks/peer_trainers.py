@@ -107,6 +107,7 @@ def sample_factory(s: dict[str, Any]) -> None:
         "gamma": s["gamma"],
         "gae_lambda": s["lam"],
         "ppo_clip_ratio": s["clip"],
+        "ppo_clip_value": 1e9,  # the others' value losses are not clipped
         "exploration_loss_coeff": 0.0,
         "value_loss_coeff": s["value_coef"],
         "value_bootstrap": True,

@@ -9,6 +9,7 @@ their requirements are installed, and `benchmarks.peers --cleanrl` names a check
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -35,6 +36,7 @@ def make(directory: Path) -> list[str]:
         pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", torch]
         print(name, *requirements, flush=True)
         if subprocess.run([*pip, *requirements], timeout=TIMEOUT_S).returncode:
+            shutil.rmtree(venv)  # half of one would count as installed
             failed.append(name)
     return failed
 
