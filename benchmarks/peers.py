@@ -105,7 +105,7 @@ def measure(
 def _versions(venv: Path) -> dict[str, str]:
     """Return what of `ASKED_VERSIONS` a peer's environment has."""
     code = "import sys, json; from importlib.metadata import distributions as d; "
-    code += "print(json.dumps({x.name: x.version for x in d() if x.name in sys.argv}))"
+    code += "print(json.dumps({n: x.version for x in d() if (n := x.name.replace('_', '-')) in sys.argv}))"
     command = [str(venv / "bin" / "python"), "-c", code, *ASKED_VERSIONS]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(done.stdout)
