@@ -105,7 +105,8 @@ def measure(
 def _versions(venv: Path) -> dict[str, str]:
     """Return what of `ASKED_VERSIONS` a peer's environment has."""
     code = "import sys, json; from importlib.metadata import distributions as d; "
-    code += "print(json.dumps({n: x.version for x in d() if (n := x.name.replace('_', '-')) in sys.argv}))"
+    code += "found = {x.name.replace('_', '-'): x.version for x in d()}; "
+    code += "print(json.dumps({n: found[n] for n in sys.argv if n in found}))"
     command = [str(venv / "bin" / "python"), "-c", code, *ASKED_VERSIONS]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(done.stdout)
