@@ -6,10 +6,12 @@ mjlab's Go1 flat, the task's own networks and sizes, some iterations of each tra
 its own. The driver is asked ten times a second what is in use; what was before is taken off.
 """
 
+import os
 import statistics
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,8 @@ from benchmarks.common import markdown, run_benchmark, train, train_rsl_rl
 ITERATIONS = 8
 TASK, CONFIG = "Mjlab-Velocity-Flat-Unitree-Go1", "mjlab_go1_flat"
 SIZES = {"4096": 4096, "16384": 16384}
-QUERY = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+FIRST = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # what trainings call cuda:0
+QUERY = ["nvidia-smi", f"--id={FIRST}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
 
 
 def measure(sizes: dict[str, int], quick: bool, overrides: list[str]) -> dict[str, Any]:
@@ -55,13 +58,13 @@ def _peak_mib(training: Callable[[], object]) -> int:
         while not ended.wait(0.1):
             seen.append(_used_mib())
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        training()
-    finally:
-        ended.set()
-        watcher.join(timeout=60.0)
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(watch)
+        try:
+            training()
+        finally:
+            ended.set()
+        watcher.result(timeout=60.0)  # raises what nvidia-smi has failed with
     return round(max(seen) - before)
 
 

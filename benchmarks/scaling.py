@@ -83,10 +83,11 @@ def plot(results: dict[str, Any], directory: Path) -> None:
         rows = [row for row in results["rows"] if row["changed"] == name]
         values = [row["value"] for row in rows]
         figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-        axes.plot(values, [row["steps_per_s"] for row in rows], marker="o")
-        low, high = ([pick(row["runs"]) for row in rows] for pick in (min, max))
+        axes.plot(values, [1e6 / row["steps_per_s"] for row in rows], marker="o")
+        low, high = ([1e6 / pick(row["runs"]) for row in rows] for pick in (max, min))
         axes.fill_between(values, low, high, alpha=0.2)
-        axes.set(xscale="log", yscale="log", xlabel=LABELS[name], ylabel="env steps/s")
+        axes.set(xscale="log", xlabel=LABELS[name], ylabel="us a step of one env")
+        axes.set_ylim(bottom=0.0)
         axes.set_xticks(values, [f"{value:,}" for value in values])
         axes.minorticks_off()
         axes.grid(alpha=0.3)

@@ -52,8 +52,8 @@ class Watch:
         usual = statistics.median(b - a for a, b in steps)
         found = []
         for kill in self.kills:
-            after = [b - a for a, b in steps if b > kill][:SETTLED]
-            found.append(max(after, default=usual) - usual)
+            if after := [b - a for a, b in steps if b > kill][:SETTLED]:  # else the run was over
+                found.append(max(after) - usual)
         return found
 
 
@@ -155,7 +155,7 @@ def render(results: dict[str, Any]) -> str:
             *("worker_restarts", "mean_return", "evaluation_return", "fps"),
         ):
             shown = [r[run][key] for run in ("disturbed", "peaceful")]
-            rows.append((key.replace("_", " "), *(f"{value:,.6g}" for value in shown)))
+            rows.append((key.replace("_", " "), *(_written(value) for value in shown)))
         lines += [markdown(header, rows), ""]
         beyond = r["recovery_mean_s"] - r["with_env_s"]
         lines.append(
@@ -165,6 +165,10 @@ def render(results: dict[str, Any]) -> str:
             f"the env {r['with_env_s']:.2f} s: {beyond:.2f} s beyond that"
         )
     return "\n".join(lines)
+
+
+def _written(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 if __name__ == "__main__":

@@ -183,17 +183,22 @@ class Turns:
             collecting = statistics.median(self.collecting)
             row |= {"collecting_ms": _ms(self.collecting)}
             row |= {"collecting_steps_per_s": round(n / collecting)}
-            row |= {"ratio_to_collecting": _ratio(self.collecting, self.training)}
+            row |= _ratios("collecting", self.collecting, self.training)
         if self.simulation:
-            simulation = statistics.median(self.simulation)
+            # This process has simulated for one of the workers.
+            simulation = statistics.median(self.simulation) / config.num_collectors
             row |= {"simulation_ms": _ms(self.simulation), "acting_ms": _ms(self.acting)}
             row |= {"simulation_steps_per_s": round(n / simulation)}
-            row |= {"ratio_to_simulation": _ratio(self.simulation, self.training)}
+            row |= _ratios("simulation", self.simulation, self.training)
         return row
 
 
-def _ratio(others: list[float], training: list[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(others, training, strict=True)), 4)
+def _ratios(name: str, others: list[float], training: list[float]) -> dict[str, Any]:
+    """Return the median of the turns' ratios, and what the middle half of them lies between."""
+    ratios = [a / b for a, b in zip(others, training, strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    middle = [round(quartiles[0], 3), round(quartiles[2], 3)]
+    return {f"ratio_to_{name}": round(quartiles[1], 4), f"middle_half_{name}": middle}
 
 
 def _ms(seconds: list[float]) -> list[float]:
@@ -263,9 +268,10 @@ def synchronize() -> None:
 def render(results: dict[str, Any]) -> str:
     """Return the table."""
     header = ("case", "W", "L", "simulation on", "learner on", "precision", "training steps/s")
-    header += ("of collecting", "of simulation alone")
+    header += ("of collecting", "middle half", "of simulation alone", "middle half")
     keys = ("case", "workers", "lag", "simulation", "learner", "precision", "training_steps_per_s")
-    keys += ("ratio_to_collecting", "ratio_to_simulation")
+    keys += ("ratio_to_collecting", "middle_half_collecting")
+    keys += ("ratio_to_simulation", "middle_half_simulation")
     return markdown(header, [[row.get(key, "-") for key in keys] for row in results["rows"]])
 
 
