@@ -104,14 +104,14 @@ def train_rsl_rl(
     episodes: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Train with `benchmarks.rsl_rl_trainer` in a new process; returns what it prints.
+    """Train with rsl_rl in a new process; returns what that prints, and `training_s`.
 
     Args:
         task: Of mjlab.
         num_envs: In its one process.
         iterations: Of the task's own number of steps.
         seed: Of the task and the trainer.
-        log_dir: Where its events go.
+        log_dir: Where its events go, and no other training's.
         device: Of both.
         episodes: Played at the end.
         environment: Variables besides this process's.
@@ -130,7 +130,8 @@ def train_rsl_rl(
     }
     words = [str(word) for item in arguments.items() for word in item]
     output = run_module("benchmarks.rsl_rl_trainer", words, environment)
-    return json.loads(output.splitlines()[-1])
+    seconds = sum(rsl_rl_iteration_times(Path(log_dir)))
+    return {**json.loads(output.splitlines()[-1]), "training_s": seconds}
 
 
 def run_module(
@@ -174,6 +175,15 @@ def read_curve(run_dir: Path, summary: dict[str, Any]) -> list[Point]:
         seconds += event.value
         curve.append(Point(event.step * n_buffer, seconds, returns.get(event.step)))
     return curve
+
+
+def rsl_rl_iteration_times(directory: Path) -> list[float]:
+    """Read what rsl_rl's iterations took [s] from its events: logging and saving are not in it."""
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = ("Perf/collection_time", "Perf/learning_time")
+    both = zip(*(events.Scalars(tag) for tag in tags), strict=True)
+    return [collection.value + learning.value for collection, learning in both]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -19,7 +19,14 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmarks.common import Point, markdown, run_benchmark, train, train_rsl_rl
+from benchmarks.common import (
+    Point,
+    markdown,
+    rsl_rl_iteration_times,
+    run_benchmark,
+    train,
+    train_rsl_rl,
+)
 
 NUM_ENVS, STEPS, ITERATIONS, SEEDS = 4096, 24, 300, {"1": 1, "2": 2, "3": 3}
 OURS = (
@@ -85,14 +92,10 @@ def _rsl_rl_curve(directory: Path) -> list[Point]:
     events = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     events.Reload()
     returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")}
-    times = zip(
-        events.Scalars("Perf/collection_time"), events.Scalars("Perf/learning_time"), strict=True
-    )
     seconds, curve = 0.0, []
-    for collection, learning in times:
-        seconds += collection.value + learning.value
-        samples = (collection.step + 1) * NUM_ENVS * STEPS
-        curve.append(Point(samples, seconds, returns.get(collection.step)))
+    for step, taken in enumerate(rsl_rl_iteration_times(directory)):
+        seconds += taken
+        curve.append(Point((step + 1) * NUM_ENVS * STEPS, seconds, returns.get(step)))
     return curve
 
 

@@ -58,7 +58,7 @@ def _train_ours(env: str, seed: int, iterations: int, logs: str) -> tuple[dict[s
 def _train_rsl_rl(
     task: str, seed: int, iterations: int, num_envs: int, logs: str
 ) -> dict[str, Any]:
-    result = train_rsl_rl(task, num_envs, iterations, seed, f"{logs}/rsl_rl", episodes=32)
+    result = train_rsl_rl(task, num_envs, iterations, seed, f"{logs}/rsl_rl_{seed}", episodes=32)
     return {
         "trainer": "rsl_rl",
         "seed": seed,

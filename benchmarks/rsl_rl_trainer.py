@@ -9,7 +9,6 @@ recorded but what rsl_rl logs itself: looking at each step would make it wait.
 
 import argparse
 import json
-import time
 from collections import deque
 from dataclasses import asdict
 from typing import Any
@@ -75,11 +74,9 @@ def train(
     env = wrapper(make_env(task, num_envs, seed, device), agent_cfg.clip_actions)
     runner_cls = load_runner_cls(task) or MjlabOnPolicyRunner
     runner = runner_cls(env, asdict(agent_cfg), log_dir, device)
-    started = time.monotonic()
     runner.learn(iterations, init_at_random_ep_len=True)
     steps = agent_cfg.num_steps_per_env
     result = {
-        "training_s": time.monotonic() - started,
         "env_steps": iterations * steps * num_envs,
         "n_buffer": steps * num_envs,
     }
