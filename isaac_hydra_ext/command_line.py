@@ -154,11 +154,16 @@ def run_reporting_errors(task: Callable[[], Any]) -> int:
 
 
 def end_process(code: int) -> NoReturn:
-    """End this process with `code`; at once where a simulator lives in it, as that might hang."""
+    """End this process with `code`.
+
+    At once where a simulator lives in it, as that might hang, and where an update still runs: a
+    thread that Python's end meets in native code takes the process down with SIGABRT.
+    """
     launch = sys.modules.get("isaac_hydra_ext.envs.isaac_launch")
     sys.stdout.flush()
     sys.stderr.flush()
-    if launch is not None and launch.is_running():
+    updates = sys.modules.get("isaac_hydra_ext.learner.background")
+    if any(module is not None and module.is_running() for module in (launch, updates)):
         os._exit(code)
     sys.exit(code)
 

@@ -3,6 +3,7 @@
 Runs in the learner's main thread, on host memory.
 """
 
+import contextlib
 import json
 import platform
 from collections import deque
@@ -297,7 +298,8 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what has failed is told above
+            temporary.unlink()
 
 
 def library_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ Every run writes it at its end (`logging.report`), in the learner's process; the
 of its own. Everything in it is read from the run's directory.
 """
 
+import contextlib
 import json
 import shlex
 import sys
@@ -26,13 +27,16 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY, preview_of
 from isaac_hydra_ext.plot import STEM, draw, place_of
 
 FILE = "report.md"
+# Of TensorBoard's events: some 15 s of reading, and as much memory four times over.
+PATIENCE_BYTES = 100 * 2**20
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, patient: bool = True) -> Path:
     """Write `report.md` and, where matplotlib is installed, `learning_curve.{png,svg}`.
 
     Args:
         run_dir: Of a run that has written its summary.
+        patient: Draw the curve however long that takes; a run at its end does not.
 
     Raises:
         ConfigError: The summary cannot be read, or the report not be written.
@@ -42,7 +46,8 @@ def write_report(run_dir: Path) -> Path:
         raise ConfigError(f"{path}: no such file; a run writes it with its first checkpoint")
     try:
         summary = json.loads(path.read_text())
-        text = _text(run_dir, summary, _curve(run_dir) + _video(summary.get("evaluation")))
+        curve = _curve(run_dir, patient)
+        text = _text(run_dir, summary, curve + _video(summary.get("evaluation")))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{path}: cannot be read ({type(e).__name__}: {shown(e)})") from e
     report = run_dir / FILE
@@ -53,12 +58,16 @@ def write_report(run_dir: Path) -> Path:
     except OSError as e:
         raise ConfigError(f"{report}: cannot be written ({e})") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what has failed is told above
+            temporary.unlink()
     return report
 
 
-def _curve(run_dir: Path) -> str:
+def _curve(run_dir: Path, patient: bool) -> str:
     """Draw the curve; returns the line that shows it, or why there is none."""
+    nbytes = sum(path.stat().st_size for path in run_dir.glob("events.out.tfevents.*"))
+    if nbytes > PATIENCE_BYTES and not patient:
+        return f"No curve: of a run as long as this `appo report {run_dir}` draws it."
     try:
         draw(combine([read_run(run_dir)]), "samples", RETURN, run_dir / STEM)
     except (ConfigError, MissingDependencyError) as e:

@@ -214,6 +214,6 @@ class RunRecord:
         if not self._config.logging.report or not self.totals.iterations:
             return
         try:
-            write_report(self._run_dir)
+            write_report(self._run_dir, patient=False)
         except ConfigError as e:
             self._warn(f"no report: {e}")

@@ -16,8 +16,8 @@ from isaac_hydra_ext.errors import RunInterrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The same signal again this soon is an echo, no impatience: `timeout` signals its command, and then
 # the group that the command is in; of a parent's death (`die_with_parent`) the kernel tells once
-# for each thread that it had.
-ECHO_S, ECHO_OF_DEATH_S = 0.05, 1.0
+# for each thread that it had; of a terminal's end its shell tells too, once it has put things away.
+ECHO_S, ECHO_OF_DEATH_S, ECHO_OF_HANGUP_S = 0.05, 1.0, 5.0
 
 
 class StopSignals:
@@ -43,14 +43,14 @@ class StopSignals:
         """Whether the run should end after this iteration."""
         return self.signum != 0
 
-    def raise_if_requested(self) -> None:
-        """End a run that has not begun to train.
+    def raise_if_requested(self, when: str = "before training") -> None:
+        """End a run that could not finish an iteration soon.
 
         Raises:
             RunInterrupted: A signal has come.
         """
         if self.requested:
-            raise RunInterrupted(self.signum, f"stopped by signal {self.signum} before training")
+            raise RunInterrupted(self.signum, f"stopped by signal {self.signum} {when}")
 
     def __enter__(self) -> "StopSignals":
         """Install the handlers (only a main thread can).
@@ -86,6 +86,8 @@ class StopSignals:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         after_s = time.monotonic() - self._when
         echo_s = ECHO_S if os.getppid() == self._parent else ECHO_OF_DEATH_S
+        if signum == signal.SIGHUP:
+            echo_s = ECHO_OF_HANGUP_S
         if signum == self.signum and after_s < echo_s:
             return
         if self.requested:

@@ -68,15 +68,16 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
     print(f"job {number}: {changed}", flush=True)
     request = {"cfg": node, "hydra": OmegaConf.to_yaml(HydraConfig.instance().cfg), "typed": typed}
     code, signum, result = _run(request)
-    if signum or code < 0 or code > 128:
+    if signum or code in (128 + number for number in SIGNALS):
         print(f"job {number}: interrupted", flush=True)
         global _interrupted
-        _interrupted = 128 + signum if signum else 128 - code if code < 0 else code
+        _interrupted = 128 + signum if signum else code
         if not beside:
             sys.exit(_interrupted)
         raise _interruption()  # joblib would kill the others, which are saving, upon an exit
     if code or result is None:
-        raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
+        how = f"failed with exit code {code}" if code >= 0 else f"was killed by {_name(-code)}"
+        raise SweepError(f"job {number} ({changed}) {how}")
     name = OmegaConf.select(cfg, "experiment.objective")
     value = result["summary"].get(name)
     print(f"job {number}: {name} {value}, run: {result['run_dir']}", flush=True)
@@ -86,6 +87,11 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
             "experiment.max_iterations"
         )
     return value
+
+
+def _name(signum: int) -> str:
+    known = {number.value: number.name for number in signal.Signals}
+    return known.get(signum, f"signal {signum}")
 
 
 def _obey_the_sweep() -> None:

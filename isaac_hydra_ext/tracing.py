@@ -53,6 +53,10 @@ class Tracer:
             there = f"{first} to {self._last - 1}"
             self._tell(f"{asked}: nothing to trace, the run has iterations {there}")
 
+    def writes_after(self, iteration: int) -> bool:
+        """Return whether the trace is written once this iteration is done."""
+        return bool(self._window) and iteration == self._window[-1]
+
     @contextmanager
     def around(self, iteration: int) -> Iterator[None]:
         """Trace a block if its iteration is in the window; the last one writes the file."""
@@ -64,7 +68,7 @@ class Tracer:
             self._profile.start()
         with record_function(f"iteration {iteration}"):
             yield
-        if iteration == self._window[-1]:
+        if self.writes_after(iteration):
             self._write()
 
     def _write(self) -> None:

@@ -28,12 +28,7 @@ from isaac_hydra_ext.envs.isaac_launch import (
     output_kept,
     time_limit,
 )
-from isaac_hydra_ext.envs.isaac_progress import (
-    load_progress,
-    read_progress,
-    restored,
-    write_progress,
-)
+from isaac_hydra_ext.envs.isaac_progress import read_progress, restored
 from isaac_hydra_ext.envs.isaac_video import VideoPlan
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
 from isaac_hydra_ext.envs.spaces import read_action_space
@@ -48,7 +43,6 @@ from isaac_hydra_ext.errors import EnvError, RenderError
 
 _said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
 CLOSE_S = 20.0
-PROGRESS_EVERY = 50  # steps between two notes of the curriculum's progress
 SEED_LIMIT = 2**31  # Isaac Lab hands the seed on to numpy's 32-bit one
 
 
@@ -148,12 +142,6 @@ class IsaacLabVecEnv:
         if env_config.launcher.get("video") and worker == 0:
             video = VideoPlan.of(env_config.launcher, run_dir or Path())
         self._build(cfg, env_config.cfg, video, render)
-        self._steps = 0
-        self._progress_path: Path | None = None
-        self._left_behind: dict[str, Any] | None = None
-        if run_dir is not None and not env_config.play:
-            self._progress_path = run_dir / "workers" / f"worker_{worker}_progress.json"
-            self._left_behind = load_progress(self._progress_path)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
         action, first_choice = read_action_space(space, f"env.task={self._task}: ")
@@ -202,11 +190,7 @@ class IsaacLabVecEnv:
                     print(note, file=sys.stderr, flush=True)
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset`; the first one goes on where a dead worker's curriculum was."""
-        if self._left_behind is not None:
-            progress, self._left_behind = self._left_behind, None
-            with restored(self._core, progress):
-                return self.reset(seed)
+        """See `VecEnv.reset`."""
         return self._groups(self._env.reset(seed=seed % SEED_LIMIT)[0])
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
@@ -214,9 +198,6 @@ class IsaacLabVecEnv:
         if self.spec.action.kind == "discrete":
             actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
-        self._steps += 1
-        if self._steps % PROGRESS_EVERY == 0:
-            self._note_progress()
         terminated_B = terminated.to(torch.bool, copy=True)
         truncated_B = truncated.to(torch.bool, copy=True)
         ended = bool((terminated_B | truncated_B).any())
@@ -260,14 +241,7 @@ class IsaacLabVecEnv:
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Go on with the curriculum of `state`; episodes start anew."""
         with restored(self._core, state):
-            obs = self._groups(self._env.reset()[0])
-        self._note_progress()  # a replacement is not given `state` again
-        return obs
-
-    def _note_progress(self) -> None:
-        """Leave the curriculum's progress to the worker that might take this one's place."""
-        if self._progress_path is not None:
-            write_progress(self._progress_path, read_progress(self._core))
+            return self._groups(self._env.reset()[0])
 
     def render(self) -> np.ndarray:
         """See `VecEnv.render`."""

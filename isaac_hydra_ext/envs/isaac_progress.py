@@ -6,10 +6,7 @@ levels are kept.
 """
 
 import contextlib
-import json
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,19 +55,3 @@ def _terrain(core: Any) -> Any:
     """Return the terrain importer of a curriculum; Direct tasks keep it to themselves."""
     terrain = getattr(core.scene, "terrain", None) or getattr(core, "_terrain", None)
     return terrain if getattr(terrain, TERRAIN[0], None) is not None else None
-
-
-def write_progress(path: Path, progress: Mapping[str, Any]) -> None:
-    """Write a file that is whole at any time, for the worker that might take this one's place.
-
-    On a full disk the one before stays: a curriculum some steps older is no reason to stop.
-    """
-    temporary = path.with_suffix(".tmp")
-    with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(progress))
-        os.replace(temporary, path)
-
-
-def load_progress(path: Path) -> dict[str, Any] | None:
-    """Read what a worker before this one has left, if there was one."""
-    return json.loads(path.read_text()) if path.exists() else None

@@ -160,8 +160,12 @@ class Evaluator:
             self._give_up(f"{how}, after {MAX_RESTARTS} replacements")
             return
         self._end()
+        try:
+            self._handle = self._start(used + 1)
+        except OSError as e:  # no process, no memory, no descriptor left
+            self._give_up(f"{how}, and cannot be replaced ({e})")
+            return
         self._warn(f"the evaluator {how}{self._lost()}; replaced ({used + 1} of {MAX_RESTARTS})")
-        self._handle = self._start(used + 1)
 
     def _give_up(self, how: str) -> None:
         self._end()

@@ -16,6 +16,7 @@ import torch
 from isaac_hydra_ext.errors import LearnerError
 
 UPDATE_TIMEOUT_S = 3600.0  # of one update; many times what any takes
+THREAD = "update"  # its name
 T = TypeVar("T")
 
 
@@ -26,7 +27,7 @@ class BackgroundThread(Generic[T]):
         """Start it, with as many torch threads as the caller has: they are set per thread."""
         self._tasks: SimpleQueue[tuple[Callable[[], T], Future[T]] | None] = SimpleQueue()
         num_threads = torch.get_num_threads()
-        threading.Thread(target=self._run, args=(num_threads,), name="update", daemon=True).start()
+        threading.Thread(target=self._run, args=(num_threads,), name=THREAD, daemon=True).start()
 
     def submit(self, task: Callable[[], T]) -> "Future[T]":
         """Run a task after those before it."""
@@ -46,6 +47,11 @@ class BackgroundThread(Generic[T]):
                 future.set_result(task())
             except BaseException as e:  # whoever waits for the result is told
                 future.set_exception(e)
+
+
+def is_running() -> bool:
+    """Return whether a thread of this kind has not come to its end."""
+    return any(thread.name == THREAD for thread in threading.enumerate())
 
 
 def result_of(update: Future[T], iteration: int) -> T:

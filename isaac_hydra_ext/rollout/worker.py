@@ -187,7 +187,10 @@ class WorkerProcess:
             self._collector.collect(target, order.iteration, version, self._beat, waited, save)
             if self._on_gpu is not None:
                 slot.copy_from(self._on_gpu)
-        self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
+            self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
+            if self._tracer.writes_after(order.iteration):  # minutes, if it is long: no silence
+                grace_s = self._config.rollout.startup_timeout_s
+                self._status["heartbeat_ns"] = time.monotonic_ns() + int(grace_s * 1e9)
         self._beat()
 
     def _close(self) -> None:

@@ -34,6 +34,7 @@ from isaac_hydra_ext.start_progress import READY
 from isaac_hydra_ext.stop_signals import StopSignals
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
+PAUSE_S = 5.0  # between two looks: nobody was listening
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
 
 
@@ -65,6 +66,8 @@ class WorkerPool:
         self.notes: list[str] = []
         self.random_start = [False] * config.num_workers
         self._version = 0
+        self._listened = time.monotonic()
+        self._listening_since = 0.0  # without a pause
         self._closed = False
         self.activities = [Activity(f"worker {w}") for w in range(config.num_workers)]
 
@@ -193,8 +196,11 @@ class WorkerPool:
 
         Raises:
             WorkerError: A worker failed and may not be replaced.
+            RunInterrupted: A signal has come, and what is waited for is a worker's env being built.
         """
-        while any(iteration not in worker.ready for worker in self._workers):
+        while missing := [w for w in self._workers if iteration not in w.ready]:
+            if any(worker.phase is Phase.BUILDING for worker in missing):
+                self._stop.raise_if_requested("while a worker was being replaced")
             self._pump(POLL_S)
         slots = []
         for worker in self._workers:
@@ -223,6 +229,7 @@ class WorkerPool:
         pipes = {worker.pipe: worker for worker in self._workers}
         sentinels = {worker.process.sentinel: worker for worker in self._workers}
         woken = connection.wait([*pipes, *sentinels], timeout)
+        self._note_pauses()
         for worker in list(self._workers):
             dead = worker.process.sentinel in woken
             if dead or worker.pipe in woken:
@@ -231,6 +238,19 @@ class WorkerPool:
                 self._on_failure(worker, describe_exit(worker.process))
         for worker in list(self._workers):
             self._check_in_time(worker)
+
+    def _note_pauses(self) -> None:
+        """Take no time for silence in which nobody was listening.
+
+        The learner was at something else, or the whole container was paused, its workers with it.
+        """
+        now = time.monotonic()
+        gap_s = now - self._listened
+        if gap_s > PAUSE_S:
+            self._listening_since = now
+            for worker in self._workers:
+                worker.deadline += gap_s
+        self._listened = now
 
     def _hear(self, worker: WorkerHandle) -> None:
         """Deal with what a worker has said: a dead one's last words count."""
@@ -307,10 +327,13 @@ class WorkerPool:
     def _replace(self, worker: WorkerHandle) -> None:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
         kill_group(worker.process)
+        try:
+            new = self._spawn(worker.index, worker.generation + 1)
+        except OSError as e:  # no process, no memory, no descriptor left
+            raise WorkerError(f"{worker}: cannot be replaced: {e}") from e
         worker.pipe.close()
         self.counts.restarts += 1
         self._abandon_partial(worker)
-        new = self._spawn(worker.index, worker.generation + 1)
         new.ready, new.states = worker.ready, worker.states
         self._workers[worker.index] = new
         self._reset_status(new)
@@ -331,7 +354,8 @@ class WorkerPool:
             )
         if self._memory is None or worker.phase is not Phase.COLLECTING or not worker.granted:
             return
-        silent_s = now - float(self._status[worker.index]["heartbeat_ns"]) / 1e9
+        beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
+        silent_s = now - max(beat, self._listening_since)
         if silent_s <= rollout.heartbeat_timeout_s:
             return
         kill_group(worker.process)

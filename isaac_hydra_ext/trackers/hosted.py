@@ -15,6 +15,7 @@ from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
 from isaac_hydra_ext.evaluation.video import preview_of
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 
+EVALUATIONS, EVALUATED = "Eval/", "Eval/iteration"
 NEEDS_NO_LOGIN = ("offline", "disabled", "local")
 
 
@@ -39,14 +40,26 @@ class WandbTracker:
             settings=self._wandb.Settings(console="off", silent=True),
         )
         self.run_id: str | None = str(self._run.id)
+        self._newest = 0
+        self._run.define_metric(f"{EVALUATIONS}*", step_metric=EVALUATED)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         """See `Tracker.log`."""
-        self._run.log(metrics, step=iteration)
+        self._log(metrics, iteration)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
         """See `Tracker.log_video`."""
-        self._run.log({tag: self._wandb.Video(str(path), format="mp4")}, step=iteration)
+        self._log({tag: self._wandb.Video(str(path), format="mp4")}, iteration)
+
+    def _log(self, metrics: dict[str, Any], iteration: int) -> None:
+        """Write a point. Steps must not go back there, but an evaluation ends after others began.
+
+        Evaluations therefore have an axis of their own, the iteration that was played.
+        """
+        self._newest = max(self._newest, iteration)
+        if any(tag.startswith(EVALUATIONS) for tag in metrics):
+            metrics = {**metrics, EVALUATED: iteration}
+        self._run.log(metrics, step=self._newest)
 
     def flush(self) -> None:
         """See `Tracker.flush`; its own process writes and uploads as points come."""

@@ -1,6 +1,8 @@
 """Trackers that write files and need nothing else. Run in the learner's main thread."""
 
+import contextlib
 import csv
+from math import inf
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -63,7 +65,7 @@ class CsvTracker:
         """See `Tracker.log`."""
         if new := [tag for tag in metrics if tag not in self._columns]:
             self._file.close()
-            _, rows = _read(self._path, iteration)
+            _, rows = _read(self._path)  # all: an evaluation's point is of an earlier iteration
             self._columns += new
             self._write(rows)
         self._rows.writerow({STEP: iteration, **metrics})
@@ -78,7 +80,8 @@ class CsvTracker:
                 writer.writerows(rows)
             temporary.replace(self._path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what has failed is told above
+                temporary.unlink()
         self._file = self._path.open("a", buffering=1, newline="")  # a row at a time
         self._rows = csv.DictWriter(self._file, self._columns)
 
@@ -94,7 +97,7 @@ class CsvTracker:
         self._file.close()
 
 
-def _read(path: Path, last: int) -> tuple[list[str], list[dict[str, str]]]:
+def _read(path: Path, last: float = inf) -> tuple[list[str], list[dict[str, str]]]:
     """Return the columns, and the rows up to iteration `last`."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)

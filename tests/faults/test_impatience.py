@@ -80,3 +80,16 @@ def test_a_second_signal_while_closing_leaves_nothing_behind(live: Live, slow: l
     (path,) = run.checkpoints()
     assert load_checkpoint(path).meta["iteration"] == summary["iterations"]
     assert "Traceback" not in run.text()[1]
+
+
+def test_a_second_signal_ends_an_update_in_its_thread_without_a_crash(live: Live) -> None:
+    run = live(
+        "rollout.num_workers=0", "rollout.max_policy_lag=1", "ppo.update_epochs=100000",
+        "experiment.max_iterations=100000",
+    )  # fmt: skip
+    wait_until(lambda: "truncated episodes bootstrap" in run.text()[0])
+    time.sleep(2.0)  # the first update goes on for many minutes
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish(timeout=30) == 130, run.text()

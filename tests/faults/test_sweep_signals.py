@@ -89,3 +89,16 @@ def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> 
     assert [s["status"] for s in summaries] == ["interrupted"] * 2, "the third never began"
     saved = {load_checkpoint(path).meta["iteration"] for path in run.checkpoints()}
     assert saved == {s["iterations"] for s in summaries}
+
+
+def test_a_job_that_is_killed_takes_no_other_along(live: Live) -> None:
+    run = live("experiment.max_iterations=100000,3", "logging.console=plain", "-m")
+    run.wait_for_iteration(3)
+    (job,) = jobs_of(run)
+    run.seen.update([job, *job.children(recursive=True)])
+    job.kill()
+    assert run.finish() == 1
+    out, err = run.text()
+    assert "was killed by SIGKILL" in err and "interrupted" not in out
+    summaries = [json.loads(path.read_text()) for path in run.logs.glob("*/*/summary.json")]
+    assert "completed" in [s["status"] for s in summaries], "the second never ran"

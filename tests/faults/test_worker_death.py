@@ -1,8 +1,10 @@
 """Workers that die, hang or raise."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from live_run import LiveRun
@@ -91,3 +93,113 @@ def test_workers_die_with_a_killed_parent(live: Live) -> None:
     assert len(run.workers()) == 2
     run.process.send_signal(signal.SIGKILL)
     assert run.finish(timeout=5) == -signal.SIGKILL
+
+
+def test_a_pause_of_all_processes_kills_no_worker(live: Live) -> None:
+    run = live("experiment.max_iterations=100000", "rollout.heartbeat_timeout_s=2")
+    run.wait_for_iteration(3)
+    processes = [*run.workers(), run.ps]  # the learner last: it then waits for a rollout
+    for process in processes:
+        process.suspend()
+        time.sleep(0.2)
+    time.sleep(7.0)
+    run.ps.resume()
+    time.sleep(0.5)
+    for process in processes[:-1]:
+        process.resume()
+    run.wait_for_iteration(run.text()[0].count("iteration ") + 5)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130, run.text()
+    assert run.summary()["worker_restarts"] == 0
+
+
+SLOW_AGAIN = """
+import os, time
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class SlowAgain(PendulumEnv):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if os.path.exists(os.environ["SLOW_FROM_NOW_ON"]):
+            time.sleep(1000)
+
+gymnasium.register("SlowAgain-v0", SlowAgain, max_episode_steps=50)
+"""
+
+
+def test_a_signal_does_not_wait_for_a_replacement(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_again.py").write_text(SLOW_AGAIN)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("SLOW_FROM_NOW_ON", str(tmp_path / "slow"))
+    run = live(
+        "env=gym_any", "env.id=SlowAgain-v0", "env.imports=[slow_again]",
+        "experiment.max_iterations=100000",
+    )  # fmt: skip
+    run.wait_for_iteration(3)
+    (tmp_path / "slow").touch()
+    run.workers()[0].send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while "replaced" not in run.text()[1]:
+        assert run.process.poll() is None and time.monotonic() < deadline, run.text()
+        time.sleep(0.05)
+    run.workers()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish(timeout=30) == 143, run.text()
+    summary = run.summary()
+    assert summary["status"] == "interrupted"
+    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
+
+
+NO_MORE_PROCESSES = """
+import errno, os
+from isaac_hydra_ext import appo_runner
+from isaac_hydra_ext.rollout import worker_pool
+
+spawn, calls = worker_pool.spawn_worker, []
+
+def spawn_two(*arguments):
+    calls.append(arguments)
+    if len(calls) > 2:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return spawn(*arguments)
+
+worker_pool.spawn_worker = spawn_two
+appo_runner.main()
+"""
+
+
+def test_a_worker_that_cannot_be_replaced_ends_the_run_with_a_checkpoint(live: Live) -> None:
+    run = live("experiment.max_iterations=100000", program=NO_MORE_PROCESSES)
+    run.wait_for_iteration(3)
+    run.workers()[0].send_signal(signal.SIGKILL)
+    assert run.finish() == 1
+    assert "worker 0 (generation 0): cannot be replaced" in run.text()[1]
+    assert "Traceback" not in run.text()[1]
+    summary = run.summary()
+    assert_counts_add_up(summary, deaths=4)  # both workers' unfinished rollouts
+    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
+
+
+@pytest.mark.mjlab
+def test_a_replacement_goes_on_with_the_curriculum(live: Live) -> None:
+    pytest.importorskip("mjlab")
+    run = live(
+        "env=mjlab_cartpole_balance", "rollout.num_workers=1", "rollout.envs_per_worker=2",
+        "rollout.steps_per_env=8", "experiment.max_iterations=100000", "checkpoint.every=10",
+    )  # fmt: skip
+    run.wait_for_iteration(400)
+    run.workers()[0].send_signal(signal.SIGKILL)
+    run.wait_for_iteration(430)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130, run.text()
+    assert run.summary()["worker_restarts"] == 1
+    metas = [load_checkpoint(path).meta for path in run.checkpoints()]
+    (newest,) = [m for m in metas if m["env_states"] and m["iteration"] == max(
+        m["iteration"] for m in metas if m["env_states"])]  # fmt: skip
+    assert newest["iteration"] >= 420
+    # All but what was collected since the file was last written, a second before at most.
+    assert newest["env_states"][0]["common_step_counter"] > 8 * 100

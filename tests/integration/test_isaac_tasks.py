@@ -19,7 +19,7 @@ from isaac_stage import physics, read_report, report, run_python, stage
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.config_loading import load_config
 from isaac_hydra_ext.envs.isaac_ids import list_tasks
-from isaac_hydra_ext.envs.isaac_lab import PROGRESS_EVERY, IsaacLabVecEnv, describe
+from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
 pytestmark = pytest.mark.timeout(300)
@@ -333,40 +333,6 @@ class Remembering:
     """An observation term that is a class, as Isaac Lab's own are."""
 
     def reset(self, env_ids: object) -> None: ...
-
-
-@check
-def a_worker_that_takes_a_dead_ones_place_goes_on_with_its_curriculum() -> None:
-    run_dir = Path("replaced").absolute()
-    (run_dir / "workers").mkdir(parents=True)
-    config = env_config("Isaac-Velocity-Flat-Unitree-Go1-v0", cfg={"episode_length_s": 100})
-
-    def build() -> IsaacLabVecEnv:
-        return IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
-
-    env = build()
-    env.reset(1)
-    env._core.scene.terrain.terrain_levels[:] = torch.tensor([7, 2, 4])
-    for _ in range(PROGRESS_EVERY + 3):
-        env.step(torch.zeros(B, 12))
-    replacement = build()
-    replacement.reset(1)
-    assert replacement.state_dict()["common_step_counter"] == PROGRESS_EVERY
-    assert replacement._core.scene.terrain.terrain_levels.tolist() == [7, 2, 4]
-
-
-@check
-def the_replacement_of_a_worker_that_died_soon_after_a_resume_goes_on_from_there() -> None:
-    run_dir = Path("resumed").absolute()
-    (run_dir / "workers").mkdir(parents=True)
-    config = env_config("Isaac-Velocity-Flat-Unitree-Go1-v0", cfg={"episode_length_s": 100})
-    state = {"common_step_counter": 70, "terrain_levels": [3, 5, 0], "terrain_types": [2, 0, 1]}
-    env = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
-    env.load_state_dict(state)
-    env.step(torch.zeros(B, 12))
-    replacement = IsaacLabVecEnv(config, B, "cpu", seed=1, worker=1, run_dir=run_dir)
-    replacement.reset(1)
-    assert replacement.state_dict() == state
 
 
 @check

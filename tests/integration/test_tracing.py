@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,3 +54,24 @@ def test_iterations_that_the_run_does_not_have_are_named(command: Command) -> No
     assert done.returncode == 0, done.stderr
     said = "logging.profile=[4,6]: nothing to trace, the run has iterations 0 to 3"
     assert said in done.stdout
+
+
+SLOW_TRACE = """
+import time
+from isaac_hydra_ext import tracing
+tracing.Tracer._write = lambda self: time.sleep(6)
+"""
+
+
+def test_a_worker_that_writes_a_long_trace_is_not_taken_for_a_dead_one(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_trace.py").write_text(SLOW_TRACE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    done = command(
+        *TINY, "env.imports=[slow_trace]", "rollout.num_workers=1", "logging.profile=[1,1]",
+        "experiment.max_iterations=8", "rollout.heartbeat_timeout_s=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (summary,) = tmp_path.glob("logs/pendulum-v1/*/summary.json")
+    assert json.loads(summary.read_text())["worker_restarts"] == 0, done.stderr

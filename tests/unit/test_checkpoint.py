@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read back to the last bit, refused by name."""
 
+import errno
 import json
 import os
 import pickle
@@ -222,3 +223,30 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(tmp_path: Path) -> None:
     for name in (".model_9.safetensors.123.tmp", "model_8.safetensors.tmp", "xmodel_8.safetensors"):
         (tmp_path / name).write_bytes(b"half")
     assert list_checkpoints(tmp_path) == [path]
+
+
+# ------------------------------------------------------------------ filesystems
+
+
+@pytest.mark.parametrize("call", ["flock", "fsync of the directory"])
+def test_what_a_filesystem_cannot_do_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    fsync = os.fsync
+
+    def refused(descriptor: int, *_: object) -> None:
+        if call == "flock" or os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        fsync(descriptor)
+
+    owner, name = (checkpoint_module.fcntl, "flock") if call == "flock" else (os, "fsync")
+    monkeypatch.setattr(owner, name, refused)
+    path = saved(tmp_path)
+    assert load_checkpoint(path).meta["iteration"] == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["model_7.safetensors"]
+
+
+def test_a_directory_that_is_none_any_more_is_our_error(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")  # neither to be opened nor to be cleaned up
+    with pytest.raises(CheckpointError, match="cannot write .*model_7.*earlier checkpoints"):
+        saved(tmp_path / "checkpoints")

@@ -193,3 +193,67 @@ def test_notes_and_dumps_of_dropped_envs_end(
     assert [len(n) for n in notes] == [1] * MAX_NOTES + [0] * 3
     assert "counted only" in notes[MAX_NOTES - 1][0]
     assert len(rig.dumps()) == MAX_DUMPS
+
+
+# ------------------------------------------------------------------ a dead worker's place
+
+
+class Schooling(Spoiling):
+    """Its clock outlives its episodes, as a curriculum's does."""
+
+    def __init__(self, whole: bool = False) -> None:
+        super().__init__("", 0, alone=True)
+        self.spec = replace(self.spec, whole_state=whole)
+
+    def reset(self, seed: int) -> dict[str, torch.Tensor]:
+        self.resets.append(seed)
+        return self.observe()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        self.clock_B = torch.tensor(state["clock"])
+        return self.observe()
+
+
+@pytest.fixture
+def school(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Make the collector of a generation; its files are written whenever they may be."""
+    monkeypatch.setattr("isaac_hydra_ext.rollout.progress.EVERY_S", 0.0)
+
+    def make(generation: int, env: Schooling, state: Any = None, workers: int = 1) -> Collector:
+        monkeypatch.setattr(collector, "make_env", lambda config, seed, worker, run_dir: env)
+        rollout = {"steps_per_env": T, "num_workers": workers}
+        return Collector(run_config(B, rollout=rollout), 0, generation, tmp_path, state)
+
+    return make
+
+
+def collected(made: Collector) -> None:
+    slot = Slot.allocate(SlotLayout(made.env.spec, T, torch.float32), "cpu")
+    made.collect(slot, 0, 0, lambda steps: None, 0.0, False)
+
+
+def test_a_replacement_goes_on_with_what_outlives_episodes(school: Any) -> None:
+    collected(school(0, Schooling()))
+    env = Schooling()
+    collected(school(1, env))
+    assert env.clock_B.tolist() == [2.0 * T] * B and env.resets == []
+
+
+def test_so_does_one_whose_predecessor_died_soon_after_a_resume(school: Any) -> None:
+    school(0, Schooling(), state={"clock": [70.0] * B})
+    env = Schooling()
+    school(1, env)
+    assert env.clock_B.tolist() == [70.0] * B
+
+
+def test_episodes_of_a_dead_worker_are_over(school: Any, tmp_path: Path) -> None:
+    collected(school(0, Schooling(whole=True)))
+    env = Schooling(whole=True)
+    school(1, env)
+    assert env.clock_B.tolist() == [0.0] * B and len(env.resets) == 1
+    assert not list(tmp_path.rglob("*progress*"))
+
+
+def test_without_workers_nobody_is_replaced(school: Any, tmp_path: Path) -> None:
+    collected(school(0, Schooling(), workers=0))
+    assert not list(tmp_path.rglob("*progress*"))

@@ -197,6 +197,17 @@ def test_a_report(tmp_path: Path) -> None:
     assert not list(run.glob(".*.tmp"))
 
 
+def test_a_long_run_does_not_wait_for_its_curve_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("isaac_hydra_ext.report.PATIENCE_BYTES", 0)
+    run = made(tmp_path / "toy" / "2026-11-21_10-00-00", [1.0, 2.0, 3.0])
+    text = write_report(run, patient=False).read_text()
+    assert f"`appo report {run}` draws it" in text and not (run / "learning_curve.svg").exists()
+    assert "learning_curve.svg" in write_report(run).read_text()
+
+
 def test_a_run_without_a_summary_has_no_report(tmp_path: Path) -> None:
     run = made(tmp_path / "a", [1.0])
     (run / "summary.json").write_text("{")

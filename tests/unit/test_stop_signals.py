@@ -42,3 +42,17 @@ def test_another_signal_is_never_an_echo(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(RunInterrupted, match="second signal 2"):
             signal.raise_signal(signal.SIGINT)
         assert stop.at_once
+
+
+def test_a_shells_own_hangup_after_the_terminals_is_an_echo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        clock.now += 2.0
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.requested and not stop.at_once
+        clock.now += 4.0
+        with pytest.raises(RunInterrupted, match="second signal 1"):
+            signal.raise_signal(signal.SIGHUP)

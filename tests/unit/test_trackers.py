@@ -75,6 +75,17 @@ def test_csv_has_a_row_an_iteration_and_takes_columns_that_come_later(tmp_path: 
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.csv"]
 
 
+def test_an_evaluation_that_comes_later_takes_no_row_out_of_the_csv(tmp_path: Path) -> None:
+    trackers = opened(tmp_path, "csv")
+    for iteration in range(1, 38):
+        trackers.log({"a": float(iteration)}, iteration)
+    trackers.log({"Eval/mean_return": 5.0}, 10)
+    trackers.close()
+    rows = rows_of(tmp_path)
+    assert [int(row["iteration"]) for row in rows] == [*range(1, 38), 10]
+    assert rows[-1]["Eval/mean_return"] == "5.0"
+
+
 def test_a_resumed_runs_csv_goes_on_where_the_checkpoint_was(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     trackers = opened(first, "csv")
@@ -150,6 +161,28 @@ def test_wandb_offline_keeps_points_config_and_the_runs_id(
     assert points == [(3, 1.5), (4, 2.5)]
     assert json.loads((first / "trackers.json").read_text()) == {"wandb": run.run_id}
     assert wandb_records(second)["run"][0].run_id == run.run_id
+
+
+def test_wandb_keeps_an_evaluation_that_ends_after_later_iterations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    trackers = opened(tmp_path, "wandb")
+    for iteration in range(1, 6):
+        trackers.log({"Train/mean_reward": 1.0}, iteration)
+    trackers.log({"Eval/mean_return": 5.0, "Eval/iteration": 3.0}, 3)
+    trackers.log({"Train/mean_reward": 2.0}, 6)
+    trackers.close()
+    records = wandb_records(tmp_path)
+    found = {}
+    for entry in records["history"]:
+        items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in entry.item}
+        found |= {(entry.step.num, key): value for key, value in items.items()}
+    assert found[5, "Eval/mean_return"] == 5.0 and found[5, "Eval/iteration"] == 3
+    assert found[6, "Train/mean_reward"] == 2.0
+    globs = {m.glob_name: m.step_metric for m in records["metric"]}
+    assert globs["Eval/*"] == "Eval/iteration"
 
 
 def test_swanlab_offline_writes_a_run(tmp_path: Path) -> None:
