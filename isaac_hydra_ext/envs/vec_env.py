@@ -55,7 +55,8 @@ class EnvSpec:
         has_final_obs: Whether `StepResult.final_obs` comes with every truncation.
         finite_horizon: Truncation is part of the task: it does not bootstrap.
         has_state: The adapter offers `state_dict` and `load_state_dict`.
-        whole_state: That state holds running episodes; else they start anew.
+        whole_state: That state holds running episodes; else they start anew, and what there is, a
+            curriculum, is asked for each second for a worker that might take this one's place.
     """
 
     num_envs: int
