@@ -76,7 +76,7 @@ def train(
     runner = runner_cls(env, asdict(agent_cfg), log_dir, device)
     runner.learn(iterations, init_at_random_ep_len=True)
     steps = agent_cfg.num_steps_per_env
-    result = {
+    result: dict[str, Any] = {
         "env_steps": iterations * steps * num_envs,
         "n_buffer": steps * num_envs,
     }
