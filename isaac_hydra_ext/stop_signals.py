@@ -43,14 +43,14 @@ class StopSignals:
         """Whether the run should end after this iteration."""
         return self.signum != 0
 
-    def raise_if_requested(self, when: str = "before training") -> None:
-        """End a run that could not finish an iteration soon.
+    def raise_if_requested(self) -> None:
+        """End a run that has not begun to train.
 
         Raises:
             RunInterrupted: A signal has come.
         """
         if self.requested:
-            raise RunInterrupted(self.signum, f"stopped by signal {self.signum} {when}")
+            raise RunInterrupted(self.signum, f"stopped by signal {self.signum} before training")
 
     def __enter__(self) -> "StopSignals":
         """Install the handlers (only a main thread can).

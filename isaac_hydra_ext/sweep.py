@@ -75,9 +75,10 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
         if not beside:
             sys.exit(_interrupted)
         raise _interruption()  # joblib would kill the others, which are saving, upon an exit
+    if code < 0:
+        raise SweepError(f"job {number} ({changed}) was killed by {_name(-code)}")
     if code or result is None:
-        how = f"failed with exit code {code}" if code >= 0 else f"was killed by {_name(-code)}"
-        raise SweepError(f"job {number} ({changed}) {how}")
+        raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
     name = OmegaConf.select(cfg, "experiment.objective")
     value = result["summary"].get(name)
     print(f"job {number}: {name} {value}, run: {result['run_dir']}", flush=True)

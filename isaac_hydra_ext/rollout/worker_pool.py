@@ -199,8 +199,9 @@ class WorkerPool:
             RunInterrupted: A signal has come, and what is waited for is a worker's env being built.
         """
         while missing := [w for w in self._workers if iteration not in w.ready]:
-            if any(worker.phase is Phase.BUILDING for worker in missing):
-                self._stop.raise_if_requested("while a worker was being replaced")
+            replacing = any(worker.phase is Phase.BUILDING for worker in missing)
+            if replacing and (signum := self._stop.signum):
+                raise RunInterrupted(signum, f"signal {signum} while a worker was being replaced")
             self._pump(POLL_S)
         slots = []
         for worker in self._workers:
