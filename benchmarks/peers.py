@@ -140,7 +140,7 @@ def _measure_run(trainer: str, settings: dict[str, Any], venvs: Path) -> dict[st
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)  # its own processes too
-                    process.wait()
+                    process.wait(60)
             if code:
                 output.seek(0)
                 return {"failed": f"exit code {code}: {output.read()[-1000:]}"}

@@ -20,6 +20,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S, ECHO_OF_DEATH_S, ECHO_OF_HANGUP_S = 0.05, 1.0, 5.0
 
 
+def signal_name(signum: int) -> str:
+    """Return e.g. `SIGKILL`; real-time signals have no name."""
+    names = {number.value: number.name for number in signal.Signals}
+    return names.get(signum, f"signal {signum}")
+
+
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGHUP set `requested`; a second one raises at once.
 

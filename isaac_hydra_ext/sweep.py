@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.errors import SweepError
 from isaac_hydra_ext.parent_death import die_with_parent
-from isaac_hydra_ext.stop_signals import SIGNALS
+from isaac_hydra_ext.stop_signals import SIGNALS, signal_name
 
 KILL_LIMIT_S = 10.0  # for the kernel to end a killed job
 # The job finds the packages that its launcher has found, wherever it is started from.
@@ -76,7 +76,7 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
             sys.exit(_interrupted)
         raise _interruption()  # joblib would kill the others, which are saving, upon an exit
     if code < 0:
-        raise SweepError(f"job {number} ({changed}) was killed by {_name(-code)}")
+        raise SweepError(f"job {number} ({changed}) was killed by {signal_name(-code)}")
     if code or result is None:
         raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
     name = OmegaConf.select(cfg, "experiment.objective")
@@ -88,11 +88,6 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
             "experiment.max_iterations"
         )
     return value
-
-
-def _name(signum: int) -> str:
-    known = {number.value: number.name for number in signal.Signals}
-    return known.get(signum, f"signal {signum}")
 
 
 def _obey_the_sweep() -> None:

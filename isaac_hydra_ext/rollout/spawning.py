@@ -16,6 +16,7 @@ from typing import Any
 from isaac_hydra_ext.placement import thread_caps
 from isaac_hydra_ext.rollout.shared_memory import SharedBlock
 from isaac_hydra_ext.rollout.worker import worker_main
+from isaac_hydra_ext.stop_signals import signal_name
 
 JOIN_S = 5.0
 
@@ -97,6 +98,5 @@ def describe_exit(process: SpawnProcess) -> str:
     process.join(JOIN_S)
     code = process.exitcode
     if code is not None and code < 0:
-        names = {number.value: number.name for number in signal.Signals}
-        return f"was killed by {names.get(-code, f'signal {-code}')}"
+        return f"was killed by {signal_name(-code)}"
     return f"exited with code {code}"
