@@ -140,7 +140,8 @@ class Learner:
             self._outgrown, self._draws = False, draws
             self._update = Recorded(lambda: self._compute(draws), stream)
             _, target_N = self._update.result
-            self._statistics = Recorded(lambda: self._learn_statistics(target_N), stream)
+            if self.policy.has_statistics:  # PyTorch warns of a graph without work
+                self._statistics = Recorded(lambda: self._learn_statistics(target_N), stream)
         else:  # compiled now, and not in the first iteration
             with self._in_turn():
                 self._compute(draws)

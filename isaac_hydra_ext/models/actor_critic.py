@@ -173,6 +173,12 @@ class ActorCritic(nn.Module):
         normalizer = self.value_normalizer
         return value if normalizer is None else normalizer(value)
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether there is a normaliser, so that `update_statistics` does something."""
+        normalizers = len(self.actor_normalizers) + len(self.critic_normalizers)
+        return normalizers > 0 or self.value_normalizer is not None
+
     @torch.no_grad()
     def update_statistics(self, obs: Mapping[str, torch.Tensor], returns_N: torch.Tensor) -> None:
         """Merge one iteration's raw observations and returns into the normalisers.

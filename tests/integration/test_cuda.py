@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,15 @@ def test_final_observations_may_outgrow_their_room_while_an_env_is_left_out() ->
         torch.testing.assert_close(recorded[name], tensor, atol=1e-5, rtol=1e-4)
 
 
+def test_without_normalisers_no_graph_is_recorded_that_holds_nothing() -> None:
+    policy = {"normalize_obs": False, "normalize_critic_obs": False, "normalize_values": False}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The CUDA Graph is empty")
+        run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}, policy=policy))
+    run.collect(0)
+    assert run.update(0)["Loss/undone"] == 0
+
+
 def test_what_no_graph_can_hold_is_told_and_leaves_the_stream_as_it_was() -> None:
     run_in_a_process(UNRECORDABLE)
 
@@ -226,7 +236,8 @@ def test_an_update_in_its_thread_keeps_no_other_thread_from_the_gpu() -> None:
     try:
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline:  # after a while the thread only waits for the device
-            ours.copy_(theirs)  # kernels pass a thread that reads a result, copies do not
+            ours.copy_(theirs)
+            time.sleep(1e-3)  # else the update's thread does not get as far as to wait
         assert not stream.query(), "copies waited for the update's end"
     finally:
         metrics = update.result(timeout=60.0)
