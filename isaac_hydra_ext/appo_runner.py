@@ -46,7 +46,7 @@ from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.placement import learner_device, set_learner_threads
 from isaac_hydra_ext.resume import find_resumed, last_iteration
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
-from isaac_hydra_ext.rollout.memory_budget import check_memory
+from isaac_hydra_ext.rollout.memory_budget import check_memory, check_processes
 from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
 from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
@@ -103,6 +103,7 @@ def open_run(
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
     config = load_config(cfg, typed)
     check_trackers(config.logging)
+    check_processes(config)
     console = RunConsole(config.logging.console)
     with ExitStack() as stack:
         stack.callback(console.close)

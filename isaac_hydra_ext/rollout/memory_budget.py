@@ -1,4 +1,4 @@
-"""Whether a run's rollouts fit into this machine. Runs in the learner, before it allocates."""
+"""Whether a run fits into this machine. Runs in the learner, before it starts and allocates."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.envs.vec_env import EnvSpec
-from isaac_hydra_ext.errors import SharedMemoryError
+from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
 from isaac_hydra_ext.rollout.buffer import SlotLayout
 
 MEMINFO = Path("/proc/meminfo")
@@ -21,6 +21,24 @@ CGROUPS = (
     ),
 )
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
+
+# What a process that has imported torch and stepped a small env has to itself.
+WORKER_BYTES = 128 * 2**20
+
+
+def check_processes(config: RunConfig) -> None:
+    """Refuse more workers than can be there at all: a machine without memory answers nobody.
+
+    Raises:
+        ConfigError: Says what they take and what there is.
+    """
+    available, needed = available_bytes(), config.num_workers * WORKER_BYTES
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"rollout.num_workers={config.num_workers}: the processes alone take "
+            f"{needed / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB; lower it (a "
+            "core can run one or two)"
+        )
 
 
 def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None:

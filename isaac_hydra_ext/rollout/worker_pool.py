@@ -74,7 +74,11 @@ class WorkerPool:
     # ---------------------------------------------------------------- handshake
 
     def start(self) -> None:
-        """Spawn the W processes."""
+        """Spawn the W processes.
+
+        Raises:
+            WorkerError: The system refuses one more.
+        """
         for index in range(self._config.num_workers):
             self._workers.append(self._spawn(index, 0))
 
@@ -151,7 +155,13 @@ class WorkerPool:
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
         environment = worker_environment(self._config, index)
-        process, pipe = spawn_worker(self._block, index, generation, environment)
+        try:
+            process, pipe = spawn_worker(self._block, index, generation, environment)
+        except OSError as e:  # no process, no memory, no descriptor left
+            raise WorkerError(
+                f"worker {index}: cannot start a process: {e}; lower rollout.num_workers or raise "
+                "the limit (ulimit -a)"
+            ) from e
         return WorkerHandle(index, generation, process, pipe)
 
     def _ask_to_build(self, worker: WorkerHandle) -> None:
@@ -328,10 +338,7 @@ class WorkerPool:
     def _replace(self, worker: WorkerHandle) -> None:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
         kill_group(worker.process)
-        try:
-            new = self._spawn(worker.index, worker.generation + 1)
-        except OSError as e:  # no process, no memory, no descriptor left
-            raise WorkerError(f"{worker}: cannot be replaced: {e}") from e
+        new = self._spawn(worker.index, worker.generation + 1)
         worker.pipe.close()
         self.counts.restarts += 1
         self._abandon_partial(worker)

@@ -111,6 +111,19 @@ def test_more_memory_than_there_is_is_refused_with_the_sizes_and_the_knobs(live:
     assert run.summary()["status"] == "failed"
 
 
+def test_workers_that_take_more_descriptors_than_allowed_are_told_in_one_line(live: Live) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, limits[1]))  # the run inherits it
+    try:
+        run = live("rollout.num_workers=30")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert run.finish() == 1
+    line = run.text()[1].strip()
+    assert "cannot start a process: [Errno 24] Too many open files; lower rollout.num_wo" in line
+    assert len(line.splitlines()) == 1
+
+
 SMALL_DISK = (
     "mkdir logs && mount -t tmpfs -o size=200k tmpfs logs && "
     '"$@"; code=$?; find logs >&2; exit $code'

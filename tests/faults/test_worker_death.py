@@ -178,7 +178,7 @@ def test_a_worker_that_cannot_be_replaced_ends_the_run_with_a_checkpoint(live: L
     run.wait_for_iteration(3)
     run.workers()[0].send_signal(signal.SIGKILL)
     assert run.finish() == 1
-    assert "worker 0 (generation 0): cannot be replaced" in run.text()[1]
+    assert "worker 0: cannot start a process: " in run.text()[1]
     assert "Traceback" not in run.text()[1]
     summary = run.summary()
     assert_counts_add_up(summary, deaths=4)  # both workers' unfinished rollouts
