@@ -15,8 +15,9 @@ from typing import Any
 import gymnasium as gym
 
 from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.envs.isaac_host import first_line
 from isaac_hydra_ext.envs.isaac_ids import APPO_ENTRY, ENV_ENTRY, is_play_id
-from isaac_hydra_ext.envs.isaac_launch import Generation, as_plain, explained, first_line
+from isaac_hydra_ext.envs.isaac_launch import Generation, as_plain, explained
 from isaac_hydra_ext.envs.rsl_rl_cfg import is_rsl_rl
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, did_you_mean
 
@@ -344,22 +345,20 @@ def _some(names: Sequence[str]) -> str:
 def _plain(cfg: Any) -> dict[str, Any] | None:
     """Turn a trainer's cfg (a configclass, a dict of a YAML file) into plain data.
 
-    Fields that nobody has set (`MISSING`) are left out.
+    Fields that nobody has set are left out: `to_dict()` makes an empty dict of each `MISSING`.
     """
-    if cfg is None:
-        return None
-    data = cfg if isinstance(cfg, Mapping) else cfg.to_dict()
-    return _without_missing(data)
+    return None if cfg is None else _without_missing(cfg)
 
 
 def _without_missing(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
     if isinstance(value, Mapping):
-        kept = {str(k): v for k, v in value.items() if not _is_missing(v)}
-        return {k: _without_missing(v) for k, v in kept.items()}
+        return {str(k): _without_missing(v) for k, v in value.items() if not _is_missing(v)}
     if isinstance(value, (list, tuple)):
         return [_without_missing(v) for v in value]
     return as_plain(value)
 
 
 def _is_missing(value: Any) -> bool:
-    return value is dataclasses.MISSING or isinstance(value, type(dataclasses.MISSING))
+    return isinstance(value, type(dataclasses.MISSING))

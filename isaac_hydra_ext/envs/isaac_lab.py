@@ -20,14 +20,8 @@ from gymnasium import spaces
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs import isaac_cfg, isaac_ids
 from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
-from isaac_hydra_ext.envs.isaac_launch import (
-    check_gpu,
-    explained,
-    get_runtime,
-    host_settings_kept,
-    output_kept,
-    time_limit,
-)
+from isaac_hydra_ext.envs.isaac_host import host_settings_kept, output_kept, time_limit
+from isaac_hydra_ext.envs.isaac_launch import check_gpu, explained, get_runtime
 from isaac_hydra_ext.envs.isaac_progress import read_progress, restored
 from isaac_hydra_ext.envs.isaac_video import VideoPlan
 from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
@@ -137,10 +131,10 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
-        self.notes: list[str] = []
         video = None
         if env_config.launcher.get("video") and worker == 0:
             video = VideoPlan.of(env_config.launcher, run_dir or Path())
+        self.notes = video.lacks(cfg) if video else []
         self._build(cfg, env_config.cfg, video, render)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
@@ -186,8 +180,8 @@ class IsaacLabVecEnv:
                 self._env = envs.multi_agent_to_single_agent(self._core)
             if video is not None and render_mode is not None:
                 self._env, self.notes = video.recorded(self._env)
-                for note in self.notes:  # a worker's go to its log, and to the learner
-                    print(note, file=sys.stderr, flush=True)
+        for note in self.notes:  # a worker's go to its log, and to the learner
+            print(note, file=sys.stderr, flush=True)
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`."""

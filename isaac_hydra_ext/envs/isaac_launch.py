@@ -11,10 +11,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
-import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -22,15 +19,18 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.activity import tell
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.isaac_host import (
+    first_line,
+    host_settings_kept,
+    is_output_kept,
+    tell_start,
+)
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
-    IsaacHydraExtError,
     MissingDependencyError,
-    RunInterrupted,
 )
 from isaac_hydra_ext.placement import thread_caps
 from isaac_hydra_ext.tasks.go1_nav.isaac_registration import register_all
@@ -39,7 +39,6 @@ from isaac_hydra_ext.tasks.go1_nav.isaac_registration import register_all
 WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
 # Flags that Isaac Sim reads from sys.argv, whatever AppLauncher was given.
 ARGV_FLAGS = ("verbose", "info")
-KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV)
 
 
 class Generation(Enum):
@@ -63,6 +62,11 @@ def detect_generation() -> Generation:
                 "env.kind=isaaclab: Isaac Lab 1.x is installed; 2.0 or newer is needed"
             )
         missing = "isaaclab" if root is None else "isaaclab_tasks"
+        if root is not None and (root / "source" / "isaaclab_tasks").exists():
+            raise MissingDependencyError(
+                f"env.kind=isaaclab: {root} is PyPI's package, which hides Isaac Lab's modules "
+                "from Python's import; a checkout of Isaac Lab or its container is needed"
+            )
         raise MissingDependencyError(
             f"env.kind=isaaclab: {missing} cannot be imported by {sys.executable}; run with Isaac "
             "Lab's own Python (./isaaclab.sh -p -m isaac_hydra_ext.appo_runner ...)"
@@ -84,6 +88,42 @@ def _package_dir(name: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def launcher_arguments(asked: Mapping[str, Any], worker: int, device: str) -> dict[str, Any]:
+    """Return what a worker tells AppLauncher, or 3.0's launch.
+
+    Args:
+        asked: `env.launcher`.
+        worker: Its index; only worker 0 shows or records anything.
+        device: Of the simulation, where Isaac Lab does not find the renderer's GPU by itself.
+    """
+    told = {k: v for k, v in asked.items() if worker == 0 or k not in WORKER_0_ONLY}
+    if worker > 0 and "headless" in told:
+        told["headless"] = True  # a window is worker 0's, too
+    if told.get("video") or told.get("livestream"):
+        told.setdefault("enable_cameras", True)
+    if told.get("anim_recording_enabled"):  # AppLauncher compares the two, given or not
+        told = {"anim_recording_start_time": 0.0, "anim_recording_stop_time": 10.0} | told
+    for_kit = str(told.get("kit_args") or "")
+    gpu = _renderers_gpu(device)
+    if gpu is not None and "activeGpu" not in for_kit:
+        told["kit_args"] = f"{for_kit} --/renderer/activeGpu={gpu}".strip()
+    return told
+
+
+def _renderers_gpu(device: str) -> int | None:
+    """Return which GPU Kit has to be told to draw on, where it would take another.
+
+    Vulkan's list of GPUs knows no `CUDA_VISIBLE_DEVICES`. Isaac Lab before 3.0 tells Kit its CUDA
+    index all the same, and Kit aborts if that GPU is one that CUDA may not use.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    index = int(device.partition(":")[2] or 0) if ":" in device else 0
+    if device in ("", "cpu") or index >= len(visible) or not visible[index].strip().isdigit():
+        return None
+    physical = int(visible[index])
+    return physical if physical != index else None
+
+
 class Runtime:
     """What has been started in this process: the generation, and Kit or no Kit."""
 
@@ -102,15 +142,10 @@ class Runtime:
         self.generation = detect_generation()
         os.environ.update(thread_caps())  # with W = 0: the simulator's libraries are yet to load
         self.asked_device = device
-        arguments = dict(env_config.launcher)
-        self._arguments = {
-            k: v for k, v in arguments.items() if worker == 0 or k not in WORKER_0_ONLY
-        }
-        if worker > 0 and "headless" in arguments:
-            self._arguments["headless"] = True  # a window is worker 0's, too
-        if self._arguments.get("video") or self._arguments.get("livestream"):
-            self._arguments.setdefault("enable_cameras", True)
-        flags = [f"--{name}" for name in ARGV_FLAGS if arguments.get(name)]
+        self._arguments = launcher_arguments(
+            env_config.launcher, worker, "" if self.generation is Generation.GA else device
+        )
+        flags = [f"--{name}" for name in ARGV_FLAGS if env_config.launcher.get(name)]
         sys.argv = [sys.argv[0], *flags]  # Isaac Lab parses what it finds there
         if device == "cpu" and multiprocessing.parent_process() is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a context costs half a GB a worker
@@ -124,7 +159,7 @@ class Runtime:
         check_gpu(device)
         arguments = {"headless": True, **self._arguments, "device": device}
         with explained("AppLauncher"), host_settings_kept():
-            _tell("starts Isaac Sim")
+            tell_start("starts Isaac Sim")
             app = importlib.import_module("isaaclab.app")
             self._simulation = app.AppLauncher(arguments)
         _leave_without_kit()
@@ -154,12 +189,15 @@ class Runtime:
         Raises:
             EnvError: Isaac Lab gave up; the message says what to choose instead.
         """
+        told = {**self._arguments, "device": env_cfg.sim.device}
         if self._simulation is not None:
+            if self.generation is Generation.GA:  # its launch fills in what a cfg leaves open
+                importlib.import_module("isaaclab.app.sim_launcher").scan(env_cfg, told)
             return
         home = "isaaclab.app" if self.generation is Generation.GA else "isaaclab_tasks.utils"
         launch = importlib.import_module(home).launch_simulation
-        context = launch(env_cfg, {**self._arguments, "device": env_cfg.sim.device})
-        _tell("starts the simulation")
+        context = launch(env_cfg, told)
+        tell_start("starts the simulation")
         try:
             with host_settings_kept():
                 context.__enter__()
@@ -212,7 +250,7 @@ def explained(what: str) -> Iterator[None]:
     """Turn what Isaac Lab raises for things a user can change into one line.
 
     Raises:
-        EnvError: A missing asset (with the asset root), or a SystemExit.
+        EnvError: A missing asset (with the asset root) or other file, or a SystemExit.
     """
     try:
         yield
@@ -220,119 +258,24 @@ def explained(what: str) -> Iterator[None]:
         in_worker = multiprocessing.parent_process() is not None
         said = f"; its own message is {'in the log of the worker' if in_worker else 'above'}"
         raise EnvError(
-            f"{what}: Isaac Lab ended with SystemExit({e.code}){'' if _kept_in else said}"
+            f"{what}: Isaac Lab ended with SystemExit({e.code}){'' if is_output_kept() else said}"
         ) from e
     except FileNotFoundError as e:
-        raise EnvError(f"{what}: asset missing: {first_line(e)} ({_asset_root()})") from e
+        if not (root := _asset_root()):
+            raise EnvError(f"{what}: {first_line(e)}") from e
+        raise EnvError(f"{what}: asset missing: {first_line(e)} ({root})") from e
 
 
 def _asset_root() -> str:
-    assets = importlib.import_module("isaaclab.utils.assets")
+    """Return where assets are looked for; nothing before the module is there (in 2.x: Kit)."""
+    assets = sys.modules.get("isaaclab.utils.assets")
+    if assets is None:
+        return ""
     root = getattr(assets, "NUCLEUS_ASSET_ROOT_DIR", None) or os.environ.get("ISAACSIM_ASSET_ROOT")
     return (
         f"the asset root is {root or 'not set'}; change it with ISAACSIM_ASSET_ROOT (3.0) or "
         "persistent.isaac.asset_root.cloud in apps/isaaclab.python.kit"
     )
-
-
-_kept_in: Path | None = None  # the file that has what Isaac Lab prints, while it is kept
-
-
-@contextlib.contextmanager
-def output_kept(said: list[str]) -> Iterator[None]:
-    """Keep what Isaac Lab prints, native code's included, off the terminal.
-
-    There is no run directory yet, so it goes to a file among the system's temporary ones. The file
-    stays where starting failed, or ended the process: nothing else says why.
-
-    Args:
-        said: Gets the output at the end, however the block ends.
-
-    Raises:
-        EnvError: What failed in the block and the file; the user's errors pass as they are.
-    """
-    global _kept_in
-    descriptor, name = tempfile.mkstemp(prefix="isaac_lab_", suffix=".log")
-    _kept_in, stays = Path(name), False
-    try:
-        with _printing_to(descriptor):
-            yield
-    except (ConfigError, MissingDependencyError, RunInterrupted):
-        raise
-    except Exception as e:
-        stays = True
-        with _kept_in.open("a") as kept:
-            traceback.print_exception(e, file=kept)
-        ours = isinstance(e, IsaacHydraExtError)
-        what = str(e) if ours else f"starting Isaac Lab: {type(e).__name__}: {first_line(e)}"
-        raise EnvError(f"{what}; its output is in {name}") from e
-    finally:
-        said.append(_kept_in.read_text(errors="replace"))
-        if not stays:
-            _kept_in.unlink()
-        _kept_in = None
-
-
-@contextlib.contextmanager
-def _printing_to(descriptor: int) -> Iterator[None]:
-    """Have stdout and stderr be an open file, which is closed at the end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, original in zip((1, 2), saved, strict=True):
-            os.dup2(original, number)
-            os.close(original)
-
-
-def _tell(what: str) -> None:
-    """Say what may take minutes, and where its output is if it is not on the terminal."""
-    tell(what if _kept_in is None else f"{what}, output in {_kept_in}")
-
-
-@contextlib.contextmanager
-def host_settings_kept() -> Iterator[None]:
-    """Put back what Kit changes in its host: signal handlers, stdout, stderr, torch's threads."""
-    handlers = {s: signal.getsignal(s) for s in KEPT_SIGNALS}
-    streams, threads = (sys.stdout, sys.stderr), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
-        torch.set_num_threads(threads)
-        for signum, handler in handlers.items():
-            if handler is not None and signal.getsignal(signum) is not handler:
-                signal.signal(signum, handler)
-
-
-@contextlib.contextmanager
-def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Interrupt a block in the learner's main thread; a worker is watched by the learner.
-
-    Raises:
-        EnvError: The block took longer.
-    """
-
-    def interrupt(*_: Any) -> None:
-        raise EnvError(f"{what}: not done after {seconds:g} s")
-
-    if multiprocessing.parent_process() is not None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def is_running() -> bool:
@@ -347,11 +290,6 @@ def _leave_without_kit() -> None:
     """
     if multiprocessing.parent_process() is not None:
         atexit.register(os._exit, 0)  # registered after Kit's, so it runs before them
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 def as_plain(value: Any) -> Any:

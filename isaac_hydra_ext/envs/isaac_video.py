@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from isaac_hydra_ext.envs.isaac_launch import first_line
+from isaac_hydra_ext.envs.isaac_host import first_line
 from isaac_hydra_ext.errors import MissingDependencyError
 
 
@@ -25,17 +25,20 @@ class VideoPlan:
         folder: Where the clips go.
         length: Of a clip [steps].
         interval: Steps between the beginnings of two clips; 0 records one.
+        visualizer: What `--viz` names.
     """
 
     folder: Path
     length: int
     interval: int
+    visualizer: str = ""
 
     @classmethod
     def of(cls, launcher: Mapping[str, Any], run_dir: Path) -> "VideoPlan":
         """Read `--video_length` and `--video_interval`."""
         length, interval = launcher.get("video_length", 200), launcher.get("video_interval", 0)
-        return cls(run_dir / "videos", int(length), int(interval))
+        visualizer = str(launcher.get("visualizer") or "")
+        return cls(run_dir / "videos", int(length), int(interval), visualizer)
 
     def prepare(self, cfg: Any) -> str | None:
         """Have the cfg record, where it can; returns the render mode that is needed otherwise.
@@ -62,6 +65,13 @@ class VideoPlan:
             )
         ]
         return None
+
+    def lacks(self, cfg: Any) -> list[str]:
+        """Return what to tell where 3.0 would record nothing, in silence."""
+        named = self.visualizer not in ("", "none") or getattr(cfg.sim, "visualizer_cfgs", None)
+        if named or not hasattr(cfg, "video_recorders"):
+            return []
+        return ["--video: no videos, 3.0 records what a visualizer draws; add --viz newton or kit"]
 
     def recorded(self, env: gym.Env) -> tuple[gym.Env, list[str]]:
         """Wrap an env so that it is recorded, if it can be drawn; returns it and what to tell."""

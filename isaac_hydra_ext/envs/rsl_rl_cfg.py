@@ -45,7 +45,9 @@ def settings_from_rsl_rl(
         ConfigError: The task wants a network or an algorithm this package does not have.
     """
     _refuse_other_algorithms(cfg)
-    if "actor" not in cfg:
+    if not cfg.get("actor"):
+        if not cfg.get("policy"):
+            raise ConfigError(f"env.task: its rsl_rl cfg has no actor and no policy, {_INSTEAD}")
         cfg = _current_layout(cfg)
     actor, critic, algorithm = cfg["actor"], cfg["critic"], cfg["algorithm"]
     _refuse_other_networks(actor, critic)

@@ -362,6 +362,10 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     (recorder,) = build(0)._core.cfg.video_recorders
     assert (recorder.video_length, recorder.video_interval) == (7, 0)
     assert recorder.output_dir.endswith("filmed/videos")
+    (note,) = build(0).notes
+    assert note.startswith("--video: no videos, 3.0 records what a visualizer draws; add --viz ")
+    config.launcher["visualizer"] = "newton"
+    assert build(0).notes == []
 
 
 @check
@@ -378,6 +382,13 @@ def pictures_come_from_generations_that_do_not_record_by_themselves() -> None:
     frame = env.render()
     assert (frame.shape, frame.dtype.name) == ((6, 8, 3), "uint8")
     assert (frame == 1).all()
+
+
+@check
+def a_later_cfg_is_filled_in_as_the_launched_one_was() -> None:
+    cfg = make("Isaac-Cartpole-Direct-v0")._core.cfg
+    launch_fills_in = hasattr(cfg, "video_recorders")
+    assert cfg.sim.renderer == ("ovrtx" if launch_fills_in else "auto_rtx")
 
 
 @check

@@ -180,6 +180,10 @@ def test_bad_flags_are_refused_in_one_line(arguments: list[str], says: str) -> N
     assert says in refusal(*arguments)
 
 
+def test_io_descriptors_are_the_envs_own_setting(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "--export_io_descriptors").env.cfg == {"export_io_descriptors": True}
+
+
 def test_loggers_and_their_projects(tmp_path: Path) -> None:
     config = loaded(tmp_path, "--logger", "wandb", "--log_project_name", "my robots", "--quiet")
     assert config.logging.backends == ["wandb"]

@@ -52,6 +52,8 @@ def make_parser() -> Parser:
     parser.add_argument("--log_project_name", help="project there, for wandb and swanlab")
     parser.add_argument("--quiet", action="store_true", help="say only what goes wrong")
     parser.add_argument("--ray-proc-id", "-rid", type=int, help="set by Isaac Lab's Ray tuner")
+    parser.add_argument("--export_io_descriptors", action="store_true",
+                        help="have a ManagerBased env write them beside its logs")  # fmt: skip
     parser.add_argument("--list_tasks", action="store_true", help="print all task ids and stop")
     parser.add_argument("--keyword", help="with --list_tasks: only ids that contain it")
     parser.add_argument("--show_presets", action="store_true", help="with --list_tasks")
@@ -88,6 +90,8 @@ def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
         chosen.append(f"logging.backends=[{flags.logger}]")
     if flags.log_project_name:
         chosen += project_overrides(flags.log_project_name, [*tokens, *chosen])
+    if flags.export_io_descriptors:
+        chosen.append("++env.cfg.export_io_descriptors=true")
     if flags.quiet:
         chosen.append("logging.console=quiet")
     if flags.video:

@@ -3,6 +3,7 @@
 from dataclasses import MISSING
 
 import gymnasium as gym
+import isaaclab.utils.assets  # noqa: F401 - as whatever names an asset does
 from isaaclab.envs import DirectMARLEnvCfg, DirectRLEnvCfg, ManagerBasedRLEnvCfg, SimCfg
 from isaaclab.utils.configclass import configclass
 
@@ -187,17 +188,19 @@ class OldPolicy:
     actor_hidden_dims: list = [64]
     critic_hidden_dims: list = [48]
     activation: str = "elu"
+    actor_obs_normalization: object = MISSING  # of rsl_rl 3
 
 
 @configclass
 class OldLayoutCfg:
-    """Stand-in of rsl_rl 2's runner cfg."""
+    """Stand-in of rsl_rl 2's runner cfg; 3.0's class has both layouts, one of them unset."""
 
     num_steps_per_env: int = 24
     max_iterations: int = 3
     save_interval: int = 50
     experiment_name: str = "unitree_go1_flat"
     empirical_normalization: bool = True
+    actor: object = MISSING
     policy: OldPolicy = OldPolicy()
     algorithm: Ppo = Ppo()
 

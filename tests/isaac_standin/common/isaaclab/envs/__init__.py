@@ -26,6 +26,7 @@ class SimCfg:
     dt: float = 1 / 120
     device: str = "cuda:0"
     physics: object = None
+    renderer: str = "auto_rtx"
 
 
 @configclass

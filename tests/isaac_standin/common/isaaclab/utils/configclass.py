@@ -31,5 +31,7 @@ def _plain(value: object) -> object:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    known = isinstance(value, (str, int, float, type(None), type(dataclasses.MISSING)))
+    if isinstance(value, type(dataclasses.MISSING)):
+        return {}  # as the real one: whatever has a __dict__ becomes one
+    known = isinstance(value, (str, int, float, type(None)))
     return value if known else str(value)
