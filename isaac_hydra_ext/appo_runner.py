@@ -8,6 +8,7 @@ Rollout k may use any version from max(first, k - L) on, so publishing version v
 start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simulate while we learn.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -391,7 +392,7 @@ class Run:
         done = self.record.totals.iterations
         return (
             f"stopped by signal {self.stop.signum} after iteration {done}; "
-            f"go on with the same command and resume={self.run_dir}"
+            f"go on with the same command and resume={shlex.quote(str(self.run_dir))}"
         )
 
 
@@ -422,13 +423,14 @@ def run_from_hydra(
     code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
     if code:
         sys.exit(code)
-    if cfg.logging.console != "quiet":
-        newest = f"{summary['run_dir']}/checkpoints/model_{summary['iterations']}.safetensors"
-        print(
-            f"run: {summary['run_dir']}\ntensorboard --logdir {summary['run_dir']}\n"
-            f"checkpoint: {newest}\nevaluate: appo eval {summary['run_dir']}",
-            flush=True,
-        )
+    run_dir = shlex.quote(summary["run_dir"])
+    newest = shlex.quote(
+        f"{summary['run_dir']}/checkpoints/model_{summary['iterations']}.safetensors"
+    )
+    RunConsole(cfg.logging.console).say(
+        f"run: {run_dir}\ntensorboard --logdir {run_dir}\n"
+        f"checkpoint: {newest}\nevaluate: appo eval {run_dir}"
+    )
     return summary[cfg.experiment.objective]
 
 

@@ -253,7 +253,7 @@ def find_checkpoint(
             return load_checkpoint(path), []
         if not os.path.isdir(path):
             raise CheckpointError(f"{asked}: no such file or directory")
-        where, directories = "", [path]
+        where, directories = "", [path.parent if path.name == "checkpoints" else path]
     notes: list[str] = []
     order = best_first if resume == "best" else newest_first
     for checkpoint in order(directories, notes):

@@ -63,6 +63,8 @@ def main() -> None:
             _main()
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:  # while torch is being imported
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
         sys.exit(1)
@@ -175,6 +177,8 @@ def _one_line(error: HydraException) -> str:
         hint = did_you_mean(choice, error.options or ())
         if (group, choice) in SWEEP_PLUGINS:
             return f"{group}={choice}: install it with: pip install 'isaac-hydra-ext[sweep]'"
+        if not group:
+            return f"--config-name={choice}: no such config"
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
     if isinstance(error, OverrideParseException):

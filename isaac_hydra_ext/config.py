@@ -167,7 +167,7 @@ class PPOConfig:
     cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
     compile: str = knob(
         "auto",
-        "fuse the update's kernels with torch.compile (10 to 30 s at the start; needs a compiler); "
+        "fuse the update's kernels with torch.compile (3 to 30 s at the start; needs a compiler); "
         "auto: on a GPU, from 16,384 samples an iteration on",
         choices=("auto", "always", "never"),
     )
@@ -307,7 +307,9 @@ class RunConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    resume: str | None = knob(None, "latest, best, a run directory, or a checkpoint file")
+    resume: str | None = knob(
+        None, "latest or best of this experiment.name, a run directory, or a checkpoint file"
+    )
 
     @property
     def num_workers(self) -> int:

@@ -234,7 +234,7 @@ def check_names(config: "RunConfig") -> None:
         if name.strip() in ("", ".", "..") or any(c not in SAFE_NAME for c in name):
             raise ConfigError(
                 f"experiment.{key}={shown(repr(name))}: must be one plain directory name "
-                "(letters, digits, . _ - + =); set experiment.output_dir for the place"
+                "(letters, digits, spaces, . _ - + =); set experiment.output_dir for the place"
             )
         if len(name) > MAX_NAME:
             raise ConfigError(f"experiment.{key}={shown(name)}: longer than {MAX_NAME} characters")

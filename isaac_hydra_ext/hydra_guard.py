@@ -78,6 +78,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         args, unknown = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as e:
         raise ConfigError(shown(e)) from e
+    modes = {"--cfg": args.cfg, "--multirun": args.multirun, "--run": args.run, "--info": args.info}
+    if len(chosen := [flag for flag, value in modes.items() if value]) > 1:
+        raise ConfigError(f"{' and '.join(chosen)}: one of them at a time")
+    for flag, value in (("--resolve", args.resolve), ("--package", args.package)):
+        if value and not args.cfg:
+            raise ConfigError(f"{flag}: only with --cfg")
     for word in unknown:
         if not word.startswith("-"):
             raise ConfigError(f"{shown(word)}: give flags such as --cfg after all KEY=VALUE")

@@ -27,6 +27,7 @@ from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
     EnvNotFoundError,
+    MissingDependencyError,
     RenderError,
     did_you_mean,
 )
@@ -72,6 +73,7 @@ class GymVecEnv:
             EnvNotFoundError: The id is not registered.
             ConfigError: `kwargs` that the constructor does not take.
             EnvError: A space that is not supported.
+            MissingDependencyError: It needs a package that is not there.
             RenderError: It does not know `render_mode`.
         """
         check_registered(env_config)
@@ -87,6 +89,10 @@ class GymVecEnv:
                 why = str(e).split(" was raised from")[0]  # Gymnasium adds the whole call
                 raise ConfigError(f"env.kwargs: {' '.join(why.split())}") from e
             raise
+        except (ImportError, gym.error.DependencyNotInstalled) as e:
+            raise MissingDependencyError(
+                f"env.id={env_config.id}: {' '.join(str(e).split())}"
+            ) from e
         env = self._envs[0]
         action, self._first_choice = read_action_space(env.action_space)
         self._one_choice = isinstance(env.action_space, spaces.Discrete)

@@ -23,7 +23,7 @@ CGROUPS = (
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
 
 # What a process that has imported torch and stepped a small env has to itself.
-WORKER_BYTES = 128 * 2**20
+WORKER_BYTES = 160 * 2**20
 
 
 def check_processes(config: RunConfig) -> None:

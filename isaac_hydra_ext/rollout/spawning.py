@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -47,6 +48,7 @@ def spawn(
         The process and our end of its pipe.
     """
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # else `start` does it, and lets SIGINT through again
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=main, args=(theirs, *arguments), name=name, daemon=True)
     with _environment({**thread_caps(), **(environment or {})}), _blocked(signal.SIGINT):

@@ -65,12 +65,13 @@ def test_a_second_signal_ends_it_at_once(live: Live) -> None:
     assert not run.checkpoints()
 
 
-def test_a_reader_that_leaves_does_not_end_the_run(live: Live, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", ["head -n 1", "sed /^run:/q"])
+def test_a_reader_that_leaves_does_not_end_the_run(reader: str, live: Live, tmp_path: Path) -> None:
     run = live("experiment.max_iterations=30")  # for its directory and its checks
     assert run.finish() == 0
-    line = f"{shlex.join(run.process.args)} experiment.name=piped | head -n 1"  # type: ignore[arg-type]
+    line = f"{shlex.join(run.process.args)} experiment.name=piped | {reader}"  # type: ignore[arg-type]
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"],
+        ["bash", "-c", f"export PYTHONUNBUFFERED=1; set -o pipefail; {line}"],
         cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -58,6 +58,13 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
         (["train", "env=gym_pendulm"], "did you mean 'gym_pendulum'?"),
         (["train", "ppo.lrr=1"], "did you mean 'ppo.lr'"),
         (["train", "pp=vtrace"], "did you mean 'ppo'?"),
+        (["train", "--config-name", "foo"], "--config-name=foo: no such config"),
+        (["train", "--resolve"], "--resolve: only with --cfg"),
+        (["train", "-p", "ppo"], "--package: only with --cfg"),
+        (
+            ["train", "--cfg", "job", "--multirun", "ppo.lr=1,2"],
+            "--cfg and --multirun: one of them",
+        ),
         (["train", "--multrun", "ppo.lr=1,2"], "did you mean --multirun"),
         (["train", "--partil"], "did you mean --partial?"),
         (["train", "--cfg", "jobs"], "choose from"),

@@ -43,6 +43,7 @@ def test_a_run_directory_means_its_newest_by_number(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", 9, 10, 100)
     found, notes = find_checkpoint(str(run), tmp_path)
     assert found.meta["iteration"] == 100 and notes == []
+    assert find_checkpoint(f"{run}/checkpoints", tmp_path)[0].path == found.path
     assert [p.name for p in list_checkpoints(run / "checkpoints")] == [
         f"model_{k}.safetensors" for k in (9, 10, 100)
     ]

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from isaac_hydra_ext.config import EnvConfig
 from isaac_hydra_ext.envs.gym_env import GymVecEnv, _time_limit, check_registered, describe
 from isaac_hydra_ext.envs.vec_env import EnvSpec, StepResult, check_obs
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, MissingDependencyError
 
 from .gym_samples import PREFIX, Counter, register
 
@@ -273,3 +273,20 @@ def test_imports_register_before_the_id_is_looked_up() -> None:
     check_registered(EnvConfig(id="Pendulum-v1", imports=["json"]))
     with pytest.raises(EnvNotFoundError, match=r"env\.imports: cannot import 'no_such_module'"):
         check_registered(EnvConfig(id="Pendulum-v1", imports=["no_such_module"]))
+
+
+@pytest.mark.parametrize(
+    "error", [gym.error.DependencyNotInstalled("no MuJoCo,\nrun pip install x"), ImportError("jax")]
+)
+def test_an_env_whose_package_is_missing_is_told_in_one_line(error: Exception) -> None:
+    def make(**_: object) -> gym.Env:
+        raise error
+
+    gym.register("Missing-v0", make)
+    try:
+        with pytest.raises(
+            MissingDependencyError, match=r"^env\.id=Missing-v0: (no MuJoCo, run|jax)"
+        ):
+            GymVecEnv(EnvConfig(id="Missing-v0"), 1)
+    finally:
+        del gym.registry["Missing-v0"]

@@ -20,7 +20,7 @@ def test_more_workers_than_the_memory_holds(
     with pytest.raises(ConfigError) as raised:
         train(cfg, typed)
     assert str(raised.value) == (
-        "rollout.num_workers=1000: the processes alone take 125.0 GiB, available are 20.0 GiB; "
+        "rollout.num_workers=1000: the processes alone take 156.2 GiB, available are 20.0 GiB; "
         "lower it (a core can run one or two)"
     )
     assert not (tmp_path / "logs").exists()
