@@ -1,12 +1,21 @@
 """What counts as a second signal."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from isaac_hydra_ext import stop_signals
 from isaac_hydra_ext.errors import RunInterrupted
 from isaac_hydra_ext.stop_signals import ECHO_OF_DEATH_S, ECHO_S, StopSignals
+
+
+@pytest.fixture(autouse=True)
+def a_hangup_counts() -> Iterator[None]:
+    """Whoever runs the tests may be deaf to it (`nohup`), and what is ignored stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Clock:
