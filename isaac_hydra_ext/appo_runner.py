@@ -132,7 +132,8 @@ def open_run(
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
         console.say(f"run directory: {run_dir}")
-        with Run(config, run_dir, console, stop, source) as run:
+        resume_key = f"++{package}.resume" if package else "resume"
+        with Run(config, run_dir, console, stop, source, resume_key) as run:
             if not needs_simulator(config.env):
                 source.start()  # only now: what was wrong has been said
             run.build(resumed)
@@ -167,6 +168,7 @@ class Run:
         console: RunConsole,
         stop: StopSignals,
         source: WorkerPool | InProcessCollector,
+        resume_key: str = "resume",
     ) -> None:
         """Hold what the run is made with; `build` makes the rest.
 
@@ -176,9 +178,10 @@ class Run:
             console: Where to show what happens.
             stop: The user's signals.
             source: Of rollouts; nothing is built yet.
+            resume_key: How the application's command line names `resume`.
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
-        self.source = source
+        self.source, self._resume_key = source, resume_key
         self.device = torch.device(learner_device(config))
         self.record = RunRecord(
             config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
@@ -392,7 +395,7 @@ class Run:
         done = self.record.totals.iterations
         return (
             f"stopped by signal {self.stop.signum} after iteration {done}; "
-            f"go on with the same command and resume={shlex.quote(str(self.run_dir))}"
+            f"go on with the same command and {self._resume_key}={shlex.quote(str(self.run_dir))}"
         )
 
 

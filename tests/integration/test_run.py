@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 from dev_shm import in_dev_shm, left_in_dev_shm
+from hydra import compose, initialize_config_module
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from isaac_hydra_ext.appo_runner import open_run
 from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.errors import RunInterrupted
 
 Train = Callable[..., Checkpoint]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,3 +124,16 @@ def test_variants_train(train_run: Train, overrides: list[str]) -> None:
     checkpoint = train_run("experiment.max_iterations=4", "rollout.num_workers=1", *overrides)
     assert checkpoint.meta["iteration"] == 4
     assert all(t.isfinite().all() for t in checkpoint.tensors.values())
+
+
+def test_in_another_application_a_stop_says_how_the_run_goes_on_there(tmp_path: Path) -> None:
+    typed = [f"experiment.output_dir={tmp_path}", "rollout.num_workers=0", "logging.console=quiet"]
+    typed += TINY
+    with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
+        cfg = compose("train_appo", overrides=typed)
+    with (
+        pytest.raises(RunInterrupted, match=r"after iteration 1; .* \+\+appo\.resume=/"),
+        open_run(cfg, [f"appo.{token}" for token in typed], package="appo") as run,
+    ):
+        run.stop.signum = signal.SIGINT  # a signal has come
+        run.iterate()
