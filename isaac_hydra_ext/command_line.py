@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
+from isaac_hydra_ext import __version__
 from isaac_hydra_ext.config import RunConfig, all_knobs
 from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.config_reference import as_help, sections
@@ -75,11 +76,14 @@ def _main() -> None:
         _complete()
         return
     command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command == "--version":
+        print(f"isaac_hydra_ext {__version__}")
+        return
     if command in ("-h", "--help"):
         print("usage: appo COMMAND [ARGUMENTS]\n")
         for name, (_, what) in COMMANDS.items():
             print(f"  {name:8} {what}")
-        print("\nappo COMMAND --help says more.")
+        print("\nappo COMMAND --help says more; appo --version.")
         sys.exit(0)
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from isaac_hydra_ext.command_line import COMMANDS
+from isaac_hydra_ext import __version__
+from isaac_hydra_ext.command_line import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +43,12 @@ def test_appo_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert re.findall(r"^  (\S+) ", text, re.M) == list(COMMANDS)
     assert max(map(len, text.splitlines())) <= 80
     assert not imported
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["appo", "--version"])
+    main()
+    assert capsys.readouterr().out == f"isaac_hydra_ext {__version__}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
