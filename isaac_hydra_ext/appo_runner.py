@@ -168,7 +168,7 @@ class Run:
         console: RunConsole,
         stop: StopSignals,
         source: WorkerPool | InProcessCollector,
-        resume_key: str = "resume",
+        resume_key: str,
     ) -> None:
         """Hold what the run is made with; `build` makes the rest.
 

@@ -181,8 +181,9 @@ def _one_line(error: HydraException) -> str:
         hint = did_you_mean(choice, error.options or ())
         if (group, choice) in SWEEP_PLUGINS:
             return f"{group}={choice}: install it with: pip install 'isaac-hydra-ext[sweep]'"
-        if not group:
-            return f"--config-name={choice}: no such config"
+        if not group:  # what was typed, or what its `defaults` name
+            typed = "Cannot find primary config" in str(error)
+            return f"{'--config-name=' if typed else ''}{choice}: no such config"
         options = ", ".join(error.options or ())
         return f"{group}={choice}: no such config{hint or '; there are ' + options}"
     if isinstance(error, OverrideParseException):

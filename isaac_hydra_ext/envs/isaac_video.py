@@ -31,7 +31,7 @@ class VideoPlan:
     folder: Path
     length: int
     interval: int
-    visualizer: str = ""
+    visualizer: str
 
     @classmethod
     def of(cls, launcher: Mapping[str, Any], run_dir: Path) -> "VideoPlan":

@@ -154,3 +154,10 @@ def test_plot_and_report_take_whatever_names_a_run(
         (run_dir / "report.md").unlink()
     (run_dir / "summary.json").unlink()
     assert "a run writes it with its first checkpoint" in refusal(appo, "report", "latest")
+
+
+def test_a_missing_default_of_ones_own_config_is_named_as_what_it_is(appo: Appo) -> None:
+    Path("conf").mkdir()
+    Path("conf/job.yaml").write_text("defaults: [mine]\n")
+    line = refusal(appo, "train", "--config-dir", "conf", "--config-name", "job")
+    assert line == "error: mine: no such config"
