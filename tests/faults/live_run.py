@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from isaac_hydra_ext.stop_signals import ECHO_S
+
 HANG_S = 120  # many times what anything here takes, also on a busy machine
 LONG = (
     "rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16",
@@ -70,10 +72,19 @@ class LiveRun:
             time.sleep(0.05)
         self.workers()
 
+    def insist(self, signum: int) -> None:
+        """Send a signal once more, when the first has been heard and this is no echo of it."""
+        deadline = time.monotonic() + HANG_S
+        while "once more to stop now" not in self.text()[1]:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.text()
+            time.sleep(0.05)
+        time.sleep(2 * ECHO_S)
+        self.process.send_signal(signum)
+
     def finish(self, timeout: float = HANG_S) -> int:
         """Wait for the end; nothing may be left of it."""
         code = self.process.wait(timeout)
-        gone, alive = psutil.wait_procs(self.seen, timeout=5)
+        _, alive = psutil.wait_procs(self.seen, timeout=HANG_S)
         assert not alive, f"left running: {alive}"
         return code
 

@@ -54,14 +54,14 @@ def test_it_dies_with_a_killed_parent(live: Live, lazy: list[str]) -> None:
     evaluator_of(run)
     assert len(run.workers()) == 3
     run.process.send_signal(signal.SIGKILL)
-    assert run.finish(timeout=5) == -signal.SIGKILL
+    assert run.finish() == -signal.SIGKILL
 
 
 def test_a_stopped_run_does_not_wait_for_it(live: Live, lazy: list[str]) -> None:
     run = live(*lazy, "experiment.max_iterations=100000")
     evaluator_of(run)
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=20) == 130, run.text()
+    assert run.finish() == 130, run.text()
     assert run.summary()["status"] == "interrupted"
 
 
@@ -72,7 +72,7 @@ def test_a_signal_ends_the_wait_for_the_last_one_and_the_run_is_complete(
     evaluator_of(run)
     run.wait_for_iteration(3)
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=20) == 0, run.text()
+    assert run.finish() == 0, run.text()
     assert run.summary()["status"] == "completed"
 
 
@@ -91,4 +91,4 @@ def test_a_killed_one_is_told_and_replaced_and_the_training_goes_on(
         time.sleep(0.05)
     run.workers()
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=20) == 130, run.text()
+    assert run.finish() == 130, run.text()

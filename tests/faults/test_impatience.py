@@ -52,28 +52,35 @@ def helpers_of(run: LiveRun) -> list[psutil.Process]:
     return [p for p in run.ps.children(recursive=True) if p.name() == "sleep"]
 
 
-@pytest.mark.alone
 def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[str]) -> None:
     run = live(*slow, "+env.kwargs.start_s=1000")
     wait_until(lambda: helpers_of(run))
     run.workers()
     run.seen.update(helpers_of(run))
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=10) == 130, run.text()
+    assert run.finish() == 130, run.text()
     assert "stopped by signal 2 before training" in run.text()[1]
     assert run.summary()["status"] == "interrupted"
 
 
-@pytest.mark.alone
+# With one signal alone this would go on for longer than the test waits.
+ENDLESS_GRACE = """
+from isaac_hydra_ext.appo_runner import main
+from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+
+WorkerPool.close.__defaults__ = (3600.0,)
+main()
+"""
+
+
 def test_a_second_signal_while_closing_leaves_nothing_behind(live: Live, slow: list[str]) -> None:
-    run = live(*slow, "experiment.max_iterations=100000")
+    run = live(*slow, "experiment.max_iterations=100000", program=ENDLESS_GRACE)
     run.wait_for_iteration(3)
     run.seen.update(helpers_of(run))
     run.process.send_signal(signal.SIGTERM)
     wait_until(lambda: any("closing" in p.read_text() for p in run.logs.rglob("worker_*.log")))
-    run.process.send_signal(signal.SIGTERM)
-    # Without the second one: 5 s until SIGTERM to the workers. None waits that long now.
-    assert run.finish(timeout=4) == 143, run.text()
+    run.insist(signal.SIGTERM)
+    assert run.finish() == 143, run.text()
     summary = run.summary()
     assert summary["status"] == "interrupted"
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
@@ -90,6 +97,5 @@ def test_a_second_signal_ends_an_update_in_its_thread_without_a_crash(live: Live
     wait_until(lambda: "truncated episodes bootstrap" in run.text()[0])
     time.sleep(2.0)  # the first update goes on for many minutes
     run.process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=30) == 130, run.text()
+    run.insist(signal.SIGINT)
+    assert run.finish() == 130, run.text()

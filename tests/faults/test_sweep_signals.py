@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -34,7 +34,7 @@ def begun(live: Live) -> tuple[LiveRun, list[psutil.Process]]:
 def test_one_signal_saves_the_job_and_ends_the_sweep(live: Live, signum: int, code: int) -> None:
     run, _ = begun(live)
     run.process.send_signal(signum)
-    assert run.finish(timeout=30) == code, run.text()
+    assert run.finish() == code, run.text()
     out, err = run.text()
     assert "job 0: interrupted" in out and "job 1" not in out
     assert "go on with the same command and resume=" in err and "Traceback" not in err
@@ -48,7 +48,7 @@ def test_a_job_whose_launcher_is_killed_saves_and_ends(live: Live) -> None:
     run, processes = begun(live)
     run.process.kill()
     assert run.process.wait(10) == -signal.SIGKILL
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=HANG_S)
     assert not alive
     summary = run.summary()
     assert summary["status"] == "interrupted"
@@ -65,9 +65,8 @@ def test_a_second_signal_ends_job_and_sweep_at_once(live: Live) -> None:
         assert time.monotonic() < deadline, run.text()
         time.sleep(0.1)
     run.process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=10) == 130, run.text()
+    run.insist(signal.SIGINT)
+    assert run.finish() == 130, run.text()
     assert not run.checkpoints()
 
 
@@ -84,7 +83,7 @@ def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> 
     time.sleep(2.0)  # an iteration or more
     run.seen.update(run.ps.children(recursive=True))
     run.process.send_signal(signal.SIGINT)
-    assert run.finish(timeout=60) == 130, run.text()
+    assert run.finish() == 130, run.text()
     summaries = [json.loads(path.read_text()) for path in run.logs.glob("*/*/summary.json")]
     assert [s["status"] for s in summaries] == ["interrupted"] * 2, "the third never began"
     saved = {load_checkpoint(path).meta["iteration"] for path in run.checkpoints()}

@@ -87,13 +87,12 @@ def test_a_spent_budget_stops_the_run(live: Live) -> None:
     assert "rollout.max_restarts=0 replacements in an hour are used up" in run.text()[1]
 
 
-@pytest.mark.alone
 def test_workers_die_with_a_killed_parent(live: Live) -> None:
     run = live("experiment.max_iterations=100000")
     run.wait_for_iteration(3)
     assert len(run.workers()) == 2
     run.process.send_signal(signal.SIGKILL)
-    assert run.finish(timeout=5) == -signal.SIGKILL
+    assert run.finish() == -signal.SIGKILL
 
 
 def test_a_pause_of_all_processes_kills_no_worker(live: Live) -> None:
@@ -149,7 +148,7 @@ def test_a_signal_does_not_wait_for_a_replacement(
         time.sleep(0.05)
     run.workers()
     run.process.send_signal(signal.SIGTERM)
-    assert run.finish(timeout=30) == 143, run.text()
+    assert run.finish() == 143, run.text()
     summary = run.summary()
     assert summary["status"] == "interrupted"
     assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
