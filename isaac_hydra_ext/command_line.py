@@ -19,6 +19,7 @@ from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.config_reference import as_help, sections
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
+from isaac_hydra_ext.standard_streams import open_closed_streams, stdout_error
 from isaac_hydra_ext.sweep import signals_to_jobs
 
 COMMANDS = {
@@ -59,6 +60,7 @@ SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=qui
 
 def main() -> None:
     """Run `appo COMMAND ...`; a reader that leaves (`| head`) ends it in silence."""
+    open_closed_streams()
     try:
         try:
             _main()
@@ -66,8 +68,12 @@ def main() -> None:
             sys.stdout.flush()
     except KeyboardInterrupt:  # while torch is being imported
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+    except OSError as e:
+        why = stdout_error()
+        if why is None:
+            raise
+        if not isinstance(e, BrokenPipeError):
+            print(f"error: stdout: {why.strerror}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -118,6 +124,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     Errors of Hydra's composition become one line on stderr. Anything else is a defect and keeps
     its traceback.
     """
+    open_closed_streams()
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0

@@ -4,7 +4,6 @@ Runs in the learner's main thread, but for the progress of a start, which has a 
 Workers write to files, so nothing else draws on the screen.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from isaac_hydra_ext.activity import Activity
 from isaac_hydra_ext.clock import as_duration
+from isaac_hydra_ext.standard_streams import drop_stdout
 from isaac_hydra_ext.start_progress import LINE_EVERY_S, REFRESH_S, StartProgress, terminal
 
 MIN_REDRAW_S = 0.1  # nobody reads faster, and every redraw may flicker
@@ -150,10 +150,7 @@ class RunConsole:
         except OSError:
             self._mode, self._live = "quiet", None
             self._console.quiet = True
-            # What is still in the buffer is flushed when the interpreter ends.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            drop_stdout()
 
     def _table(self, progress: Progress) -> Table:
         width = self._console.width
