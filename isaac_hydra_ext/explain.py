@@ -25,17 +25,23 @@ from isaac_hydra_ext.rollout.worker_pool import WorkerPool
 from isaac_hydra_ext.stop_signals import StopSignals
 
 FLAGS = ("--cfg", "-c")
+ONE_WORD = "--cfg=job"
 
 
 def asked_for(arguments: Sequence[str]) -> bool:
-    """Return whether the command line asks for the resolved configuration."""
+    """Return whether the command line asks for the whole resolved configuration.
+
+    A part of it (`--package`) is Hydra's to show, as it was composed.
+    """
     named = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in FLAGS]
-    return named == ["job"] and "--resolve" in arguments
+    named += ["job" for a in arguments if a == ONE_WORD]
+    part = any(a.startswith(("-p", "--package")) for a in arguments)
+    return named == ["job"] and "--resolve" in arguments and not part
 
 
 def strip_flags(arguments: Sequence[str]) -> list[str]:
     """Remove what `asked_for` has seen: Hydra would answer it before there is a task."""
-    return [a for a in arguments if a not in (*FLAGS, "job", "--resolve")]
+    return [a for a in arguments if a not in (*FLAGS, "job", ONE_WORD, "--resolve")]
 
 
 def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, value: Any) -> str:

@@ -161,5 +161,6 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as e:
         raise MissingDependencyError(
-            f"videos: {e}; install what writes them with: pip install 'isaac-hydra-ext[video]'"
+            f"a film cannot be written: {e}; install what it takes: "
+            "pip install 'isaac-hydra-ext[video]'"
         ) from e

@@ -22,8 +22,8 @@ CGROUPS = (
 )
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
 
-# What a process that has imported torch and stepped a small env has to itself.
-WORKER_BYTES = 160 * 2**20
+# What a process that has imported torch and stepped a small env has to itself, at the least.
+WORKER_BYTES, MJLAB_WORKER_BYTES = 160 * 2**20, 520 * 2**20
 
 
 def check_processes(config: RunConfig) -> None:
@@ -32,7 +32,8 @@ def check_processes(config: RunConfig) -> None:
     Raises:
         ConfigError: Says what they take and what there is.
     """
-    available, needed = available_bytes(), config.num_workers * WORKER_BYTES
+    each = MJLAB_WORKER_BYTES if config.env.kind == "mjlab" else WORKER_BYTES
+    available, needed = available_bytes(), config.num_workers * each
     if available is not None and needed > available:
         raise ConfigError(
             f"rollout.num_workers={config.num_workers}: the processes alone take "

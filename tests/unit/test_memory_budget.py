@@ -10,17 +10,26 @@ from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.rollout import memory_budget
 
 
+@pytest.mark.parametrize(
+    ("env", "workers", "needed"),
+    [("gym_pendulum", 1000, "156.2"), ("mjlab_cartpole_balance", 100, "50.8")],
+)
 def test_more_workers_than_the_memory_holds(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, env: str, workers: int, needed: str
 ) -> None:
     monkeypatch.setattr(memory_budget, "available_bytes", lambda: 20 * 2**30)
-    typed = ["rollout.num_workers=1000", f"experiment.output_dir={tmp_path}/logs"]
+    typed = [
+        f"env={env}",
+        f"rollout.num_workers={workers}",
+        f"experiment.output_dir={tmp_path}/logs",
+    ]
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
         cfg = compose("train_appo", typed)
     with pytest.raises(ConfigError) as raised:
         train(cfg, typed)
     assert str(raised.value) == (
-        "rollout.num_workers=1000: the processes alone take 156.2 GiB, available are 20.0 GiB; "
+        f"rollout.num_workers={workers}: the processes alone take {needed} GiB, "
+        "available are 20.0 GiB; "
         "lower it (a core can run one or two)"
     )
     assert not (tmp_path / "logs").exists()
