@@ -193,6 +193,7 @@ class Run:
         self.tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, console.say)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
+        self.iteration_ended = time.monotonic()
         self.pinned = False
 
     def __enter__(self) -> "Run":
@@ -280,8 +281,9 @@ class Run:
         else:
             check_fits(resumed, own, spec)
         self.learner.load_state_dict(resumed.tensors)
-        if resumed.meta["config"]["ppo"]["lr"] != self.config.ppo.lr:
-            self.learner.lr.fill_(self.config.ppo.lr)  # changed on purpose
+        before, ppo = resumed.meta["config"]["ppo"], self.config.ppo
+        if (before["lr"], before["lr_schedule"]) != (ppo.lr, ppo.lr_schedule):
+            self.learner.lr.fill_(ppo.lr)  # changed on purpose
 
     def iterate(self) -> None:
         """Learn until the last iteration.
@@ -292,6 +294,7 @@ class Run:
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.first, self.last, config.checkpoint.every)
+        self.iteration_ended = time.monotonic()
         for k in range(self.first, self.last):
             self.stop.keep()
             try:
@@ -343,7 +346,9 @@ class Run:
         source.announce(k + 1)
         self.grant(k + 1 + self.config.rollout.max_policy_lag)
 
-        metrics["Perf/iteration_time"] = time.monotonic() - started
+        # With what lies between two iterations: saves, curves, the console.
+        before, self.iteration_ended = self.iteration_ended, time.monotonic()
+        metrics["Perf/iteration_time"] = self.iteration_ended - before
         return self.record.add(metrics), env_states
 
     def grant(self, iteration: int) -> None:

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -289,13 +290,21 @@ def best_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
         evaluated = evaluated_returns(run)
         for path in newest_first([run], []):
             try:
-                value = evaluated.get(_iteration(path), mean_return(read_meta(path)))
-            except CheckpointError as e:
+                seen = path.stat()
+                trained = _training_return(path, seen.st_mtime_ns, seen.st_size)
+                value = evaluated.get(_iteration(path), trained)
+            except (CheckpointError, OSError) as e:
                 notes.append(f"DAMAGED checkpoint passed over: {e}")
                 continue
             besides = bool(evaluated) and _iteration(path) not in evaluated
             ranked += [] if value is None else [(besides, -value, path)]
     yield from (path for _, _, path in sorted(ranked, key=lambda entry: entry[:2]))
+
+
+@lru_cache(maxsize=100_000)
+def _training_return(path: Path, mtime_ns: int, nbytes: int) -> float | None:
+    """Read `mean_return` of a file as it was then: every save asks it of all that are kept."""
+    return mean_return(read_meta(path))
 
 
 def mean_return(meta: Mapping[str, Any]) -> float | None:

@@ -1,8 +1,12 @@
 """How long things take: the time left of a run. Used in the learner's process."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from datetime import timedelta
+from math import inf
+
+MAX_MARKS = 1000
 
 
 def as_duration(seconds: float) -> str:
@@ -31,16 +35,22 @@ class Clock:
         """
         self._done, self._last, self._save_every = first, last, save_every
         self._now, self._mark = now, now()
-        self._sums = [0.0]  # of the iterations' times
+        self._first, self._taken_s = first, 0.0
+        self._marks, self._stride = [(0, 0.0)], 1  # iterations of this process, and their time
         self._save_s, self._saves = 0.0, 0
 
     def iteration_done(self) -> float:
         """Note the end of an iteration, before it is saved; returns the seconds left."""
-        self._sums.append(self._sums[-1] + self._lap())
+        self._taken_s += self._lap()
         self._done += 1
-        count = len(self._sums) - 1
-        begin = max(1, count // 4) if count > 1 else 0
-        iteration_s = (self._sums[-1] - self._sums[begin]) / (count - begin)
+        count = self._done - self._first
+        oldest = max(1, count // 4) if count > 1 else 0
+        begin, before = self._marks[bisect_right(self._marks, (oldest, inf)) - 1]
+        iteration_s = (self._taken_s - before) / (count - begin)
+        if count % self._stride == 0:
+            self._marks.append((count, self._taken_s))
+        if len(self._marks) > MAX_MARKS:  # a day has a million iterations
+            self._marks, self._stride = self._marks[::2], 2 * self._stride
         saves = self._saves_until(self._last) - self._saves_until(self._done - 1)
         save_s = self._save_s / self._saves if self._saves else 0.0
         return iteration_s * (self._last - self._done) + save_s * saves

@@ -131,7 +131,7 @@ class PPOConfig:
 
     update_epochs: int = knob(5, "[passes] over the N_buffer samples per iteration", ge=1)
     batch_size: int = knob(
-        8192, "[samples] M: per minibatch; ceil(N_buffer / M) minibatches per epoch", ge=1
+        8192, "[samples] M: per minibatch at most; ceil(N_buffer / M) equal ones an epoch", ge=1
     )
     num_mini_batches: int | None = knob(
         None, "[minibatches] per epoch, instead of batch_size", ge=1, le=MAX_INT

@@ -72,6 +72,7 @@ class RunRecord:
         self._spec: EnvSpec | None = None
         self._said: set[str] = set()  # warnings that are given once
         self._evaluation: dict[str, Any] | None = None  # the last one
+        self._best_evaluated = max(evaluated_returns(run_dir).values(), default=-inf)
         self.in_evaluation: int | None = None
 
     def begin(self, spec: EnvSpec, random_start: list[bool], resumed: Checkpoint | None) -> None:
@@ -128,15 +129,15 @@ class RunRecord:
         """Keep what an evaluation came to.
 
         Args:
-            evaluation: Of an iteration that has passed.
+            evaluation: Of an iteration that has passed; its numbers are finite.
             skipped: How many were, so far.
         """
         result, iteration = evaluation.result, evaluation.iteration
-        best = max(result["mean_return"], *evaluated_returns(self._run_dir).values(), -inf)
+        self._best_evaluated = max(result["mean_return"], self._best_evaluated)
         self._evaluation = {
             "iteration": iteration,
             **result,
-            "best_mean_return": best,
+            "best_mean_return": self._best_evaluated,
             "skipped": skipped,
             "video": evaluation.video,
         }

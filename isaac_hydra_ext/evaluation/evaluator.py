@@ -23,12 +23,14 @@ from isaac_hydra_ext.evaluation.video import remove_unfinished
 from isaac_hydra_ext.placement import IN_WORKER
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes
+from isaac_hydra_ext.rollout.restarts import HOUR_S
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn
 from isaac_hydra_ext.rollout.weight_store import WeightStore
 from isaac_hydra_ext.rollout.worker_handle import Phase, WorkerHandle
 
-MAX_RESTARTS = 3  # of a run
+MAX_RESTARTS = 3  # in an hour
+MAX_GAP_S = 60.0  # between two polls; what is beyond was a pause, of the evaluator as well
 CLOSE_GRACE_S = 5.0
 
 
@@ -83,6 +85,8 @@ class Evaluator:
         }
         self.pending: int | None = None
         self.alive, self._closed = True, False
+        self._replaced: list[float] = []  # when, in the last hour
+        self._polled = time.monotonic()
         self._handle = self._start(0)
 
     def _start(self, generation: int) -> WorkerHandle:
@@ -117,7 +121,7 @@ class Evaluator:
         """Return what has come, after waiting for it at most `timeout_s`; see to failures."""
         if not self.alive:
             return None
-        handle = self._handle
+        handle, before = self._handle, self._polled
         connection.wait([handle.pipe, handle.process.sentinel], timeout_s)
         ended, evaluation = handle.ended, None  # in this order: last words count
         for message in handle.received():
@@ -125,9 +129,11 @@ class Evaluator:
                 self._on_error(message.body)
                 return None
             evaluation = self._on_message(message) or evaluation
+        self._polled = time.monotonic()
+        handle.deadline += max(0.0, self._polled - before - MAX_GAP_S)
         if ended:
             self._replace(describe_exit(handle.process))
-        elif time.monotonic() > handle.deadline:
+        elif self._polled > handle.deadline:
             building = handle.phase is Phase.BUILDING
             knob = "rollout.startup_timeout_s" if building else "evaluate.timeout_s"
             self._replace(f"took longer than {knob} allows and was killed")
@@ -155,17 +161,22 @@ class Evaluator:
 
     def _replace(self, how: str) -> None:
         """Start another in its place, without what it was at, or give up."""
-        used = self._handle.generation
-        if used == MAX_RESTARTS:
-            self._give_up(f"{how}, after {MAX_RESTARTS} replacements")
+        now = time.monotonic()
+        self._replaced = [when for when in self._replaced if now - when < HOUR_S]
+        if len(self._replaced) == MAX_RESTARTS:
+            self._give_up(f"{how}, after {MAX_RESTARTS} replacements in an hour")
             return
+        self._replaced.append(now)
         self._end()
         try:
-            self._handle = self._start(used + 1)
+            self._handle = self._start(self._handle.generation + 1)
         except OSError as e:  # no process, no memory, no descriptor left
             self._give_up(f"{how}, and cannot be replaced ({e})")
             return
-        self._warn(f"the evaluator {how}{self._lost()}; replaced ({used + 1} of {MAX_RESTARTS})")
+        self._warn(
+            f"the evaluator {how}{self._lost()}; "
+            f"replaced ({len(self._replaced)} of {MAX_RESTARTS} in an hour)"
+        )
 
     def _give_up(self, how: str) -> None:
         self._end()

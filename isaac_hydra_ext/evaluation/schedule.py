@@ -4,6 +4,7 @@ An evaluation that is due while the one before is still going on is skipped and 
 evaluator can live, the statistics of finished training episodes stand in for it, and that is said.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,12 @@ class Evaluations:
             self._tell(evaluation)
 
     def _tell(self, evaluation: Evaluation) -> None:
+        if not math.isfinite(evaluation.result["mean_return"]):
+            self._console.warn(
+                f"evaluation of iteration {evaluation.iteration} left out: its mean return is "
+                f"{evaluation.result['mean_return']}; the env has given NaN or Inf"
+            )
+            return
         self._record.evaluated(evaluation, self.skipped)
         video = f"; videos/{evaluation.video}" if evaluation.video else ""
         self._console.say(

@@ -85,8 +85,10 @@ class Epochs:
         optimizer.begin()
         totals = torch.zeros(len(MINIBATCH_METRICS), device=self._device)
         steps = torch.zeros((), device=self._device)
+        # As equal as can be: a step on the few that are left over would undo the others' work.
+        minibatches = -(-orders_EN.shape[1] // self._ppo.batch_size)
         for order in orders_EN:
-            for rows in order.split(self._ppo.batch_size):
+            for rows in order.tensor_split(minibatches):
                 stats = self._step(forwards, samples, rows)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, stats, 0.0)
@@ -100,10 +102,7 @@ class Epochs:
         }
 
     def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
-        """Take one minibatch step, or none after a stop; returns its metrics.
-
-        The last minibatch of an epoch may be smaller: its loss is the mean over its own rows.
-        """
+        """Take one minibatch step, or none after a stop; returns its metrics."""
         actor_forward, critic_forward = forwards
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
             value = critic_forward(samples.obs, samples.critic, rows)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
@@ -54,30 +55,31 @@ class CsvTracker:
         """Begin the file, with an earlier run's rows; see `TrackedRun`."""
         self.run_id: str | None = None
         self._path = run.run_dir / CSV_NAME
-        self._columns, rows = [STEP], []
+        self._columns = [STEP]
         before = run.previous_dir / CSV_NAME if run.previous_dir else None
         if before is not None and before.exists():
+            self._columns = _columns(before)
             # Rows after the checkpoint are of iterations that are done again here.
-            self._columns, rows = _read(before, run.first)
-        self._write(rows)
+            self._write(before, run.first)
+        else:
+            self._write()
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         """See `Tracker.log`."""
         if new := [tag for tag in metrics if tag not in self._columns]:
             self._file.close()
-            _, rows = _read(self._path)  # all: an evaluation's point is of an earlier iteration
             self._columns += new
-            self._write(rows)
+            self._write(self._path)  # all: an evaluation's point is of an earlier iteration
         self._rows.writerow({STEP: iteration, **metrics})
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        """Write the file anew and leave it open; it is whole at any time."""
+    def _write(self, source: Path | None = None, last: float = inf) -> None:
+        """Write the file anew, with a source's rows, and leave it open; it is whole at any time."""
         temporary = self._path.with_name(f".{CSV_NAME}.tmp")
         try:
             with temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
-                writer.writerows(rows)
+                writer.writerows(_rows(source, last) if source is not None else ())
             temporary.replace(self._path)
         finally:
             with contextlib.suppress(OSError):  # what has failed is told above
@@ -97,9 +99,14 @@ class CsvTracker:
         self._file.close()
 
 
-def _read(path: Path, last: float = inf) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns, and the rows up to iteration `last`."""
+def _columns(path: Path) -> list[str]:
     with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if row[STEP].isdigit() and int(row[STEP]) <= last]
-        return list(reader.fieldnames or [STEP]), rows
+        return list(csv.DictReader(file).fieldnames or [STEP])
+
+
+def _rows(path: Path, last: float) -> Iterator[dict[str, str]]:
+    """Yield the rows up to iteration `last`, one in memory at a time: a long run has a million."""
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row[STEP].isdigit() and int(row[STEP]) <= last:
+                yield row

@@ -98,7 +98,8 @@ class ReferencePPO:
             old, old_value = self.policy(obs), self.value(obs)
             old_mean, old_std = old.mean.clone(), old.stddev.clone()
         sums = {"surrogate": 0.0, "value": 0.0, "entropy": 0.0, "kl": 0.0}
-        batches = [rows for order in orders for rows in order.split(s.batch_size)]
+        count = -(-len(orders[0]) // s.batch_size)
+        batches = [rows for order in orders for rows in order.tensor_split(count)]
         for rows in batches:
             new = self.policy(obs[rows])
             ratio = (new.log_prob(action[rows]).sum(-1) - r.log_prob.flatten()[rows]).exp()

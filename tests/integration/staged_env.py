@@ -17,7 +17,8 @@ class Staged(gym.Env):
     """The reward is the action; an episode lasts `STEPS` steps.
 
     In `stage`, while they exist: `hold` blocks the first step, `die` kills the process there,
-    `raise` raises there, `no_build` raises in the constructor, `blind` in `render`.
+    `raise` raises there, `nan` rewards with it, `no_build` raises in the constructor, `blind` in
+    `render`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
@@ -51,7 +52,8 @@ class Staged(gym.Env):
         if self.here("raise"):
             raise RuntimeError("fell over")
         self.clock += 1
-        return self.observe(), float(action[0]), self.clock == STEPS, False, {}
+        reward = float("nan") if self.here("nan") else float(action[0])
+        return self.observe(), reward, self.clock == STEPS, False, {}
 
     def render(self) -> np.ndarray:
         if self.here("blind"):

@@ -119,6 +119,20 @@ def test_evaluators_that_die_cost_the_evaluations_only(
     assert "the evaluator was killed by SIGKILL (iteration 3 is" in capfd.readouterr().err
 
 
+def test_a_return_that_is_no_number_is_said_and_left_out(
+    train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last = train_run(
+        *staged(tmp_path, "nan"), "experiment.max_iterations=4", "rollout.num_workers=1",
+        "checkpoint.every=1",
+    )  # fmt: skip
+    summary = summary_of(last)
+    assert summary["status"] == "completed" and summary["evaluation"] is None
+    assert last.meta["iteration"] == 4 and evaluations_of(last) == []
+    said = capfd.readouterr().err
+    assert "evaluation of iteration 4 left out: its mean return is nan" in said
+
+
 def test_where_no_evaluator_can_live_training_episodes_stand_in_and_that_is_said(
     train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

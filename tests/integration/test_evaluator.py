@@ -15,8 +15,10 @@ from staged_env import MARK, STEPS
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.evaluation import evaluator
 from isaac_hydra_ext.evaluation.evaluator import MAX_RESTARTS, Evaluation, Evaluator
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.worker_handle import Phase
 
 SPEC = EnvSpec(
     num_envs=2,
@@ -139,7 +141,7 @@ def test_a_killed_one_is_replaced_and_goes_on(stage: Callable[..., Stage]) -> No
     assert run.until(lambda: run.evaluator.pending is None) == []
     assert run.said == [
         "the evaluator was killed by SIGKILL (iteration 1 is not evaluated); "
-        f"replaced (1 of {MAX_RESTARTS})"
+        f"replaced (1 of {MAX_RESTARTS} in an hour)"
     ]
     run.clear("hold")
     run.ask(2)
@@ -154,9 +156,36 @@ def test_one_that_always_dies_is_given_up(stage: Callable[..., Stage]) -> None:
     assert not run.evaluator.alive and run.evaluator.poll() is None
     assert len(run.said) == MAX_RESTARTS + 1
     assert run.said[-1] == (
-        "the evaluator was killed by SIGKILL, after 3 replacements (iteration 4 is not "
-        "evaluated); given up, the training goes on without"
+        "the evaluator was killed by SIGKILL, after 3 replacements in an hour (iteration 4 is "
+        "not evaluated); given up, the training goes on without"
     )
+
+
+def test_replacements_of_an_hour_ago_do_not_count(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stage("die")
+    for iteration in range(1, MAX_RESTARTS + 1):
+        run.ask(iteration)
+        run.until(lambda: run.evaluator.pending is None)
+    monkeypatch.setattr(evaluator, "HOUR_S", 0.0)
+    run.ask(9)
+    run.until(lambda: run.evaluator.pending is None)
+    assert run.evaluator.alive and run.said[-1].endswith("replaced (1 of 3 in an hour)")
+
+
+def test_a_pause_of_the_learner_too_is_none_of_its_time(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stage("hold")
+    run.ask(1)
+    run.until(lambda: run.evaluator._handle.phase is Phase.COLLECTING)
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 10 * 3600)  # as after `docker pause`
+    run.evaluator.poll()
+    assert run.evaluator.pending == 1 and run.said == []
+    run.clear("hold")
+    assert run.result().iteration == 1
 
 
 def test_an_error_is_told_in_one_line(stage: Callable[..., Stage]) -> None:

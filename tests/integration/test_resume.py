@@ -103,3 +103,12 @@ def test_a_checkpoint_of_another_env_or_network_is_refused_or_taken_in_part(
 
     best = command(*tiny, "experiment.max_iterations=9", "resume=best")
     assert best.returncode == 1 and "no checkpoint that loads" in best.stderr  # no episode ended
+
+
+def test_another_schedule_begins_with_the_learning_rate_that_is_set(train_run: Train) -> None:
+    saved = train_run("experiment.max_iterations=4", "ppo.lr_schedule=linear", "ppo.lr=1e-3")
+    assert saved.tensors["lr"].item() == pytest.approx(0.25e-3)
+    line = ["experiment.max_iterations=5", "ppo.lr=1e-3", f"resume={saved.path}"]
+    resumed = train_run(*line, "ppo.lr_schedule=fixed")
+    assert resumed.meta["iteration"] == 5
+    assert resumed.tensors["lr"].item() == pytest.approx(1e-3)

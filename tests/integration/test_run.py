@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from isaac_hydra_ext.appo_runner import open_run
 from isaac_hydra_ext.checkpoint import Checkpoint
 from isaac_hydra_ext.errors import RunInterrupted
+from isaac_hydra_ext.run_record import RunRecord
 
 Train = Callable[..., Checkpoint]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -137,3 +140,21 @@ def test_in_another_application_a_stop_says_how_the_run_goes_on_there(tmp_path: 
     ):
         run.stop.signum = signal.SIGINT  # a signal has come
         run.iterate()
+
+
+def test_the_time_of_a_run_has_its_saves_in_it(
+    train_run: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = RunRecord.save
+
+    def slow_save(self: RunRecord, *args: Any, **kwargs: Any) -> None:
+        time.sleep(0.3)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(RunRecord, "save", slow_save)
+    run = train_run(
+        "experiment.max_iterations=4", "checkpoint.every=1", "rollout.num_workers=0"
+    ).path.parent.parent
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["wall_s"] > 3 * 0.3, "three saves lie between four iterations' ends"
+    assert summary["fps"] == pytest.approx(summary["env_steps"] / summary["wall_s"], rel=0.01)

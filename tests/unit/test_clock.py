@@ -67,3 +67,13 @@ def test_the_last_save_is_part_of_what_is_left() -> None:
 def test_durations() -> None:
     assert as_duration(90.4) == "0:01:30"
     assert as_duration(90061) == "1 day, 1:01:01"
+
+
+def test_a_long_run_keeps_no_time_of_each_iteration_and_its_estimate_stays_right() -> None:
+    time = [0.0]
+    clock = Clock(0, 100_000, 50, lambda: time[0])
+    for k in range(60_000):
+        time[0] += 3.0 if k < 10_000 else 1.0  # the first quarter is none to go by
+        left = clock.iteration_done()
+    assert left == pytest.approx(40_000, rel=0.01)
+    assert len(vars(clock)["_marks"]) <= 1001

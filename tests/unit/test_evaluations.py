@@ -1,12 +1,14 @@
 """Which checkpoint is best once there are evaluations; when there can be none; their knobs."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from isaac_hydra_ext import checkpoint
 from isaac_hydra_ext.checkpoint import best_first, delete_old, list_checkpoints
 from isaac_hydra_ext.config import CheckpointConfig, RunConfig
 from isaac_hydra_ext.errors import ConfigError
@@ -176,3 +178,29 @@ def test_other_visible_gpus_are_numbered_otherwise() -> None:
     loaded(
         "env=mjlab_any", "env.task=X", "evaluate.device=cuda:0", "evaluate.cuda_visible_devices='3'"
     )
+
+
+def test_a_save_reads_of_the_checkpoints_that_are_kept_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "checkpoints"
+    directory.mkdir()
+    read: list[str] = []
+    real = checkpoint.read_meta
+
+    def noting(path: Path) -> dict[str, Any]:
+        read.append(path.stem)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, "read_meta", noting)
+    config = CheckpointConfig(keep_last=2, keep_every=1, keep_best=True)
+    for iteration in range(1, 6):
+        write(directory, iteration)
+        delete_old(directory, replace(config, keep_every=2))
+    assert sorted(read) == sorted(set(read)), "each at most once"
+    assert [path.stem for path in list_checkpoints(directory)][-2:] == ["model_4", "model_5"]
+    damaged = directory / "model_4.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    notes: list[str] = []
+    assert damaged not in list(best_first([tmp_path], notes))
+    assert len(notes) == 1, "read again: it has changed"

@@ -63,7 +63,7 @@ def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], tor
     order = torch.randperm(batch.target_N.numel(), generator=generator)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.lr)
     sizes = []
-    for rows in order.split(config.ppo.batch_size):
+    for rows in order.tensor_split(-(-order.numel() // config.ppo.batch_size)):
         sizes.append(rows.numel())
         obs = {"policy": learner.batch.obs_N["policy"][rows]}
         actor = actor_loss(
@@ -79,14 +79,16 @@ def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], tor
     return sizes, policy.flat[: policy.num_params]
 
 
-def test_a_ragged_last_minibatch_is_the_mean_over_its_own_rows() -> None:
-    # N_buffer = 4 * 8 = 32 in minibatches of 20: 20 and 12 rows.
-    run = collected(ppo={**FIXED, "batch_size": 20})
-    sizes, expected = reference_epoch(run.config, run.learner)
-    assert sizes == [20, 12]
+@pytest.mark.parametrize(("batch_size", "sizes"), [(15, [11, 11, 10]), (31, [16, 16])])
+def test_minibatches_are_as_equal_as_can_be_and_each_the_mean_over_its_own_rows(
+    batch_size: int, sizes: list[int]
+) -> None:
+    run = collected(ppo={**FIXED, "batch_size": batch_size})  # N_buffer = 4 * 8 = 32
+    taken, expected = reference_epoch(run.config, run.learner)
+    assert taken == sizes
     metrics = run.learner.update(0)
     policy = run.learner.policy
-    assert metrics["Loss/minibatch_steps"] == 2
+    assert metrics["Loss/minibatch_steps"] == len(sizes)
     torch.testing.assert_close(policy.flat[: policy.num_params], expected, rtol=1e-5, atol=1e-6)
 
 
