@@ -35,6 +35,7 @@ from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
+    DeviceMemoryError,
     IsaacHydraExtError,
     LearnerError,
     NonFiniteError,
@@ -333,7 +334,7 @@ class Run:
         source.release(k)
         try:
             metrics |= self._finish_update(k, update)
-        except NonFiniteError:
+        except (NonFiniteError, DeviceMemoryError):
             source.counts.take_back(source.counts.consumed - consumed)
             raise
         metrics["Perf/learning_time"] = time.monotonic() - learn_started

@@ -19,7 +19,7 @@ from isaac_hydra_ext.config_checks import shown
 from isaac_hydra_ext.config_reference import as_help, sections
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
 from isaac_hydra_ext.hydra_guard import check_hydra_node
-from isaac_hydra_ext.standard_streams import open_closed_streams, stdout_error
+from isaac_hydra_ext.standard_streams import prepare_streams, say_error, stdout_error
 from isaac_hydra_ext.sweep import signals_to_jobs
 
 COMMANDS = {
@@ -60,7 +60,7 @@ SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=qui
 
 def main() -> None:
     """Run `appo COMMAND ...`; a reader that leaves (`| head`) ends it in silence."""
-    open_closed_streams()
+    prepare_streams()
     try:
         try:
             _main()
@@ -73,7 +73,7 @@ def main() -> None:
         if why is None:
             raise
         if not isinstance(e, BrokenPipeError):
-            print(f"error: stdout: {why.strerror}", file=sys.stderr)
+            say_error(f"error: stdout: {why.strerror}")
         sys.exit(1)
 
 
@@ -93,7 +93,7 @@ def _main() -> None:
         sys.exit(0)
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
-        print(f"appo: no command {command!r}{hint}", file=sys.stderr)
+        say_error(f"appo: no command {command!r}{hint}")
         sys.exit(2)
     sys.argv = [f"appo {command}", *sys.argv[2:]]
     importlib.import_module(COMMANDS[command][0]).main()
@@ -124,7 +124,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     Errors of Hydra's composition become one line on stderr. Anything else is a defect and keeps
     its traceback.
     """
-    open_closed_streams()
+    prepare_streams()
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
@@ -142,7 +142,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     except (HydraException, ConfigError, SweepError) as e:
         text = _one_line(e) if isinstance(e, HydraException) else str(e)
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        say_error(f"error: {text}")
         return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
         if before is None:
@@ -159,7 +159,7 @@ def run_reporting_errors(task: Callable[[], Any]) -> int:
     try:
         task()
     except IsaacHydraExtError as e:
-        print(f"{'' if e.exit_code > 128 else 'error: '}{e}", file=sys.stderr, flush=True)
+        say_error(f"{'' if e.exit_code > 128 else 'error: '}{e}")
         return e.exit_code
     except KeyboardInterrupt:
         return 130

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from isaac_hydra_ext.activity import Activity
 from isaac_hydra_ext.clock import as_duration
-from isaac_hydra_ext.standard_streams import drop_stdout
+from isaac_hydra_ext.standard_streams import drop, say_error
 from isaac_hydra_ext.start_progress import LINE_EVERY_S, REFRESH_S, StartProgress, terminal
 
 MIN_REDRAW_S = 0.1  # nobody reads faster, and every redraw may flicker
@@ -78,7 +78,7 @@ class RunConsole:
         if self._live is not None:
             self._write(lambda: self._console.print(line, style="yellow"))
         else:
-            self._write(lambda: print(line, file=sys.stderr, flush=True))
+            say_error(line)
 
     def starting(self, activities: Sequence[Activity], shared: bool) -> None:
         """Begin showing what the workers do until `start` or `close`.
@@ -150,7 +150,7 @@ class RunConsole:
         except OSError:
             self._mode, self._live = "quiet", None
             self._console.quiet = True
-            drop_stdout()
+            drop(sys.stdout)
 
     def _table(self, progress: Progress) -> Table:
         width = self._console.width

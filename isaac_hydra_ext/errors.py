@@ -65,6 +65,10 @@ class LearnerError(IsaacHydraExtError):
     """An update did not come to its end."""
 
 
+class DeviceMemoryError(IsaacHydraExtError):
+    """The learner's GPU has no room for an update; the weights are those before it."""
+
+
 class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
 

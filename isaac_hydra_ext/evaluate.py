@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint, list_runs
 from isaac_hydra_ext.command_line import end_process, run_reporting_errors
@@ -159,11 +161,15 @@ def with_overrides(config: RunConfig, tokens: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: A key or a value that does not fit.
     """
-    plain = [token.lstrip("+") for token in tokens]
+    plain, given = [token.lstrip("+") for token in tokens], []
     for token in plain:
         if "=" not in token or token.startswith("~"):
             raise ConfigError(f"{token}: KEY=VALUE is expected here")
-    merged = OmegaConf.merge(config.to_dict(), OmegaConf.from_dotlist(plain))
+        try:
+            given.append(OmegaConf.from_dotlist([token]))
+        except (YAMLError, OmegaConfBaseException) as e:
+            raise ConfigError(f"{shown(token)}: KEY=VALUE is expected here, as YAML has it") from e
+    merged = OmegaConf.merge(config.to_dict(), *given)
     return load_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
 
 

@@ -86,7 +86,10 @@ class EpisodeTracker:
         for w, slot in enumerate(slots):
             restarted_B = slot.restarted_B.numpy()
             self._return_WB[w, restarted_B], self._length_WB[w, restarted_B] = 0.0, 0
-            self._partial_WB[w, restarted_B] = self._random_start[w]
+            # An env that began anew alone is at the start of an episode; where all did, for the
+            # sake of one, they are where they began the run.
+            all_did = bool((restarted_B & ~dropped_WB[w]).any())
+            self._partial_WB[w, restarted_B] = all_did and self._random_start[w]
 
     def summary(self) -> dict[str, Any] | None:
         """Return `summarize_episodes` of the last 100 finished ones; None before the first."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from isaac_hydra_ext.command_line import run_reporting_errors
 from isaac_hydra_ext.command_parser import CommandParser
@@ -41,13 +43,18 @@ def write_report(run_dir: Path, patient: bool = True) -> Path:
     Raises:
         ConfigError: The summary cannot be read, or the report not be written.
     """
-    path = run_dir / "summary.json"
+    path, typed = run_dir / "summary.json", run_dir / ".hydra" / "overrides.yaml"
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; a run writes it with its first checkpoint")
     try:
+        overrides = OmegaConf.to_container(OmegaConf.load(typed))
+    except (OSError, YAMLError, OmegaConfBaseException) as e:
+        raise ConfigError(f"{typed}: cannot be read ({type(e).__name__}: {shown(e)})") from e
+    try:
         summary = json.loads(path.read_text())
         curve = _curve(run_dir, patient)
-        text = _text(run_dir, summary, curve + _video(summary.get("evaluation")))
+        curve += _video(summary.get("evaluation"))
+        text = _text(run_dir, summary, curve, overrides if isinstance(overrides, list) else [])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"{path}: cannot be read ({type(e).__name__}: {shown(e)})") from e
     report = run_dir / FILE
@@ -94,7 +101,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
+def _text(run_dir: Path, summary: dict[str, Any], curve: str, typed: list[Any]) -> str:
     wall_s = summary["wall_s"]
     rows = {
         "mean return (last 100 episodes)": as_number(summary["mean_return"]),
@@ -110,8 +117,7 @@ def _text(run_dir: Path, summary: dict[str, Any], curve: str) -> str:
         "workers replaced": f"{summary['worker_restarts']:,}",
         "learner's device": summary["device"],
     }
-    typed = OmegaConf.to_container(OmegaConf.load(run_dir / ".hydra" / "overrides.yaml"))
-    command = shlex.join(["appo", "train", *map(str, typed if isinstance(typed, list) else [])])
+    command = shlex.join(["appo", "train", *map(str, typed)])
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     lines = [
         f"# {run_dir.parent.name}, {run_dir.name}",

@@ -102,5 +102,5 @@ def _who(activities: Sequence[Activity], indices: Sequence[int]) -> str:
 def terminal() -> io.TextIOBase:
     """Return a stdout of its own, which an env that redirects this process's does not take away."""
     with contextlib.suppress(OSError, ValueError):
-        return os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+        return os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, errors="backslashreplace")
     return sys.stdout  # type: ignore[return-value]  # one without a file, in tests and notebooks

@@ -34,6 +34,8 @@ from isaac_hydra_ext.errors import (
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
+# Those in which torch computes: its other unsigned ones cannot be indexed.
+OBS_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
 def check_registered(env_config: EnvConfig) -> None:
@@ -221,6 +223,13 @@ class GymVecEnv:
 def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:
     if not isinstance(space, spaces.Box):
         raise EnvError(f"obs group {name!r}: {space} is not supported; Box and Dict of Box are")
+    if space.dtype.name not in OBS_DTYPES:
+        raise EnvError(
+            f"obs group {name!r}: {space.dtype.name} is not supported; have a wrapper turn it into "
+            "float32 or uint8"
+        )
+    if 0 in space.shape:
+        raise EnvError(f"obs group {name!r}: {space} is empty; leave the entry out")
     return TensorSpec(space.shape, space.dtype.name)
 
 

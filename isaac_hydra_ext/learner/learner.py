@@ -15,7 +15,7 @@ import torch
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.cuda import Recorded
 from isaac_hydra_ext.envs.vec_env import EnvSpec
-from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.errors import DeviceMemoryError, NonFiniteError
 from isaac_hydra_ext.learner import compiler
 from isaac_hydra_ext.learner.batch import RolloutBatch
 from isaac_hydra_ext.learner.epochs import Epochs, Samples
@@ -96,7 +96,7 @@ class Learner:
         On a GPU a slot of that GPU is free for what the caller's stream is given from now on.
         """
         room = self.batch.final_step.shape[0]
-        with self._in_turn():
+        with self._naming_memory(), self._in_turn():
             self.batch.load(slots)
         if self._stream is not None and slots[0].reward_TB.device.type == "cpu":
             self._stream.synchronize()
@@ -128,7 +128,14 @@ class Learner:
         """Compile, and record as CUDA graphs, what `ppo.compile` and `ppo.cuda_graphs` say.
 
         To be called while no other thread uses the GPU. Changes no weight.
+
+        Raises:
+            DeviceMemoryError: The GPU is too small for it.
         """
+        with self._naming_memory():
+            self._record()
+
+    def _record(self) -> None:
         stream = self._stream if self._ppo.cuda_graphs else None  # to record on
         if stream is None and not self._compiled:
             return
@@ -159,6 +166,7 @@ class Learner:
         Raises:
             NonFiniteError: More than `ppo.max_bad_updates` in a row were undone, or there is no
                 sample.
+            DeviceMemoryError: The GPU is too small for it; nothing has changed.
         """
         if not self.batch.reward_TN.numel():
             raise NonFiniteError(
@@ -166,13 +174,17 @@ class Learner:
                 "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
             )
         ppo = self._ppo
-        with self._on_stream():
+        with self._naming_memory(), self._on_stream():
             before = self._optimizer.copy_state()
             if ppo.lr_schedule == "linear":
                 self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
             draws = self._draw(iteration, self.batch.reward_TN.numel())
             recorded = self._update is not None and not (self.batch.narrow or self._outgrown)
-            numbers, target_N = self._replay(draws) if recorded else self._compute(draws)
+            try:
+                numbers, target_N = self._replay(draws) if recorded else self._compute(draws)
+            except Exception:  # half an update is none
+                self._optimizer.restore(before)
+                raise
             self._wait()
             metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
             if metrics["Loss/undone"]:
@@ -246,6 +258,18 @@ class Learner:
         """
         if self._stream is not None:
             self._stream.synchronize()
+
+    @contextmanager
+    def _naming_memory(self) -> Iterator[None]:
+        """Say in one line what does not fit on the GPU."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as e:
+            raise DeviceMemoryError(
+                f"{self.device}: no memory for an update of {self._config.n_buffer:,} samples "
+                f"({str(e).splitlines()[0]}); lower rollout.envs_per_worker or "
+                "rollout.steps_per_env, or raise ppo.num_mini_batches"
+            ) from e
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:

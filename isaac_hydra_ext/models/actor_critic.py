@@ -202,11 +202,13 @@ class ActorCritic(nn.Module):
 
 
 def _key(group: str) -> str:
-    return group.replace(".", "__dot__")  # module names may not hold dots
+    """Name a group's module: without dots, and not as one of `ModuleDict`'s own attributes."""
+    key = group.replace(".", "__dot__")
+    return f"__group__{key}" if hasattr(nn.ModuleDict, key) or key == "training" else key
 
 
 def _group(key: str) -> str:
-    return key.replace("__dot__", ".")
+    return key.removeprefix("__group__").replace("__dot__", ".")
 
 
 def _normalizers(groups: Sequence[str], sizes: Mapping[str, int], enabled: bool) -> nn.ModuleDict:

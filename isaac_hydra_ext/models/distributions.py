@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.errors import ConfigError
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -81,6 +82,11 @@ class Gaussian:
         else:
             limit = math.inf if clip is None else clip
             self.low, self.high = low.clamp(min=-limit), high.clamp(max=limit)
+            if bool((self.low > self.high).any()):
+                raise ConfigError(
+                    f"policy.clip_actions={clip:g}: no action within +-{clip:g} is one of the "
+                    f"env's, which are {list(spec.low)} to {list(spec.high)}"
+                )
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         """See `ActionDistribution`."""

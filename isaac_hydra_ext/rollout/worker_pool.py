@@ -326,11 +326,21 @@ class WorkerPool:
         if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
             raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
         if self._memory is None or not self._budget.allowed:
-            log = "; see its log in the run directory"
-            where = log if self._build_body else self._last_told(worker)
-            raise WorkerError(failure + where)
+            raise WorkerError(failure + self._where_to_look(worker))
         self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
         self._replace(worker)
+
+    def _where_to_look(self, worker: WorkerHandle) -> str:
+        """Say where there is more about a worker's end; one without a log wrote on the terminal."""
+        if not self._build_body:
+            return self._last_told(worker)
+        log = Path(self._build_body["run_dir"]) / "workers" / f"worker_{worker.index}.log"
+        if log.exists():
+            return "; see its log in the run directory"
+        return (
+            "; what it said is above; a script that trains has its calls under "
+            'if __name__ == "__main__":'
+        )
 
     def _last_told(self, worker: WorkerHandle) -> str:
         return f" (last told: {self.activities[worker.index].now[0]})"

@@ -1,6 +1,7 @@
 """A terminal that is not there: closed streams, and a disk that is full behind one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,14 @@ RUN = [
 ]  # fmt: skip
 
 
-def shell(where: Path, arguments: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
+def shell(
+    where: Path, arguments: list[str], redirection: str, more: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     line = f"exec {sys.executable} {' '.join(arguments)} {redirection}"
     return subprocess.run(
-        ["bash", "-c", line], cwd=where, capture_output=True, text=True, timeout=HANG_S
-    )
+        ["bash", "-c", line], cwd=where, capture_output=True, text=True, timeout=HANG_S,
+        env={**os.environ, **(more or {})},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -42,3 +46,25 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, command: str) -> 
     )  # fmt: skip
     done = shell(tmp_path, [*start, command], ">&-")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_keeps_its_code_where_stderr_is_full(tmp_path: Path) -> None:
+    done = shell(tmp_path, [*RUN, "ppo.lr=-1"], "2> /dev/full")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_full_stderr_does_not_silence_stdout(tmp_path: Path) -> None:
+    code = (
+        'from isaac_hydra_ext.console import RunConsole; it = RunConsole("plain"); '
+        'it.say("one"); it.warn("two"); it.say("three")'
+    )
+    done = shell(tmp_path, ["-c", f"'{code}'"], "2> /dev/full")
+    assert (done.returncode, done.stdout) == (0, "one\nthree\n")
+
+
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "ü").mkdir()
+    start = ["-X", "utf8=0", *RUN]
+    done = shell(tmp_path / "ü", start, "", {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "\\xfc" in done.stdout

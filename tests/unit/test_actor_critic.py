@@ -205,6 +205,17 @@ def test_each_group_has_statistics_of_its_own_also_under_a_dotted_name() -> None
 # ------------------------------------------------------------------ values and std
 
 
+@pytest.mark.parametrize("group", ["items", "keys", "type", "training", "update", "state_dict"])
+def test_a_group_may_be_called_as_something_of_torchs(group: str) -> None:
+    groups = {"actor": [group, "b"], "critic": [group]}
+    shapes = {group: ((3,), "float32"), "b": ((1,), "float32")}
+    policy = policy_of(obs=shapes, obs_groups=groups)
+    obs = {group: torch.full((5, 3), 2.0), "b": torch.zeros(5, 1)}
+    policy.update_statistics(obs, torch.zeros(5))
+    normalizer = policy.actor_normalizer(group)
+    assert normalizer is not None and normalizer.mean.tolist() == [2.0] * 3
+
+
 def test_popart_keeps_the_denormalised_values_where_they_were() -> None:
     policy, obs = policy_of(normalize_values=True, normalize_critic_obs=False), observations(200)
     for shift in (0.0, 300.0, -50.0):

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import distributions as td
 
+from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian, make_distribution
 
 from .builders import continuous, discrete
@@ -55,6 +57,13 @@ def test_gaussian_samples_are_mean_plus_std_times_noise() -> None:
     params, noise = torch.tensor([1.0, -2.0, 0.5, 3.0]), torch.tensor([2.0, -1.0])
     assert ours.sample(params, noise).tolist() == [1 + 0.5 * 2, -2 - 3.0]
     assert ours.mode(params).tolist() == [1.0, -2.0]
+
+
+def test_a_clip_that_leaves_no_action_is_refused() -> None:
+    spec = ActionSpec("continuous", 1, (2.0,), (5.0,))
+    with pytest.raises(ConfigError, match=r"policy.clip_actions=1: no action within \+-1 is one"):
+        Gaussian(spec, False, 1.0)
+    assert Gaussian(spec, False, 3.0).to_env(torch.tensor([9.0])).tolist() == [3.0]
 
 
 def test_noise_has_the_batch_shape_and_the_actions_size_and_follows_its_generator() -> None:

@@ -1,6 +1,7 @@
 """Evaluation: the checkpoint's own configuration, and whole episodes counted fairly."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,12 @@ def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
 def test_other_settings_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"^{setting}: not a setting of appo eval"):
         find("latest", [setting])
+
+
+@pytest.mark.parametrize("token", ["env.kwargs.a={", "ppo.lr=[1", "env.kwargs.a=: b"])
+def test_a_value_that_is_no_yaml_is_refused_by_its_token(token: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(token)}: KEY=VALUE is expected here"):
+        with_overrides(run_config(), ["ppo.gamma=0.9", token])
 
 
 def test_run_and_checkpoint_name_it_as_well(tmp_path: Path) -> None:

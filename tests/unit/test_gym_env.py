@@ -15,7 +15,7 @@ from isaac_hydra_ext.envs.gym_env import GymVecEnv, _time_limit, check_registere
 from isaac_hydra_ext.envs.vec_env import EnvSpec, StepResult, check_obs
 from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, MissingDependencyError
 
-from .gym_samples import PREFIX, Counter, register
+from .gym_samples import PREFIX, Counter, Groups, register
 
 register()
 
@@ -79,6 +79,21 @@ def test_dict_observations_become_groups_with_their_shapes_and_dtypes() -> None:
     check_obs(result.obs, env.spec)
     assert result.obs["a"].tolist() == [[[1, 1], [1, 1]]] * 2
     assert result.obs["b"].tolist() == [[1 / 3]] * 2
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        (spaces.Box(0, 9, (2,), np.uint16), "obs group 'depth': uint16 is not supported; have a"),
+        (spaces.Box(0, 9, (0,), np.float32), r"obs group 'depth': Box\(.*\) is empty; leave"),
+    ],
+)
+def test_observations_that_torch_cannot_learn_from_are_refused(
+    space: spaces.Box, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Groups, "observation_space", spaces.Dict({"depth": space}))
+    with pytest.raises(EnvError, match=says):
+        env_of("Groups")
 
 
 @pytest.mark.parametrize("name", ["Counter", "InPlace"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.errors import DeviceMemoryError, NonFiniteError
 from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.learner.optimizer import LR_RANGE
 from isaac_hydra_ext.models.actor_critic import MIN_STD
@@ -171,6 +171,26 @@ def test_weights_that_a_last_step_spoils_are_undone() -> None:
     before = learner_state(run.learner)
     assert run.learner.update(0)["Loss/undone"] == 1
     assert changed(before, learner_state(run.learner)) == []
+
+
+def test_an_update_that_does_not_fit_on_the_device_changes_no_bit_and_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = collected()
+    before = learner_state(run.learner)
+
+    def fails_half_way(*_: object) -> None:
+        run.learner.policy.flat.add_(1.0)
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nIf ...")
+
+    monkeypatch.setattr(run.learner, "_compute", fails_half_way)
+    with pytest.raises(DeviceMemoryError) as raised:
+        run.learner.update(0)
+    assert str(raised.value) == (
+        "cpu: no memory for an update of 32 samples (CUDA out of memory. Tried to allocate 2 GiB.);"
+        " lower rollout.envs_per_worker or rollout.steps_per_env, or raise ppo.num_mini_batches"
+    )
+    assert not changed(before, learner_state(run.learner))
 
 
 def test_an_update_after_an_undone_one_is_as_if_that_had_never_been() -> None:

@@ -156,6 +156,15 @@ def test_steps_that_were_left_out_belong_to_no_episode() -> None:
     assert finished(tracker) == [(15.0, 4), (3.0, 2), (110.0, 2)]
 
 
+def test_an_env_that_began_anew_alone_begins_a_whole_episode() -> None:
+    tracker = EpisodeTracker(1, 2, [True])
+    spoilt = slot_of([[4, float("nan")]])
+    spoilt.dropped_B[1] = spoilt.restarted_B[1] = True
+    tracker.observe([spoilt])
+    tracker.observe([slot_of([[1, 50], [2, 60]], ((1, 0), (1, 1)))])
+    assert finished(tracker) == [(110.0, 2)], "env 0 is in its first one, of random length"
+
+
 def test_episodes_that_were_broken_off_for_another_env_do_not_count() -> None:
     tracker = EpisodeTracker(2, 2, [False, True])
     for _ in range(2):  # worker 1 is past its first episodes

@@ -23,7 +23,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.train import DEFAULT_ROOT
-from isaac_hydra_ext.standard_streams import open_closed_streams
+from isaac_hydra_ext.standard_streams import prepare_streams
 
 # What Isaac Lab's play takes as well, and has no use for.
 TRAININGS = ("--agent", "--run_name", "--logger", "--log_project_name")
@@ -102,7 +102,7 @@ def has_display() -> bool:
 
 def main() -> None:
     """Run the command line."""
-    open_closed_streams()
+    prepare_streams()
     arguments = sys.argv[1:]
     end_process(run_reporting_errors(lambda: play(arguments)))
 

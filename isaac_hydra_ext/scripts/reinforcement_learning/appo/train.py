@@ -31,7 +31,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     value_of,
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
-from isaac_hydra_ext.standard_streams import open_closed_streams
+from isaac_hydra_ext.standard_streams import prepare_streams
 from isaac_hydra_ext.trackers.trackers import HOSTED
 
 DEFAULT_ROOT = ExperimentConfig().output_dir
@@ -223,7 +223,7 @@ def _rays_task(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Run the command line."""
-    open_closed_streams()
+    prepare_streams()
     arguments = sys.argv[1:]
     overrides: list[str] = []
     task = _task
