@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-PROBE_TIMEOUT_S = 90.0  # mjlab's first import on a busy machine takes 30
+PROBE_TIMEOUT_S = 180.0  # mjlab's first import on a busy machine takes 30
 
 
 class ProbeError(Exception):

@@ -1,5 +1,6 @@
 """Runs as subprocesses that the tests hurt, and what must be true after them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import psutil
 
 from isaac_hydra_ext.stop_signals import ECHO_S
 
-HANG_S = 120  # many times what anything here takes, also on a busy machine
+HANG_S = 600  # many times what anything here takes, also on a busy machine
 LONG = (
     "rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16",
     "logging.report=false",  # a second of matplotlib each
@@ -53,8 +54,11 @@ class LiveRun:
 
     def workers(self) -> list[psutil.Process]:
         """Worker processes in the order they were started (the resource tracker is none)."""
-        running = [p for p in self.ps.children() if p.status() != psutil.STATUS_ZOMBIE]
-        found = [p for p in running if "spawn_main" in " ".join(p.cmdline())]
+        found = []
+        for p in self.ps.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # reaped since
+                if p.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(p.cmdline()):
+                    found.append(p)
         self.seen.update(found)
         return sorted(found, key=lambda p: p.create_time())
 
@@ -100,5 +104,5 @@ class LiveRun:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
         for process in self.seen:
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

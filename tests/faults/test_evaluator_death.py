@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 Live = Callable[..., LiveRun]
 MODULE = """
@@ -39,7 +39,7 @@ def lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]  # fmt: skip
 
 
-def evaluator_of(run: LiveRun, timeout: float = 200) -> psutil.Process:
+def evaluator_of(run: LiveRun, timeout: float = HANG_S) -> psutil.Process:
     """The process that plays, once it does."""
     deadline = time.monotonic() + timeout
     while not any("playing" in p.read_text() for p in run.logs.rglob("evaluator.log")):
@@ -81,13 +81,13 @@ def test_a_killed_one_is_told_and_replaced_and_the_training_goes_on(
 ) -> None:
     run = live(*lazy, "experiment.max_iterations=100000")
     evaluator_of(run).kill()
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + HANG_S
     while "replaced (1 of 3 in an hour)" not in run.text()[1]:
         assert run.process.poll() is None and time.monotonic() < deadline, run.text()
         time.sleep(0.05)
-    done = run.text()[0].count("iteration ")
-    while run.text()[0].count("iteration ") == done:
-        assert run.process.poll() is None and time.monotonic() < deadline + 100, run.text()
+    done = run.text()[0].count("\niteration ")
+    while run.text()[0].count("\niteration ") == done:
+        assert run.process.poll() is None and time.monotonic() < deadline + HANG_S, run.text()
         time.sleep(0.05)
     run.workers()
     run.process.send_signal(signal.SIGINT)

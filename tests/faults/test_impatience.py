@@ -1,5 +1,6 @@
 """Signals at awkward moments: while envs are built, and while they are closed."""
 
+import contextlib
 import os
 import signal
 import time
@@ -49,7 +50,12 @@ def wait_until(happened: Callable[[], object], timeout: float = HANG_S) -> None:
 
 def helpers_of(run: LiveRun) -> list[psutil.Process]:
     """What the simulations have started."""
-    return [p for p in run.ps.children(recursive=True) if p.name() == "sleep"]
+    found = []
+    for p in run.ps.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # git's are short-lived
+            if p.name() == "sleep":
+                found.append(p)
+    return found
 
 
 def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[str]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from live_run import LiveRun
+from live_run import HANG_S, LiveRun
 
 Live = Callable[..., LiveRun]
 pytestmark = pytest.mark.skipif(
@@ -28,7 +28,7 @@ def test_a_worker_and_its_replacement_run_on_the_core_that_the_console_names(liv
     assert first.cpu_affinity() == [int(named[1])]
     assert set(run.ps.cpu_affinity()) == everything - {int(named[1])}
     first.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while [w.cpu_affinity() for w in run.workers() if w != first] != [[int(named[1])]]:
         assert time.monotonic() < deadline, run.text()
         time.sleep(0.05)

@@ -42,7 +42,7 @@ gymnasium.register("Mortal-v0", Mortal, max_episode_steps=50)
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1800)
 def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_steps(
     live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_ste
         *(f"+env.kwargs.graveyard={graveyard}", "rollout.max_restarts=100"),
         *("experiment.max_iterations=500", "ppo.update_epochs=1", "checkpoint.every=20"),
     )
-    assert run.finish(timeout=390) == 0, run.text()
+    assert run.finish(timeout=1700) == 0, run.text()
     deaths, summary = list(graveyard.read_bytes()), run.summary()
     assert len(deaths) >= 8, "the test is about deaths"
     assert summary["status"] == "completed"
@@ -82,9 +82,11 @@ def test_a_worker_killed_while_it_waits_for_orders_costs_nothing_and_the_other_g
     run.wait_for_iteration(1)
     time.sleep(0.3)
     victim, other = run.workers()
-    before = [sum(worker.cpu_times()[:2]) for worker in (victim, other)]
-    time.sleep(0.2)
-    assert [sum(worker.cpu_times()[:2]) for worker in (victim, other)] == before, "not idle"
+    before: list[float] = []  # they look up once a second: two looks that are the same
+    while (now := [sum(worker.cpu_times()[:2]) for worker in (victim, other)]) != before:
+        assert "iteration 2/" not in run.text()[0], "not idle"
+        before = now
+        time.sleep(0.2)
     assert "iteration 2/" not in run.text()[0], "the update was to last longer"
     victim.send_signal(signal.SIGKILL)
     run.wait_for_iteration(3)

@@ -50,7 +50,7 @@ def test_a_second_signal_ends_it_at_once(live: Live) -> None:
     run = live(
         "rollout.steps_per_env=4000", "rollout.envs_per_worker=32", "rollout.max_policy_lag=0"
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while "N_buffer" not in run.text()[0]:
         assert time.monotonic() < deadline, run.text()
         time.sleep(0.1)
@@ -81,9 +81,10 @@ def test_a_signal_to_the_whole_job_saves_and_starts_no_new_worker(live: Live) ->
     for extra in ((), ("rollout.on_worker_failure=stop",)):
         run = live("experiment.max_iterations=100000", *extra)
         run.wait_for_iteration(5)
-        for worker in run.workers():
-            worker.send_signal(signal.SIGTERM)
+        workers = run.workers()
         run.process.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
         assert run.finish() == 143, run.text()
         summary = run.summary()
         assert summary["status"] == "interrupted"

@@ -95,10 +95,8 @@ def test_noise_from_4_processes_arrives_whole_once_and_in_order() -> None:
     for worker in list(range(WORKERS)) * SLOTS:
         grant(worker)
     checksums: set[int] = set()
-    deadline = time.monotonic() + 240
     while min(seen) < ROLLOUTS:
-        assert time.monotonic() < deadline, seen
-        ready = connection.wait(pipes, timeout=60)
+        ready = connection.wait(pipes, timeout=200)
         assert ready, f"nobody says anything: {seen}"
         for pipe in chance.sample(ready, len(ready)):
             worker = pipes.index(pipe)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def test_a_second_signal_ends_job_and_sweep_at_once(live: Live) -> None:
         "rollout.steps_per_env=4000", "rollout.envs_per_worker=32", "rollout.max_policy_lag=0",
         *JOBS,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while "N_buffer" not in run.text()[0]:
         assert time.monotonic() < deadline, run.text()
         time.sleep(0.1)
@@ -76,7 +76,7 @@ def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> 
         "experiment.seed=1,2,3", "experiment.max_iterations=100000", "logging.backends=[csv]",
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "rollout.num_workers=1", "-m",
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while len(list(run.logs.glob("*/*/metrics.csv"))) < 2:
         assert run.process.poll() is None and time.monotonic() < deadline, run.text()
         time.sleep(0.1)

@@ -37,7 +37,7 @@ def train_run(tmp_path: Path) -> Callable[..., Checkpoint]:
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the runner's command line to its end."""
 
-    def run(*overrides: str, timeout: float = 120, **kwargs: Any) -> Any:
+    def run(*overrides: str, timeout: float = 400, **kwargs: Any) -> Any:
         line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner"]
         line += [f"experiment.output_dir={tmp_path / 'logs'}", *overrides]
         env = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -47,7 +47,7 @@ def physics(generation: str) -> str | None:
 
 
 def run_python(
-    arguments: list[str], env: dict[str, str], cwd: Path, timeout: float = 120, **kwargs: Any
+    arguments: list[str], env: dict[str, str], cwd: Path, timeout: float = 400, **kwargs: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run this Python to its end."""
     line = [sys.executable, *arguments]

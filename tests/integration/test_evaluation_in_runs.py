@@ -94,7 +94,7 @@ def test_a_busy_evaluator_is_skipped_and_the_training_goes_on(
 ) -> None:
     last = train_run(
         *staged(tmp_path, "hold"), "experiment.max_iterations=6", "rollout.num_workers=1",
-        "evaluate.timeout_s=3", "rollout.startup_timeout_s=60", "logging.console=plain",
+        "evaluate.timeout_s=3", "rollout.startup_timeout_s=250", "logging.console=plain",
     )  # fmt: skip
     assert last.meta["iteration"] == 6 and summary_of(last)["status"] == "completed"
     said = capfd.readouterr()

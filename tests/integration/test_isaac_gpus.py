@@ -9,7 +9,7 @@ from isaac_stage import run_python, stage
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
 there = torch.cuda.device_count()
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.mark.parametrize(

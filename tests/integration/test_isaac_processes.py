@@ -15,7 +15,7 @@ from isaac_stage import run_python, stage
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 GO1 = [
     "env=isaac_go1_flat", "env.physics=newton_mjwarp", "rollout.device=cpu",
     "rollout.num_workers=2", "rollout.envs_per_worker=3", "logging.console=plain",
@@ -55,12 +55,11 @@ def test_the_learners_process_never_imports_isaac_lab(generation: str, tmp_path:
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     """Wait, for a limited time, as long as the run is alive."""
-    for _ in range(1200):
-        if condition():
-            return
+    deadline = time.monotonic() + 600
+    while not condition():
         assert process.poll() is None, "the run has ended"
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    raise AssertionError("not within a minute")
 
 
 def test_a_sigkill_of_the_whole_run_leaves_progress_to_go_on_from(tmp_path: Path) -> None:
@@ -82,7 +81,7 @@ def test_a_sigkill_of_the_whole_run_leaves_progress_to_go_on_from(tmp_path: Path
     finally:
         os.kill(run.pid, signal.SIGKILL)
         run.wait(30)
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=600)
     assert not alive
     run_dir = saved()[0].parents[1]
     # What each worker has left for a replacement is whole, wherever it was hit.

@@ -11,7 +11,7 @@ from isaac_stage import run_python, stage
 
 from isaac_hydra_ext.placement import THREAD_CAPS
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 Done = subprocess.CompletedProcess[str]
 TASK = ["--task", "Isaac-Cartpole-Direct-v0", "--num_envs", "8", "--headless"]
 WORKERS = ["--num_workers", "2"]
@@ -35,7 +35,7 @@ def train(
         ("raise", ["--num_workers", "0"], "error: starting Isaac Lab: RuntimeError: no driver; "),
         ("raise", ["--list_tasks"], "error: starting Isaac Lab: RuntimeError: no driver; "),
         ("exit", WORKERS, "exited with code 0 (last told: starts Isaac Sim, output in "),
-        ("hang", [*WORKERS, "rollout.startup_timeout_s=20"],
+        ("hang", [*WORKERS, "rollout.startup_timeout_s=60"],
          "if it needs longer (last told: starts Isaac Sim, output in "),
     ],
 )  # fmt: skip

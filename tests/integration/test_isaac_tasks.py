@@ -22,7 +22,7 @@ from isaac_hydra_ext.envs.isaac_ids import list_tasks
 from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 B = 3
 CHECKS: dict[str, Callable[[], None]] = {}
 

@@ -58,8 +58,11 @@ def test_iterations_that_the_run_does_not_have_are_named(command: Command) -> No
 
 SLOW_TRACE = """
 import time
+from torch.profiler import ProfilerActivity, profile
 from isaac_hydra_ext import tracing
-tracing.Tracer._write = lambda self: time.sleep(6)
+with profile(activities=[ProfilerActivity.CPU]):  # the first takes seconds, without a heartbeat
+    pass
+tracing.Tracer._write = lambda self: time.sleep(15)
 """
 
 
@@ -70,7 +73,7 @@ def test_a_worker_that_writes_a_long_trace_is_not_taken_for_a_dead_one(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     done = command(
         *TINY, "env.imports=[slow_trace]", "rollout.num_workers=1", "logging.profile=[1,1]",
-        "experiment.max_iterations=8", "rollout.heartbeat_timeout_s=2",
+        "experiment.max_iterations=8", "rollout.heartbeat_timeout_s=10",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (summary,) = tmp_path.glob("logs/pendulum-v1/*/summary.json")

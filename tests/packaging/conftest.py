@@ -31,7 +31,7 @@ class HydraEnv(NamedTuple):
 
 
 def _run(
-    *command: object, cwd: Path, timeout: float = 60, code: int = 0, **variables: str
+    *command: object, cwd: Path, timeout: float = 240, code: int = 0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(part) for part in command],
@@ -70,7 +70,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
 def pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a pip of its own: a virtual environment made by uv has none."""
     env = tmp_path_factory.mktemp("pip") / "venv"
-    _run(sys.executable, "-m", "venv", env, cwd=env.parent, timeout=120)
+    _run(sys.executable, "-m", "venv", env, cwd=env.parent, timeout=400)
     return env / "bin" / "pip"
 
 

@@ -94,7 +94,7 @@ def test_completion_in_bash(run: Any, tmp_path: Path) -> None:
 
 
 def test_multirun_makes_one_run_each_and_no_litter(run: Any, tmp_path: Path) -> None:
-    run(*RUNNER, "--multirun", "experiment.seed=1,2", *TINY, cwd=tmp_path, timeout=120)
+    run(*RUNNER, "--multirun", "experiment.seed=1,2", *TINY, cwd=tmp_path, timeout=400)
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     runs = sorted((tmp_path / "runs" / "pendulum-v1").iterdir())
     seeds = [OmegaConf.load(r / "params" / "agent.yaml").experiment.seed for r in runs]
@@ -106,7 +106,7 @@ def test_multirun_makes_one_run_each_and_no_litter(run: Any, tmp_path: Path) -> 
 
 def test_train_says_where_things_are_and_eval_finds_them(run: Any, tmp_path: Path) -> None:
     tiny = ("experiment.name=x", "rollout.num_workers=1", "policy.hidden_dims=[8]")
-    done = run(APPO, "train", *TINY, *tiny, cwd=tmp_path, timeout=120)
+    done = run(APPO, "train", *TINY, *tiny, cwd=tmp_path, timeout=400)
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     directory, checkpoint = Path(said["run"]), Path(said["checkpoint"])

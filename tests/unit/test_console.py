@@ -170,9 +170,8 @@ def test_workers_that_do_the_same_are_one_row() -> None:
         assert rows == [
             ("worker 0", "builds"), ("workers 1-2, 4", "waits"), ("workers 3, 5", "ready"),
         ]  # fmt: skip
-        assert start.line() == (
-            "starting 0:00:00 | worker 0: builds (0:00:00) | workers 1-2, 4: waits (0:00:00)"
-            " | workers 3, 5: ready"
+        assert re.sub(r"0:00:\d\d", "T", start.line()) == (
+            "starting T | worker 0: builds (T) | workers 1-2, 4: waits (T) | workers 3, 5: ready"
         )
     finally:
         start.stop()
@@ -207,7 +206,7 @@ def test_a_start_is_told_in_lines_where_an_env_may_redirect_the_output(
     listen(lambda what: console._start._activities[0].begin(what))  # type: ignore[union-attr]
     tell("starts Isaac Sim")
     said = [""]
-    until(lambda: "this process: starts Isaac Sim (0:00:00)" in grown(said, capfd))
+    until(lambda: "this process: starts Isaac Sim (0:00:0" in grown(said, capfd))
     os.dup2(saved, 1)
     console.close()
     listen(lambda what: None)
@@ -219,7 +218,7 @@ def grown(said: list[str], capfd: pytest.CaptureFixture[str]) -> str:
     return said[0]
 
 
-def until(true: Any, timeout_s: float = 20.0) -> None:
+def until(true: Any, timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline

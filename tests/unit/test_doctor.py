@@ -1,5 +1,6 @@
 """The doctor: each check for itself, bounded in time, with a fix for whatever is not well."""
 
+import contextlib
 import json
 import os
 import resource
@@ -67,13 +68,13 @@ def test_what_hangs_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
         f"pathlib.Path({str(note)!r}).write_text(str(child.pid))\n"
         "time.sleep(60)\n"
     )
-    with pytest.raises(ProbeError, match="no answer within 3 s"):
-        probe(code, timeout_s=3.0)
-    deadline = time.monotonic() + 10
-    pid = int(note.read_text())
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with pytest.raises(ProbeError, match="no answer within 10 s"):
+        probe(code, timeout_s=10.0)
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(int(note.read_text())).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_a_memfd_handed_over_empty_is_seen_at_its_later_size() -> None:
 
 
 def test_a_memfd_leaves_no_file_no_descriptor_and_no_mapping() -> None:
+    gc.collect()  # what other tests have left open
     files, shm = open_files(), in_dev_shm()
     for _ in range(20):
         block = MemfdBlock()
