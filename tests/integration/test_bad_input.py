@@ -161,3 +161,21 @@ def test_a_missing_default_of_ones_own_config_is_named_as_what_it_is(appo: Appo)
     Path("conf/job.yaml").write_text("defaults: [mine]\n")
     line = refusal(appo, "train", "--config-dir", "conf", "--config-name", "job")
     assert line == "error: mine: no such config"
+
+
+def test_a_script_whose_calls_are_unguarded_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "my_app.py").write_text(
+        "from hydra import compose, initialize_config_module\n"
+        "from isaac_hydra_ext.appo_runner import train\n"
+        "from isaac_hydra_ext.command_line import run_reporting_errors\n"
+        'typed = ["rollout.num_workers=1"]\n'
+        'with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):\n'
+        '    cfg = compose("train_appo", typed)\n'
+        "raise SystemExit(run_reporting_errors(lambda: train(cfg, typed)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "my_app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 1
+    assert "worker 0 (generation 0) exited with code 1" in done.stderr
+    assert 'a script that trains has its calls under if __name__ == "__main__":' in done.stderr
