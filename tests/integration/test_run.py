@@ -21,7 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from isaac_hydra_ext.appo_runner import open_run
 from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.errors import RunInterrupted
+from isaac_hydra_ext.errors import ConfigError, RunInterrupted
+from isaac_hydra_ext.report import write_report
 from isaac_hydra_ext.run_record import RunRecord
 
 Train = Callable[..., Checkpoint]
@@ -160,3 +161,14 @@ def test_the_time_of_a_run_has_its_saves_in_it(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["wall_s"] > 3 * 0.3, "three saves lie between four iterations' ends"
     assert summary["fps"] == pytest.approx(summary["env_steps"] / summary["wall_s"], rel=0.01)
+
+
+def test_a_report_names_the_file_that_cannot_be_read(train_run: Train) -> None:
+    run = train_run("experiment.max_iterations=1", "rollout.num_workers=0").path.parent.parent
+    overrides = run / ".hydra" / "overrides.yaml"
+    overrides.write_text("- ppo.lr=[1\n- {")
+    with pytest.raises(ConfigError, match=rf"^{overrides}: cannot be read \(ParserError"):
+        write_report(run)
+    overrides.unlink()
+    with pytest.raises(ConfigError, match=rf"^{overrides}: cannot be read \(FileNotFoundError"):
+        write_report(run)
