@@ -23,7 +23,7 @@ from isaac_hydra_ext.evaluation.video import remove_unfinished
 from isaac_hydra_ext.placement import IN_WORKER
 from isaac_hydra_ext.rollout.channel import Kind, Message
 from isaac_hydra_ext.rollout.closing import end_processes
-from isaac_hydra_ext.rollout.restarts import HOUR_S
+from isaac_hydra_ext.rollout.restarts import RestartBudget
 from isaac_hydra_ext.rollout.shared_memory import make_shared_block
 from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn
 from isaac_hydra_ext.rollout.weight_store import WeightStore
@@ -85,7 +85,7 @@ class Evaluator:
         }
         self.pending: int | None = None
         self.alive, self._closed = True, False
-        self._replaced: list[float] = []  # when, in the last hour
+        self._budget = RestartBudget(MAX_RESTARTS)
         self._polled = time.monotonic()
         self._handle = self._start(0)
 
@@ -161,22 +161,17 @@ class Evaluator:
 
     def _replace(self, how: str) -> None:
         """Start another in its place, without what it was at, or give up."""
-        now = time.monotonic()
-        self._replaced = [when for when in self._replaced if now - when < HOUR_S]
-        if len(self._replaced) == MAX_RESTARTS:
+        if self._budget.is_used_up:
             self._give_up(f"{how}, after {MAX_RESTARTS} replacements in an hour")
             return
-        self._replaced.append(now)
+        used = self._budget.spend(how)
         self._end()
         try:
             self._handle = self._start(self._handle.generation + 1)
         except OSError as e:  # no process, no memory, no descriptor left
             self._give_up(f"{how}, and cannot be replaced ({e})")
             return
-        self._warn(
-            f"the evaluator {how}{self._lost()}; "
-            f"replaced ({len(self._replaced)} of {MAX_RESTARTS} in an hour)"
-        )
+        self._warn(f"the evaluator {how}{self._lost()}; replaced ({used})")
 
     def _give_up(self, how: str) -> None:
         self._end()

@@ -1,21 +1,26 @@
-"""Whether a worker that failed may be replaced. Runs in the learner's process."""
+"""How often a process that failed may be replaced. Runs in the learner's process."""
 
 import time
 
-from isaac_hydra_ext.config import RolloutConfig
 from isaac_hydra_ext.errors import WorkerError
 
 HOUR_S = 3600.0
 
 
 class RestartBudget:
-    """`rollout.max_restarts` replacements in any hour, and what each was needed for."""
+    """So many replacements in any hour, and what each was needed for."""
 
-    def __init__(self, config: RolloutConfig) -> None:
+    def __init__(self, budget: int) -> None:
         """Begin with the whole budget."""
-        self._budget = config.max_restarts
-        self.allowed = config.on_worker_failure == "restart" and not config.deterministic
+        self._budget = budget
         self._spent: list[tuple[float, str]] = []
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether this hour's replacements have been made."""
+        now = time.monotonic()
+        self._spent = [(t, why) for t, why in self._spent if now - t < HOUR_S]
+        return len(self._spent) >= self._budget
 
     def spend(self, failure: str) -> str:
         """Take one replacement.
@@ -26,13 +31,11 @@ class RestartBudget:
         Raises:
             WorkerError: The budget is used up; names each failure of that hour.
         """
-        now = time.monotonic()
-        self._spent = [(t, why) for t, why in self._spent if now - t < HOUR_S]
-        if len(self._spent) >= self._budget:
+        if self.is_used_up:
             failures = "; ".join([*(why for _, why in self._spent), failure])
             raise WorkerError(
                 f"rollout.max_restarts={self._budget} replacements in an hour are used up: "
                 f"{failures}"
             )
-        self._spent.append((now, failure))
+        self._spent.append((time.monotonic(), failure))
         return f"{len(self._spent)} of {self._budget} in an hour"

@@ -53,7 +53,7 @@ class WorkerPool:
         """
         self._config, self._stop, self._warn = config, stop, warn
         self.counts = RolloutCounts()
-        self._budget = RestartBudget(config.rollout)
+        self._budget = RestartBudget(config.rollout.max_restarts)
         self._block = make_shared_block()
         self._workers: list[WorkerHandle] = []
         self._description: TaskDescription | None = None
@@ -112,7 +112,7 @@ class WorkerPool:
             IsaacHydraExtError: An env that cannot be built.
             HandshakeTimeoutError: One that takes too long.
         """
-        self._config, self._budget = config, RestartBudget(config.rollout)
+        self._config, self._budget = config, RestartBudget(config.rollout.max_restarts)
         self._cores = WorkerCores(config)
         self.notes.append(self._cores.note)
         told = config.to_dict()
@@ -307,7 +307,7 @@ class WorkerPool:
         """Raise what a worker reported, as its own class; in `step` obey the rollout's policies."""
         invalid = body["class"] == errors.InvalidNumberError.__name__
         wanted = not invalid or self._config.rollout.on_invalid != "stop"
-        if body["phase"] == "step" and wanted and self._budget.allowed:
+        if body["phase"] == "step" and wanted and self._may_replace:
             self._on_failure(worker, f"raised: {body['message']}")
             return
         cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
@@ -325,10 +325,15 @@ class WorkerPool:
         failure = f"{worker} {how}"
         if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
             raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
-        if self._memory is None or not self._budget.allowed:
+        if self._memory is None or not self._may_replace:
             raise WorkerError(failure + self._where_to_look(worker))
         self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
         self._replace(worker)
+
+    @property
+    def _may_replace(self) -> bool:
+        rollout = self._config.rollout
+        return rollout.on_worker_failure == "restart" and not rollout.deterministic
 
     def _where_to_look(self, worker: WorkerHandle) -> str:
         """Say where there is more about a worker's end; one without a log wrote on the terminal."""

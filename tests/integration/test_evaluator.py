@@ -15,9 +15,9 @@ from staged_env import MARK, STEPS
 from isaac_hydra_ext.config import RunConfig
 from isaac_hydra_ext.config_loading import complete, load_config
 from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.evaluation import evaluator
 from isaac_hydra_ext.evaluation.evaluator import MAX_RESTARTS, Evaluation, Evaluator
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout import restarts
 from isaac_hydra_ext.rollout.worker_handle import Phase
 
 SPEC = EnvSpec(
@@ -168,7 +168,7 @@ def test_replacements_of_an_hour_ago_do_not_count(
     for iteration in range(1, MAX_RESTARTS + 1):
         run.ask(iteration)
         run.until(lambda: run.evaluator.pending is None)
-    monkeypatch.setattr(evaluator, "HOUR_S", 0.0)
+    monkeypatch.setattr(restarts, "HOUR_S", 0.0)
     run.ask(9)
     run.until(lambda: run.evaluator.pending is None)
     assert run.evaluator.alive and run.said[-1].endswith("replaced (1 of 3 in an hour)")
