@@ -194,7 +194,6 @@ class Run:
         self.tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, console.say)
         self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
-        self.iteration_ended = time.monotonic()
         self.pinned = False
 
     def __enter__(self) -> "Run":
@@ -271,6 +270,7 @@ class Run:
         self.console.say(f"truncated episodes bootstrap from {self.spec.bootstrap}")
         self.tracer.check(self.first)
         self.evaluations.start(self.spec, policy.flat.numel())
+        self.iteration_ended = time.monotonic()
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
@@ -295,7 +295,6 @@ class Run:
         config = self.config
         self.console.start(f"APPO {config.experiment.name}")
         clock = Clock(self.first, self.last, config.checkpoint.every)
-        self.iteration_ended = time.monotonic()
         for k in range(self.first, self.last):
             self.stop.keep()
             try:
