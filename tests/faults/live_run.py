@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ LONG = (
     "rollout.num_workers=2", "rollout.envs_per_worker=4", "rollout.steps_per_env=16",
     "logging.report=false",  # a second of matplotlib each
 )  # fmt: skip
+
+
+def is_still(process: psutil.Process, what: Callable[[psutil.Process], bool]) -> bool:
+    """Ask a process that may have been reaped since it was listed."""
+    try:
+        return what(process)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def runs_a_worker(process: psutil.Process) -> bool:
+    return process.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(process.cmdline())
 
 
 class LiveRun:
@@ -54,11 +67,7 @@ class LiveRun:
 
     def workers(self) -> list[psutil.Process]:
         """Worker processes in the order they were started (the resource tracker is none)."""
-        found = []
-        for p in self.ps.children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # reaped since
-                if p.status() != psutil.STATUS_ZOMBIE and "spawn_main" in " ".join(p.cmdline()):
-                    found.append(p)
+        found = [p for p in self.ps.children() if is_still(p, runs_a_worker)]
         self.seen.update(found)
         return sorted(found, key=lambda p: p.create_time())
 

@@ -1,6 +1,5 @@
 """Signals at awkward moments: while envs are built, and while they are closed."""
 
-import contextlib
 import os
 import signal
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from live_run import HANG_S, LiveRun
+from live_run import HANG_S, LiveRun, is_still
 
 from isaac_hydra_ext.checkpoint import load_checkpoint
 
@@ -50,12 +49,8 @@ def wait_until(happened: Callable[[], object], timeout: float = HANG_S) -> None:
 
 def helpers_of(run: LiveRun) -> list[psutil.Process]:
     """What the simulations have started."""
-    found = []
-    for p in run.ps.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # git's are short-lived
-            if p.name() == "sleep":
-                found.append(p)
-    return found
+    everything = run.ps.children(recursive=True)  # git's, too, which are short-lived
+    return [p for p in everything if is_still(p, lambda p: p.name() == "sleep")]
 
 
 def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[str]) -> None:
