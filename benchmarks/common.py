@@ -23,9 +23,9 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from isaac_hydra_ext.checkpoint import find_checkpoint
-from isaac_hydra_ext.evaluate import evaluate
-from isaac_hydra_ext.placement import available_cores
+from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.cli.eval import evaluate
+from isaac_hydra_ext.config.placement import available_cores
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent

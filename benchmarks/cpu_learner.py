@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from benchmarks.common import markdown, run_benchmark, run_module
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 # What: envs, steps, observation, actions, hidden units, activation.
 SIZES: dict[str, tuple[int, int, int, int, list[int], str]] = {

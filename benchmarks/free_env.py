@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.vec_env import (
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.contract import (
     ActionSpec,
     EnvSpec,
     StepResult,

@@ -21,11 +21,11 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from benchmarks.common import markdown, run_benchmark
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 T, ACTIONS, HIDDEN = 24, 12, [512, 256, 128]
 OBS = {"actor": 48, "critic": 72}

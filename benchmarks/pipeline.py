@@ -21,14 +21,14 @@ import torch
 
 from benchmarks import free_env
 from benchmarks.common import markdown, run_benchmark
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.learner.batch import RolloutBatch
+from isaac_hydra_ext.config.placement import set_learner_threads
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.placement import set_learner_threads
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.pool import WorkerPool
 
 STATE = ["float32", 48]
 CAMERA = ["uint8", 100, 100, 3]

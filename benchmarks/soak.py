@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 
 from benchmarks.common import EVALUATION_SEED, REPOSITORY, markdown, run_benchmark, train
-from isaac_hydra_ext.checkpoint import find_checkpoint
-from isaac_hydra_ext.evaluate import evaluate
+from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.cli.eval import evaluate
 
 TASKS = {"gym_pendulum": "Pendulum-v1"}
 OVERRIDES = ("rollout.num_workers=2", "checkpoint.every=200")

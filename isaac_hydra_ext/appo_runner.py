@@ -23,15 +23,16 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
-from isaac_hydra_ext.clock import Clock
-from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.console import Progress, RunConsole
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
+from isaac_hydra_ext.cli.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.cli.main import end_process, run_hydra_app, run_reporting_errors
+from isaac_hydra_ext.cli.sweep import is_sweep, run_job
+from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
-from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
@@ -41,22 +42,21 @@ from isaac_hydra_ext.errors import (
     NonFiniteError,
     RunInterrupted,
 )
-from isaac_hydra_ext.evaluation.schedule import Evaluations
-from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
-from isaac_hydra_ext.learner.background import BackgroundThread, result_of
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.resume import find_resumed, last_iteration
+from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
-from isaac_hydra_ext.rollout.memory_budget import check_memory, check_processes
-from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, write_inputs
-from isaac_hydra_ext.run_record import RunRecord
-from isaac_hydra_ext.stop_signals import StopSignals
-from isaac_hydra_ext.sweep import is_sweep, run_job
-from isaac_hydra_ext.tracing import Tracer
+from isaac_hydra_ext.rollout.memory import check_memory, check_processes
+from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, write_inputs
+from isaac_hydra_ext.run.evaluations import Evaluations
+from isaac_hydra_ext.run.record import RunRecord
+from isaac_hydra_ext.run.resume import find_resumed, last_iteration
+from isaac_hydra_ext.system.background import BackgroundThread, result_of
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.system.tracing import Tracer
+from isaac_hydra_ext.terminal.clock import Clock
+from isaac_hydra_ext.terminal.console import Progress, RunConsole
 from isaac_hydra_ext.trackers.trackers import check_trackers
+from isaac_hydra_ext.workers.pool import WorkerPool
+from isaac_hydra_ext.workers.shared_memory import register_with_cuda, unregister_from_cuda
 
 
 def train(

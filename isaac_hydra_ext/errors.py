@@ -24,7 +24,7 @@ class EnvNotFoundError(ConfigError):
 
 
 class EnvError(IsaacHydraExtError):
-    """The environment raised, or broke the contract in `envs/vec_env.py`."""
+    """The environment raised, or broke the contract in `envs/contract.py`."""
 
 
 class InvalidNumberError(EnvError):

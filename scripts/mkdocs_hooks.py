@@ -1,7 +1,7 @@
 """What mkdocs does beyond its configuration; `mkdocs.yml` names this file.
 
 Pages of the repository that lie outside docs/ become pages of the site, and docs/configuration.md
-gets its tables from the dataclasses of `isaac_hydra_ext/config.py`. Runs in the process of mkdocs.
+gets its tables from `isaac_hydra_ext/config/schema.py`. Runs in the process of mkdocs.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from isaac_hydra_ext.config_reference import as_markdown  # noqa: E402
+from isaac_hydra_ext.config.reference import as_markdown  # noqa: E402
 
 # Where a file of the repository is on the site.
 PAGES = {

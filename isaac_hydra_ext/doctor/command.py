@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
-from isaac_hydra_ext.command_parser import CommandParser
+from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.finding import Finding
 

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from isaac_hydra_ext.doctor.finding import Finding
-from isaac_hydra_ext.probing import ProbeError, probe, run_bounded
+from isaac_hydra_ext.system.probing import ProbeError, probe, run_bounded
 
 DISTRIBUTION = "isaac-hydra-ext"
 # For a source tree on the path without an installation, which has no metadata.
@@ -55,7 +55,7 @@ print(json.dumps({"tasks": len(list_tasks()), "mujoco": mujoco.__version__,
 """
 ISAAC_LAB = """
 import json
-from isaac_hydra_ext.envs.isaac_launch import detect_generation
+from isaac_hydra_ext.envs.isaac.launch import detect_generation
 print(json.dumps(detect_generation().value))
 """
 

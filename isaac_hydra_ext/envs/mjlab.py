@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.config_checks import shown
-from isaac_hydra_ext.envs.imports import import_packages
-from isaac_hydra_ext.envs.isaac_progress import read_progress, restored
-from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
-from isaac_hydra_ext.envs.vec_env import (
+from isaac_hydra_ext.config.checks import shown
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
+from isaac_hydra_ext.envs.contract import (
     ActionSpec,
     EnvSpec,
     StepResult,
@@ -26,6 +24,8 @@ from isaac_hydra_ext.envs.vec_env import (
     TensorSpec,
     copy_obs,
 )
+from isaac_hydra_ext.envs.curriculum import read_progress, restored
+from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.errors import (
     EnvNotFoundError,
     MissingDependencyError,

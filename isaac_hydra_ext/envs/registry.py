@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Protocol
 
-from isaac_hydra_ext import entry_points
-from isaac_hydra_ext.activity import tell
-from isaac_hydra_ext.config import EnvConfig, RunConfig
-from isaac_hydra_ext.config_checks import BUILT_IN_ENVS
-from isaac_hydra_ext.envs.vec_env import TaskDescription, VecEnv
+from isaac_hydra_ext.config.checks import BUILT_IN_ENVS
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
+from isaac_hydra_ext.envs.contract import TaskDescription, VecEnv
 from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.system import entry_points
+from isaac_hydra_ext.system.activity import tell
 
 WITH_KERNELS = ("mjlab", "isaaclab")
 
@@ -85,13 +85,13 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
     if env_config.kind not in BUILT_IN_ENVS:
         return load_adapter(env_config.kind).describe(env_config, device)
     if env_config.kind == "isaaclab":
-        from isaac_hydra_ext.envs import isaac_lab
+        from isaac_hydra_ext.envs.isaac import adapter as isaac_lab
 
         return isaac_lab.describe(env_config, device)
     if env_config.kind == "mjlab":
         from isaac_hydra_ext.envs.mjlab import describe
     else:
-        from isaac_hydra_ext.envs.gym_env import describe
+        from isaac_hydra_ext.envs.gym import describe
     return describe(env_config)
 
 
@@ -126,7 +126,7 @@ def make_env(
             **({"render": True} if render else {}),
         )
     if config.env.kind == "isaaclab":
-        from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
+        from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
 
         device = config.rollout.device
         return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir, render)
@@ -134,6 +134,6 @@ def make_env(
         from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 
         return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed, render)
-    from isaac_hydra_ext.envs.gym_env import GymVecEnv
+    from isaac_hydra_ext.envs.gym import GymVecEnv
 
     return GymVecEnv(config.env, num_envs, render)

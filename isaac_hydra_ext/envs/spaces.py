@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.errors import EnvError
 
 

@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.config.placement import IN_WORKER
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.evaluation.process import evaluator_main
 from isaac_hydra_ext.evaluation.video import remove_unfinished
-from isaac_hydra_ext.placement import IN_WORKER
-from isaac_hydra_ext.rollout.channel import Kind, Message
-from isaac_hydra_ext.rollout.closing import end_processes
-from isaac_hydra_ext.rollout.restarts import RestartBudget
-from isaac_hydra_ext.rollout.shared_memory import make_shared_block
-from isaac_hydra_ext.rollout.spawning import describe_exit, kill_group, spawn
-from isaac_hydra_ext.rollout.weight_store import WeightStore
-from isaac_hydra_ext.rollout.worker_handle import Phase, WorkerHandle
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.workers.channel import Kind, Message
+from isaac_hydra_ext.workers.closing import end_processes
+from isaac_hydra_ext.workers.handle import Phase, WorkerHandle
+from isaac_hydra_ext.workers.restarts import RestartBudget
+from isaac_hydra_ext.workers.shared_memory import make_shared_block
+from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn
 
 MAX_RESTARTS = 3  # in an hour
 MAX_GAP_S = 60.0  # between two polls; what is beyond was a pause, of the evaluator as well

@@ -12,23 +12,23 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import make_env
-from isaac_hydra_ext.envs.vec_env import EnvSpec, VecEnv
-from isaac_hydra_ext.episodes import summarize_episodes
 from isaac_hydra_ext.errors import MissingDependencyError, RenderError
+from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.channel import Kind, Message
-from isaac_hydra_ext.rollout.child_process import (
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.workers.channel import Kind, Message
+from isaac_hydra_ext.workers.child import (
     become_child,
     error_body,
     redirect_output,
     serve,
 )
-from isaac_hydra_ext.rollout.shared_memory import SharedBlock
-from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.workers.shared_memory import SharedBlock
 
 POLL_S = 1.0  # of a wait for the next order
 NICENESS = 5  # the workers come first

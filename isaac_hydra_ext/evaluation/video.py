@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isaac_hydra_ext.config import VideoConfig
+from isaac_hydra_ext.config.schema import VideoConfig
 from isaac_hydra_ext.errors import IsaacHydraExtError, MissingDependencyError, RenderError
 
 if TYPE_CHECKING:  # reports name videos, and need no torch
-    from isaac_hydra_ext.envs.vec_env import VecEnv
+    from isaac_hydra_ext.envs.contract import VecEnv
 
 DIRECTORY = "videos"  # in a run's
 UNFINISHED = ".{}.part.mp4"

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from isaac_hydra_ext.config import PPOConfig
-from isaac_hydra_ext.learner.compiler import fused
+from isaac_hydra_ext.config.schema import PPOConfig
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.system.compiler import fused
 
 LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
 CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from isaac_hydra_ext.config import PolicyConfig
-from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
 from isaac_hydra_ext.models.networks import last_layer, make_network
 from isaac_hydra_ext.models.normalizer import Normalizer
-from isaac_hydra_ext.seeding import Stream, stream_seed
+from isaac_hydra_ext.system.seeding import Stream, stream_seed
 
 MIN_STD = 1e-3
 

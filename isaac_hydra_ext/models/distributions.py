@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F
 
-from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.errors import ConfigError
 
 LOG_2PI = math.log(2 * math.pi)

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from isaac_hydra_ext import entry_points
-from isaac_hydra_ext.config import PolicyConfig
+from isaac_hydra_ext.config.schema import PolicyConfig
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.system import entry_points
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 
-from isaac_hydra_ext.cuda import Recorded
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.buffer import Slot
 from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing, can_act_in_place
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.system.cuda import Recorded
 
 
 class Acting(Protocol):

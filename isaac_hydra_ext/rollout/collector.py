@@ -12,22 +12,22 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.activity import tell
-from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.registry import make_env
-from isaac_hydra_ext.envs.vec_env import StepResult, check_obs
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
-from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.handover import Progress
 from isaac_hydra_ext.rollout.invalid_numbers import (
     InvalidNumber,
     find_invalid,
     is_valid,
     write_dump,
 )
-from isaac_hydra_ext.rollout.progress import Progress
-from isaac_hydra_ext.seeding import Stream, make_generator, stream_seed
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.system.activity import tell
+from isaac_hydra_ext.system.seeding import Stream, make_generator, stream_seed
 
 NAN_DUMP = "nan_dump"  # the directory in a run's
 AFTER = 1  # in the address of a seed: what is drawn after a rollout, not before

@@ -13,7 +13,7 @@ from torch import nn
 
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import ACTIVATIONS
-from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.slot import Slot
 
 
 def can_act_in_place(network: nn.Module) -> bool:

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from isaac_hydra_ext.activity import Activity, listen
-from isaac_hydra_ext.checkpoint import load_env_state
-from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.checkpoints.file import load_env_state
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.registry import describe_task
-from isaac_hydra_ext.envs.vec_env import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError, RunInterrupted
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.weight_store import WeightStore, version_for
-from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.weights import WeightStore, version_for
+from isaac_hydra_ext.system.activity import Activity, listen
+from isaac_hydra_ext.workers.handle import RolloutCounts
 
 CLOSE_LIMIT_S = 30.0
 

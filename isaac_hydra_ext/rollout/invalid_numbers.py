@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from isaac_hydra_ext.rollout.buffer import Slot
+from isaac_hydra_ext.rollout.slot import Slot
 
 MAX_DUMPS = 16  # files in a run's nan_dump/
 MAX_DUMP_STEPS = 256  # those that led there, and the one where it began

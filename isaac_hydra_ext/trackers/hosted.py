@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
 from isaac_hydra_ext.evaluation.video import preview_of
 from isaac_hydra_ext.trackers.tracker import TrackedRun

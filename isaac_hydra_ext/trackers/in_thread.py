@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
-from isaac_hydra_ext.learner.background import BackgroundThread
+from isaac_hydra_ext.system.background import BackgroundThread
 from isaac_hydra_ext.trackers.tracker import Tracker
 
 OPEN_LIMIT_S = 120.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from isaac_hydra_ext.config import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.evaluation.video import gif_summary
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 

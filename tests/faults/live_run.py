@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from isaac_hydra_ext.stop_signals import ECHO_S
+from isaac_hydra_ext.system.stop_signals import ECHO_S
 
 HANG_S = 600  # many times what anything here takes, also on a busy machine
 LONG = (

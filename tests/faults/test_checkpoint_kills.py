@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from live_run import HANG_S, LiveRun
 
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints.file import (
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -27,7 +27,7 @@ KILLED_SAVES = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from isaac_hydra_ext import checkpoint
+from isaac_hydra_ext.checkpoints import file as checkpoint
 
 root, tests = Path(sys.argv[1]), sys.argv[2]
 sys.path.insert(0, tests)

@@ -39,7 +39,7 @@ def test_a_run_without_streams_trains_and_its_memory_is_nobody_elses(
 
 @pytest.mark.parametrize("command", ["", "list", "list --keyword go1", "--version", "train --help"])
 def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path, command: str) -> None:
-    start = ["-c", "'from isaac_hydra_ext.command_line import main; main()'"]
+    start = ["-c", "'from isaac_hydra_ext.cli.main import main; main()'"]
     done = shell(tmp_path, [*start, command], "> /dev/full")
     assert (done.returncode, done.stderr) == (
         1, "error: stdout: No space left on device\n"
@@ -55,7 +55,7 @@ def test_an_error_keeps_its_code_where_stderr_is_full(tmp_path: Path) -> None:
 
 def test_a_full_stderr_does_not_silence_stdout(tmp_path: Path) -> None:
     code = (
-        'from isaac_hydra_ext.console import RunConsole; it = RunConsole("plain"); '
+        'from isaac_hydra_ext.terminal.console import RunConsole; it = RunConsole("plain"); '
         'it.say("one"); it.warn("two"); it.say("three")'
     )
     done = shell(tmp_path, ["-c", f"'{code}'"], "2> /dev/full")

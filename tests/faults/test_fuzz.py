@@ -18,7 +18,7 @@ from unit.builders import env_spec, run_config
 from unit.checkpoint_samples import forge, meta
 
 from isaac_hydra_ext.appo_runner import _hydra_task
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints.file import (
     Checkpoint,
     changed_knobs,
     find_checkpoint,
@@ -27,14 +27,14 @@ from isaac_hydra_ext.checkpoint import (
     read_meta,
     save_checkpoint,
 )
-from isaac_hydra_ext.checkpoint_fit import check_fits
-from isaac_hydra_ext.config import RunConfig, all_knobs
-from isaac_hydra_ext.config_loading import complete, load_config
+from isaac_hydra_ext.checkpoints.fit import check_fits
+from isaac_hydra_ext.cli.eval import config_of
+from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
-from isaac_hydra_ext.evaluate import config_of
-from isaac_hydra_ext.hydra_guard import check_hydra_node
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals
+from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.run.metrics import EpisodeTracker, RunTotals
 
 
 def fuzz(max_examples: int) -> settings:

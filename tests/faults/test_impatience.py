@@ -10,7 +10,7 @@ import psutil
 import pytest
 from live_run import HANG_S, LiveRun, is_still
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 MODULE = """
@@ -67,7 +67,7 @@ def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[s
 # With one signal alone this would go on for longer than the test waits.
 ENDLESS_GRACE = """
 from isaac_hydra_ext.appo_runner import main
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
+from isaac_hydra_ext.workers.pool import WorkerPool
 
 WorkerPool.close.__defaults__ = (3600.0,)
 main()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from live_run import HANG_S, LiveRun
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 LIGHT = ("ppo.update_epochs=1", "ppo.num_mini_batches=1", "policy.hidden_dims=[8]")
@@ -82,7 +82,8 @@ def test_a_run_of_megabytes_works_in_a_dev_shm_of_1_mib(tmp_path: Path) -> None:
 
 FALLBACK = """
 import sys
-from isaac_hydra_ext.rollout import shared_memory, worker_pool
+from isaac_hydra_ext.workers import shared_memory
+from isaac_hydra_ext.workers import pool as worker_pool
 
 worker_pool.make_shared_block = shared_memory.NamedBlock  # as where there is no memfd
 if __name__ == "__main__":
@@ -155,7 +156,7 @@ def test_two_runs_of_one_second_share_no_directory_and_both_complete(tmp_path: P
     # The clock is stopped, so that they surely want the same name.
     (tmp_path / "stopped.py").write_text(
         "from datetime import datetime\n"
-        "from isaac_hydra_ext import run_dir\n"
+        "from isaac_hydra_ext.run import directory as run_dir\n"
         "from isaac_hydra_ext.appo_runner import main\n"
         "class Stopped(datetime):\n"
         "    @classmethod\n"

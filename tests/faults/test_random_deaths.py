@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from live_run import LiveRun
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 T, B, W = 16, 4, 2

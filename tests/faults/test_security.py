@@ -15,8 +15,8 @@ import torch
 from live_run import HANG_S, LiveRun
 
 import isaac_hydra_ext
-from isaac_hydra_ext.checkpoint import find_checkpoint
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
 Live = Callable[..., LiveRun]

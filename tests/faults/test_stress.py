@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import WorkerError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.buffer import BlockPlan, Slot, SlotLayout
-from isaac_hydra_ext.rollout.channel import Kind, Message
-from isaac_hydra_ext.rollout.shared_memory import MemfdBlock
-from isaac_hydra_ext.rollout.weight_store import WeightStore
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.rollout.slot import BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.channel import Kind, Message
+from isaac_hydra_ext.workers.pool import WorkerPool
+from isaac_hydra_ext.workers.shared_memory import MemfdBlock
 
 SPAWN = multiprocessing.get_context("spawn")
 WORKERS, SLOTS, ROLLOUTS = 4, 3, 25_000  # rollouts of each worker

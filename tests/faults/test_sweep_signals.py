@@ -10,7 +10,7 @@ import psutil
 import pytest
 from live_run import HANG_S, LiveRun
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 JOBS = ("experiment.seed=1,2", "experiment.max_iterations=100000", "logging.console=plain", "-m")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from live_run import HANG_S, LiveRun
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 LIGHT = ("ppo.update_epochs=1", "ppo.num_mini_batches=1")
@@ -158,7 +158,7 @@ def test_a_signal_does_not_wait_for_a_replacement(
 NO_MORE_PROCESSES = """
 import errno, os
 from isaac_hydra_ext import appo_runner
-from isaac_hydra_ext.rollout import worker_pool
+from isaac_hydra_ext.workers import pool as worker_pool
 
 spawn, calls = worker_pool.spawn_worker, []
 

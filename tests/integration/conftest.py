@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
-from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint
 
 TINY = [
     "rollout.envs_per_worker=4", "rollout.steps_per_env=16", "logging.console=quiet",

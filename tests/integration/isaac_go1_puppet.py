@@ -8,8 +8,8 @@ import os
 import gymnasium as gym
 import torch
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
 
 B, HEIGHT, LEVELS = 2, 1.2, [0, 9]
 

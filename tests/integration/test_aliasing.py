@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, StepResult, TensorSpec
-from isaac_hydra_ext.learner.batch import RolloutBatch
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, StepResult, TensorSpec
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.rollout import collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 

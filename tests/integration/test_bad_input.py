@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.command_line import COMMANDS, main
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.cli.main import COMMANDS, main
 
 TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "rollout.num_workers=0"]
 Appo = Callable[..., tuple[int, str]]
@@ -87,7 +87,7 @@ def test_a_typo_is_one_line_with_what_is_right(appo: Appo, words: list[str], hin
 
 
 def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
-    code = "from isaac_hydra_ext.command_line import main; main()"
+    code = "from isaac_hydra_ext.cli.main import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", code, "list", "configs"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -167,7 +167,7 @@ def test_a_script_whose_calls_are_unguarded_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "my_app.py").write_text(
         "from hydra import compose, initialize_config_module\n"
         "from isaac_hydra_ext.appo_runner import train\n"
-        "from isaac_hydra_ext.command_line import run_reporting_errors\n"
+        "from isaac_hydra_ext.cli.main import run_reporting_errors\n"
         'typed = ["rollout.num_workers=1"]\n'
         'with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):\n'
         '    cfg = compose("train_appo", typed)\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from isaac_hydra_ext import __version__
-from isaac_hydra_ext.command_line import COMMANDS, main
+from isaac_hydra_ext.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,7 +17,7 @@ NEED_TORCH = {"train", "eval", "play", "export"}
 PROGRAM = """
 import sys
 HEAVY = {"torch", "onnxruntime", "matplotlib", "tensorboard"}
-from isaac_hydra_ext.command_line import main
+from isaac_hydra_ext.cli.main import main
 try:
     main()
 finally:

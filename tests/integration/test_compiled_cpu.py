@@ -8,8 +8,8 @@ import pytest
 import torch
 from unit.builders import InProcessRun, run_config
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.learner import compiler
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.system import compiler
 
 Train = Callable[..., Checkpoint]
 RUN = ("experiment.max_iterations=3", "rollout.num_workers=0", "rollout.deterministic=true")

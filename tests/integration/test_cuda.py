@@ -13,14 +13,14 @@ import pytest
 import torch
 from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_config
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.learner import compiler
-from isaac_hydra_ext.learner.background import BackgroundThread
-from isaac_hydra_ext.learner.scan import looped_scan, reverse_scan
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.learner.ppo.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.shared_memory import register_with_cuda, unregister_from_cuda
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.system import compiler
+from isaac_hydra_ext.system.background import BackgroundThread
+from isaac_hydra_ext.workers.shared_memory import register_with_cuda, unregister_from_cuda
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Train = Callable[..., Checkpoint]
@@ -36,7 +36,7 @@ assert not torch._C._cuda_hasPrimaryContext(0), "the first GPU has a context tha
 """
 UNRECORDABLE = """
 import torch
-from isaac_hydra_ext.cuda import Recorded
+from isaac_hydra_ext.system.cuda import Recorded
 from isaac_hydra_ext.errors import LearnerError
 ones, before = torch.ones(4, device="cuda"), torch.cuda.current_stream()
 try:

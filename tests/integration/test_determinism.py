@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
 
 Train = Callable[..., Checkpoint]
 SHORT = ("experiment.max_iterations=4", "experiment.seed=7")

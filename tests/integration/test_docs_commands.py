@@ -19,8 +19,8 @@ import pytest
 from docs_blocks import ROOT, Command, blocks, commands
 from hydra import compose, initialize_config_module
 
-from isaac_hydra_ext.command_line import COMMANDS, main
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.cli.main import COMMANDS, main
+from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
 
 TRAIN_PY = "isaac_hydra_ext.scripts.reinforcement_learning.appo.train"
@@ -250,7 +250,7 @@ def test_the_files_of_own_task_are_found_and_said(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
     (line,) = (c.line for c in FOUND if "env=my_cartpole" in c.line)
-    code = "from isaac_hydra_ext.command_line import main; main()"
+    code = "from isaac_hydra_ext.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *shlex.split(line)[1:], "--cfg", "job", "--resolve"],
         cwd=tmp_path, capture_output=True, text=True, timeout=280,

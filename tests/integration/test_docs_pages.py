@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 
 from isaac_hydra_ext import errors
 from isaac_hydra_ext.appo_runner import train
-from isaac_hydra_ext.config import RunConfig, all_knobs
-from isaac_hydra_ext.config_reference import as_help, as_markdown
+from isaac_hydra_ext.config.reference import as_help, as_markdown
+from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 
 PACKAGE = ROOT / "isaac_hydra_ext"
 TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text()

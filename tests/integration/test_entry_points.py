@@ -8,17 +8,17 @@ import pytest
 import torch
 from unit.builders import env_spec, run_config
 
-from isaac_hydra_ext import entry_points
-from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.cli.eval import evaluate
 from isaac_hydra_ext.errors import ConfigError, EnvError, IsaacHydraExtError
-from isaac_hydra_ext.evaluate import evaluate
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.system import entry_points
 
 Train = Callable[..., Checkpoint]
 ADAPTER = """
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.gym_env import GymVecEnv
-from isaac_hydra_ext.envs.vec_env import TaskDescription
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.gym import GymVecEnv
+from isaac_hydra_ext.envs.contract import TaskDescription
 
 
 def describe(env_config, device):

@@ -13,7 +13,7 @@ import torch
 from staged_env import MARK
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from isaac_hydra_ext.checkpoint import Checkpoint, find_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint
 
 Train = Callable[..., Checkpoint]
 EVALUATE = ("evaluate.every=1", "evaluate.num_episodes=2", "evaluate.num_envs=2")
@@ -137,7 +137,7 @@ def test_where_no_evaluator_can_live_training_episodes_stand_in_and_that_is_said
     train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from isaac_hydra_ext.evaluation import schedule
+    from isaac_hydra_ext.run import evaluations as schedule
 
     monkeypatch.setattr(schedule, "why_impossible", lambda config: "one GPU, one Kit")
     last = train_run(

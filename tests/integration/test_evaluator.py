@@ -12,13 +12,13 @@ import pytest
 import torch
 from staged_env import MARK, STEPS
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.evaluation.evaluator import MAX_RESTARTS, Evaluation, Evaluator
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout import restarts
-from isaac_hydra_ext.rollout.worker_handle import Phase
+from isaac_hydra_ext.workers import restarts
+from isaac_hydra_ext.workers.handle import Phase
 
 SPEC = EnvSpec(
     num_envs=2,

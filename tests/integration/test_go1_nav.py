@@ -11,11 +11,11 @@ import pytest
 import torch
 from isaac_stage import HOW_TO_IMPORT, run_python
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.config import EnvConfig
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.cli.eval import config_of, load_policy, with_overrides
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
-from isaac_hydra_ext.envs.vec_env import EnvSpec
-from isaac_hydra_ext.evaluate import config_of, load_policy, with_overrides
 from isaac_hydra_ext.evaluation.playing import check_same_spaces
 from isaac_hydra_ext.export import export
 from isaac_hydra_ext.models.actor_critic import ActorCritic

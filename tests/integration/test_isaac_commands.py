@@ -13,8 +13,8 @@ import psutil
 import pytest
 from isaac_stage import physics, run_python, stage
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.listing import ISAAC_LAB
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.cli.listing import ISAAC_LAB
 
 pytestmark = pytest.mark.timeout(900)
 APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
@@ -113,7 +113,7 @@ def test_two_workers_train_resume_and_play(
         assert "3 episodes: return " in played.stdout, played.stdout
         assert "length 6.0 +- 0.0" in played.stdout
     evaluated = run_python(
-        ["-m", "isaac_hydra_ext.evaluate", str(newest), "--episodes", "2", "--json"],
+        ["-m", "isaac_hydra_ext.cli.eval", str(newest), "--episodes", "2", "--json"],
         isaac.env, isaac.where,
     )  # fmt: skip
     assert json.loads(evaluated.stdout.splitlines()[-1])["episodes"] == 2

@@ -16,10 +16,10 @@ import pytest
 import torch
 from isaac_stage import REAL, physics, read_report, report, run_python, stage
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs import isaac_ids
-from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
-from isaac_hydra_ext.envs.vec_env import StepResult
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.contract import StepResult
+from isaac_hydra_ext.envs.isaac import ids as isaac_ids
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv, describe
 from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError
 
 pytestmark = pytest.mark.timeout(600)

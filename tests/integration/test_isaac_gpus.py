@@ -6,7 +6,7 @@ import pytest
 import torch
 from isaac_stage import run_python, stage
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 there = torch.cuda.device_count()
 pytestmark = pytest.mark.timeout(900)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from isaac_stage import run_python, stage
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 pytestmark = pytest.mark.timeout(900)
 GO1 = [
@@ -45,7 +45,7 @@ def test_the_learners_process_never_imports_isaac_lab(generation: str, tmp_path:
     assert done.returncode == 0, done.stderr
     status, run_dir, modules = json.loads(done.stdout.splitlines()[-1])
     assert status == "completed"
-    assert "isaac_hydra_ext.learner.learner" in modules
+    assert "isaac_hydra_ext.learner.ppo.learner" in modules
     simulators = ("isaaclab", "isaacsim", "omni", "warp", "newton", "mujoco", "pxr")
     assert [m for m in modules if m.split(".")[0].startswith(simulators)] == []
     for worker in (0, 1):  # while they had it
@@ -127,8 +127,8 @@ def test_networks_see_the_terms_of_their_nested_groups_and_no_others(
 # A ManagerBased task of the real one, some of whose envs are reset by themselves.
 MANAGED = """
 import torch
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
 
 config = EnvConfig(kind="isaaclab", task="Isaac-Cartpole-v0", physics="newton_mjwarp")
 env = IsaacLabVecEnv(config, 4, "cpu", seed=1)

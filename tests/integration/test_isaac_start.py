@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from isaac_stage import run_python, stage
 
-from isaac_hydra_ext.placement import THREAD_CAPS
+from isaac_hydra_ext.config.placement import THREAD_CAPS
 
 pytestmark = pytest.mark.timeout(900)
 Done = subprocess.CompletedProcess[str]

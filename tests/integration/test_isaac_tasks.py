@@ -16,10 +16,10 @@ import pytest
 import torch
 from isaac_stage import physics, read_report, report, run_python, stage
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.config_loading import load_config
-from isaac_hydra_ext.envs.isaac_ids import list_tasks
-from isaac_hydra_ext.envs.isaac_lab import IsaacLabVecEnv, describe
+from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv, describe
+from isaac_hydra_ext.envs.isaac.ids import list_tasks
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
 pytestmark = pytest.mark.timeout(900)

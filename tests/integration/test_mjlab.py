@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.config import EnvConfig, VideoConfig
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.config.schema import EnvConfig, VideoConfig
+from isaac_hydra_ext.envs.contract import check_obs
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
-from isaac_hydra_ext.envs.vec_env import check_obs
 from isaac_hydra_ext.errors import RenderError
 from isaac_hydra_ext.evaluation.video import VideoWriter, check_rendering
 

@@ -11,10 +11,10 @@ import pytest
 from isaac_stage import stage
 
 import isaac_hydra_ext
-from isaac_hydra_ext import listing
-from isaac_hydra_ext.checkpoint import find_checkpoint
+from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.cli import listing
+from isaac_hydra_ext.cli.new_package import FILES, new_package
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.new_package import FILES, new_package
 
 Appo = Callable[..., subprocess.CompletedProcess[str]]
 CONF = Path(isaac_hydra_ext.__file__).parent / "conf"
@@ -25,7 +25,7 @@ def appo(tmp_path: Path) -> Appo:
     """Run `appo ...` with more directories on the path."""
 
     def run(*words: str, path: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
-        program = "from isaac_hydra_ext.command_line import main; main()"
+        program = "from isaac_hydra_ext.cli.main import main; main()"
         parts = [path, *sys.path] if path else sys.path
         done = subprocess.run(
             [sys.executable, "-c", program, *words],

@@ -7,13 +7,13 @@ import torch
 from reference_ppo import ReferencePPO, Rollout, Settings
 from torch import nn
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.rollout.buffer import Slot
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.seeding import Stream, make_generator
-from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.system.seeding import Stream, make_generator
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.pool import WorkerPool
 
 ITERATIONS = 3
 

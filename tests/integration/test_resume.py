@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_determinism import Train, assert_bit_identical
 
-from isaac_hydra_ext.checkpoint import load_checkpoint
-from isaac_hydra_ext.config_loading import load_config
-from isaac_hydra_ext.envs.gym_env import GymVecEnv
-from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.envs.gym import GymVecEnv
+from isaac_hydra_ext.learner.ppo.learner import Learner
 
 
 @pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])

@@ -20,10 +20,10 @@ from hydra import compose, initialize_config_module
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from isaac_hydra_ext.appo_runner import open_run
-from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.errors import ConfigError, RunInterrupted
-from isaac_hydra_ext.report import write_report
-from isaac_hydra_ext.run_record import RunRecord
+from isaac_hydra_ext.reports.report import write_report
+from isaac_hydra_ext.run.record import RunRecord
 
 Train = Callable[..., Checkpoint]
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -59,7 +59,7 @@ def test_iterations_that_the_run_does_not_have_are_named(command: Command) -> No
 SLOW_TRACE = """
 import time
 from torch.profiler import ProfilerActivity, profile
-from isaac_hydra_ext import tracing
+from isaac_hydra_ext.system import tracing
 with profile(activities=[ProfilerActivity.CPU]):  # the first takes seconds, without a heartbeat
     pass
 tracing.Tracer._write = lambda self: time.sleep(15)

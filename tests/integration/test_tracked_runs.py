@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
 
 Train = Callable[..., Checkpoint]
 W0 = ("rollout.num_workers=0", "checkpoint.every=2")

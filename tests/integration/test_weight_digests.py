@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
 
 TABLE = Path(__file__).with_name("weight_digests.json")
 COMMON = ("experiment.max_iterations=4", "experiment.seed=7", "rollout.deterministic=true")

@@ -58,7 +58,7 @@ def test_entry_points(archives: Any) -> None:
     assert dict(entry_points["hydra.plugins"]) == {
         "isaac_hydra_ext": "isaac_hydra_ext.plugins.searchpath_plugin:IsaacHydraSearchPathPlugin"
     }
-    assert entry_points["console_scripts"]["appo"] == "isaac_hydra_ext.command_line:main"
+    assert entry_points["console_scripts"]["appo"] == "isaac_hydra_ext.cli.main:main"
 
 
 def test_core_dependencies_have_lower_bounds_only(archives: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import isaac_hydra_ext
-from isaac_hydra_ext.config import EnvConfig, RunConfig, all_knobs
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig, all_knobs
 
 pytestmark = pytest.mark.installed
 CONF = Path(isaac_hydra_ext.__file__).parent / "conf"

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
-from isaac_hydra_ext.rollout.weight_store import WeightStore
+from isaac_hydra_ext.rollout.weights import WeightStore
 
 
 def continuous(*bounds: tuple[float, float]) -> ActionSpec:

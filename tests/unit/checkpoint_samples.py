@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from isaac_hydra_ext.checkpoint import DIGEST_KEY, METADATA_KEY, _digest, save_checkpoint
+from isaac_hydra_ext.checkpoints.file import DIGEST_KEY, METADATA_KEY, _digest, save_checkpoint
 
 from .builders import env_spec, run_config
 

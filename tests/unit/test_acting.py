@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from isaac_hydra_ext.config import PolicyConfig
-from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import ACTIVATIONS
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 from .builders import continuous, discrete, env_spec
 

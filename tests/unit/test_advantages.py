@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isaac_hydra_ext.learner.advantages import gae, next_values, vtrace
+from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, vtrace
 
 
 def column(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:

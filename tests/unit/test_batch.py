@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from isaac_hydra_ext.learner.batch import RolloutBatch
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 from .builders import discrete, env_spec
 

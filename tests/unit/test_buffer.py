@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.envs.vec_env import EnvSpec
-from isaac_hydra_ext.rollout.buffer import ALIGNMENT, HEADER, BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.rollout.collector import Collector
+from isaac_hydra_ext.rollout.slot import ALIGNMENT, HEADER, BlockPlan, Slot, SlotLayout
 
 from .builders import continuous, discrete, env_spec, run_config
 

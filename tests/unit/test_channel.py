@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from isaac_hydra_ext.rollout.channel import Kind, Message
+from isaac_hydra_ext.workers.channel import Kind, Message
 
 BODY = {"config": {"x": [1, 2.5, None, "ü\n"]}, "spec": {"high": [float("inf")]}}
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isaac_hydra_ext import checkpoint as checkpoint_module
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints import file as checkpoint_module
+from isaac_hydra_ext.checkpoints.file import (
     METADATA_KEY,
     SCHEMA_VERSION,
     list_checkpoints,
@@ -22,7 +22,7 @@ from isaac_hydra_ext.checkpoint import (
     save_checkpoint,
 )
 from isaac_hydra_ext.errors import CheckpointError, RunInterrupted
-from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.learner.ppo.learner import Learner
 
 from .builders import env_spec, run_config
 from .checkpoint_samples import meta

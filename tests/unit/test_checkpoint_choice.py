@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext import run_dir
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints.file import (
     changed_knobs,
     delete_old,
     find_checkpoint,
     list_checkpoints,
     list_runs,
 )
-from isaac_hydra_ext.config import CheckpointConfig
+from isaac_hydra_ext.config.schema import CheckpointConfig
 from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.run import directory as run_dir
 
 from .builders import run_config
 from .checkpoint_samples import write

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.checkpoint_fit import check_fits, fitting_part
-from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.learner.ppo.learner import Learner
 
 from .builders import continuous, discrete, env_spec, run_config
 

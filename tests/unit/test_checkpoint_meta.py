@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints.file import (
     DIGEST_KEY,
     METADATA_KEY,
     _digest,
@@ -18,10 +18,10 @@ from isaac_hydra_ext.checkpoint import (
     load_env_state,
     read_meta,
 )
-from isaac_hydra_ext.checkpoint_meta import SCHEMA_VERSION
+from isaac_hydra_ext.checkpoints.meta import SCHEMA_VERSION
+from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.evaluate import config_of
-from isaac_hydra_ext.metrics import EpisodeTracker, RunTotals
+from isaac_hydra_ext.run.metrics import EpisodeTracker, RunTotals
 
 from .checkpoint_samples import forge, meta
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from isaac_hydra_ext.clock import Clock, as_duration
+from isaac_hydra_ext.terminal.clock import Clock, as_duration
 
 Shape = Callable[[int, np.random.Generator], float]
 SHAPES: dict[str, Shape] = {

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isaac_hydra_ext.envs.vec_env import StepResult
+from isaac_hydra_ext.envs.contract import StepResult
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.rollout import collector
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.collector import MAX_NOTES, Collector
 from isaac_hydra_ext.rollout.invalid_numbers import MAX_DUMPS
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 from .builders import env_spec, run_config
 
@@ -217,7 +217,7 @@ class Schooling(Spoiling):
 @pytest.fixture
 def school(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Make the collector of a generation; its files are written whenever they may be."""
-    monkeypatch.setattr("isaac_hydra_ext.rollout.progress.EVERY_S", 0.0)
+    monkeypatch.setattr("isaac_hydra_ext.rollout.handover.EVERY_S", 0.0)
 
     def make(generation: int, env: Schooling, state: Any = None, workers: int = 1) -> Collector:
         monkeypatch.setattr(collector, "make_env", lambda config, seed, worker, run_dir: env)

@@ -7,9 +7,9 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.command_line import help_text
-from isaac_hydra_ext.config import RunConfig, all_knobs
-from isaac_hydra_ext.config_loading import complete, load_config
+from isaac_hydra_ext.cli.main import help_text
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import composed, loaded, refusal

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import loaded, refusal

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext import console as console_module
-from isaac_hydra_ext import start_progress
-from isaac_hydra_ext.activity import Activity, listen, tell
-from isaac_hydra_ext.console import Progress, RunConsole
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.start_progress import StartProgress
-from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.terminal import console as console_module
+from isaac_hydra_ext.system.activity import Activity, listen, tell
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.terminal import start_progress
+from isaac_hydra_ext.terminal.console import Progress, RunConsole
+from isaac_hydra_ext.terminal.start_progress import StartProgress
+from isaac_hydra_ext.workers.pool import WorkerPool
 
 from .builders import run_config
 
@@ -255,8 +255,8 @@ def test_workers_tell_what_they_do(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 PROGRAM = """
-from isaac_hydra_ext.activity import Activity
-from isaac_hydra_ext.console import RunConsole
+from isaac_hydra_ext.system.activity import Activity
+from isaac_hydra_ext.terminal.console import RunConsole
 console = RunConsole("auto")
 console.starting([Activity("worker 0")], shared=False)
 console.say("hello")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.rollout import cores
-from isaac_hydra_ext.rollout.cores import WorkerCores, one_of_each_pair_first
+from isaac_hydra_ext.workers import cores
+from isaac_hydra_ext.workers.cores import WorkerCores, one_of_each_pair_first
 
 from .builders import run_config
 

@@ -10,11 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from isaac_hydra_ext import plot, report
-from isaac_hydra_ext.curves import RETURN, SAMPLES, Curve, combine, find_runs, read_run
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
-from isaac_hydra_ext.plot import draw, read_runs
-from isaac_hydra_ext.report import write_report
+from isaac_hydra_ext.reports import plot, report
+from isaac_hydra_ext.reports.curves import RETURN, SAMPLES, Curve, combine, find_runs, read_run
+from isaac_hydra_ext.reports.plot import draw, read_runs
+from isaac_hydra_ext.reports.report import write_report
 
 from .builders import run_config
 
@@ -201,7 +201,7 @@ def test_a_long_run_does_not_wait_for_its_curve_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("isaac_hydra_ext.report.PATIENCE_BYTES", 0)
+    monkeypatch.setattr("isaac_hydra_ext.reports.report.PATIENCE_BYTES", 0)
     run = made(tmp_path / "toy" / "2026-11-21_10-00-00", [1.0, 2.0, 3.0])
     text = write_report(run, patient=False).read_text()
     assert f"`appo report {run}` draws it" in text and not (run / "learning_curve.svg").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributions as td
 
-from isaac_hydra_ext.envs.vec_env import ActionSpec
+from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian, make_distribution
 

@@ -16,7 +16,7 @@ import pytest
 from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.command import CHECKS, as_text, examine, verdict
 from isaac_hydra_ext.doctor.finding import Finding
-from isaac_hydra_ext.probing import ProbeError, probe
+from isaac_hydra_ext.system.probing import ProbeError, probe
 
 GOOD, BAD = Finding("a", "ok", "well"), Finding("b", "fail", "ill", "rest")
 

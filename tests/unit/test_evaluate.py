@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.cli.eval import config_of, evaluate, find, video_path, with_overrides
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
     RenderError,
 )
-from isaac_hydra_ext.evaluate import config_of, evaluate, find, video_path, with_overrides
-from isaac_hydra_ext.learner.learner import Learner
+from isaac_hydra_ext.learner.ppo.learner import Learner
 
 from .builders import discrete, env_spec, run_config
 from .checkpoint_samples import write

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext import checkpoint
-from isaac_hydra_ext.checkpoint import best_first, delete_old, list_checkpoints
-from isaac_hydra_ext.config import CheckpointConfig, RunConfig
+from isaac_hydra_ext.checkpoints import file as checkpoint
+from isaac_hydra_ext.checkpoints.file import best_first, delete_old, list_checkpoints
+from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
+from isaac_hydra_ext.config.schema import CheckpointConfig, RunConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluation.evaluator import evaluator_config
-from isaac_hydra_ext.evaluation.history import FILE, append, evaluated_returns
-from isaac_hydra_ext.evaluation.schedule import why_impossible
-from isaac_hydra_ext.metrics import evaluation_metrics
+from isaac_hydra_ext.run.evaluations import why_impossible
+from isaac_hydra_ext.run.metrics import evaluation_metrics
 
 from .builders import run_config
 from .checkpoint_samples import write

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isaac_hydra_ext.explain import asked_for, strip_flags
+from isaac_hydra_ext.cli.explain import asked_for, strip_flags
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["-c", "job"], ["--cfg=job"]])

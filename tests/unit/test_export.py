@@ -14,9 +14,10 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from isaac_hydra_ext.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint, save_checkpoint
+from isaac_hydra_ext.cli.eval import evaluate
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
@@ -25,11 +26,10 @@ from isaac_hydra_ext.errors import (
     IsaacHydraExtError,
     MissingDependencyError,
 )
-from isaac_hydra_ext.evaluate import evaluate
-from isaac_hydra_ext.export import FILES, export, export_actor
-from isaac_hydra_ext.export_formats import DeployedPolicy, Reference, compare
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.export.export import FILES, export, export_actor
+from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
+from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.learner.ppo.learner import Learner
 
 from .builders import continuous, discrete, env_spec, run_config
 from .checkpoint_samples import meta
@@ -353,7 +353,7 @@ def test_the_commands_export_and_play_without_torch(tmp_path: Path) -> None:
     )
     program = """
 import sys
-from isaac_hydra_ext.command_line import main
+from isaac_hydra_ext.cli.main import main
 try:
     main()
 finally:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.envs.vec_env import ActionSpec, EnvSpec, StepResult, TensorSpec
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, StepResult, TensorSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.tasks.go1_nav import evaluate as evaluation
 from isaac_hydra_ext.tasks.go1_nav.navigation import (

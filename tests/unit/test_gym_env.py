@@ -10,9 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.gym_env import GymVecEnv, _time_limit, check_registered, describe
-from isaac_hydra_ext.envs.vec_env import EnvSpec, StepResult, check_obs
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, StepResult, check_obs
+from isaac_hydra_ext.envs.gym import GymVecEnv, _time_limit, check_registered, describe
 from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, MissingDependencyError
 
 from .gym_samples import PREFIX, Counter, Groups, register

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.gym_env import GymVecEnv, _time_limit
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.gym import GymVecEnv, _time_limit
 
 from .gym_samples import PREFIX, register
 

@@ -7,8 +7,8 @@ import hydra
 import pytest
 from hydra.errors import HydraException
 
+from isaac_hydra_ext.cli.hydra_guard import CONFIG_NAME, CONFIG_PATH, check_hydra_node
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.hydra_guard import CONFIG_NAME, CONFIG_PATH, check_hydra_node
 
 EVIL = "{_target_: os.mkdir, path: MARKER}"
 HANDLER = "{version: 1, handlers: {x: {class: os.mkdir, path: MARKER}}}"

@@ -9,9 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from isaac_hydra_ext.envs.vec_env import EnvSpec
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.rollout import invalid_numbers
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
 from isaac_hydra_ext.rollout.invalid_numbers import (
     MAX_DUMPS,
     InvalidNumber,
@@ -19,6 +18,7 @@ from isaac_hydra_ext.rollout.invalid_numbers import (
     is_valid,
     write_dump,
 )
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
 from .builders import continuous, discrete, env_spec
 

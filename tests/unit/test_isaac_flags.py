@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isaac_hydra_ext.envs.isaac_launch import detect_generation, explained, launcher_arguments
+from isaac_hydra_ext.envs.isaac.launch import detect_generation, explained, launcher_arguments
 from isaac_hydra_ext.errors import EnvError, MissingDependencyError
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import NonFiniteError
-from isaac_hydra_ext.learner.learner import Learner
-from isaac_hydra_ext.learner.losses import actor_loss, critic_loss
-from isaac_hydra_ext.learner.preparation import Prepared, prepare
+from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.losses import actor_loss, critic_loss
+from isaac_hydra_ext.learner.ppo.preparation import Prepared, prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.seeding import Stream, make_generator
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.system.seeding import Stream, make_generator
 
 from .builders import InProcessRun, changed, env_spec, learner_state, run_config
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from isaac_hydra_ext.errors import DeviceMemoryError, NonFiniteError
-from isaac_hydra_ext.learner.learner import Learner
 from isaac_hydra_ext.learner.optimizer import LR_RANGE
+from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.models.actor_critic import MIN_STD
 
 from .builders import InProcessRun, changed, env_spec, learner_state, run_config

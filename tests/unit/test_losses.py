@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from isaac_hydra_ext.config import PPOConfig
-from isaac_hydra_ext.learner.losses import ActorSamples, CriticSamples, actor_loss, critic_loss
+from isaac_hydra_ext.config.schema import PPOConfig
+from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples, actor_loss, critic_loss
 from isaac_hydra_ext.models.distributions import Gaussian
 
 from .builders import continuous

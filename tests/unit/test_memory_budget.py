@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.rollout import memory_budget
+from isaac_hydra_ext.rollout import memory as memory_budget
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.metrics import (
+from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.run.metrics import (
     EpisodeTracker,
     RunTotals,
     rollout_notes,
     summarize,
     write_summary,
 )
-from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
-from isaac_hydra_ext.rollout.worker_handle import RolloutCounts
+from isaac_hydra_ext.workers.handle import RolloutCounts
 
 from .builders import env_spec
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs import isaac_lab
-from isaac_hydra_ext.envs.isaac_cfg import TaskConfigs
+from isaac_hydra_ext.config.placement import available_cores, learner_device, worker_environment
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.isaac import adapter as isaac_lab
+from isaac_hydra_ext.envs.isaac.cfg import TaskConfigs
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.placement import available_cores, learner_device, worker_environment
-from isaac_hydra_ext.rollout.worker_pool import WorkerPool
-from isaac_hydra_ext.stop_signals import StopSignals
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.pool import WorkerPool
 
 CORES = len(os.sched_getaffinity(0))
 ISAAC = {"env": {"kind": "isaaclab", "task": "Isaac-Ant-v0"}}
@@ -129,7 +129,7 @@ def test_a_container_has_the_cores_that_its_quota_pays_for(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     there = [[tmp_path / "cpu.max"], [tmp_path / f"cpu.cfs_{n}_us" for n in ("quota", "period")]]
-    monkeypatch.setattr("isaac_hydra_ext.placement.CPU_QUOTA", there)
+    monkeypatch.setattr("isaac_hydra_ext.config.placement.CPU_QUOTA", there)
     assert available_cores() == cores
 
 
@@ -209,7 +209,7 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(gpus: Any) -> None:
 
 
 def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
-    from isaac_hydra_ext.rollout.buffer import Slot, SlotLayout
+    from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
 
     from .builders import env_spec
 

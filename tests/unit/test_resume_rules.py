@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.checkpoint import Checkpoint
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.resume import keep_env_states, last_iteration, resumed_totals
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.run.resume import keep_env_states, last_iteration, resumed_totals
 
 
 def sized(steps: int | None, iterations: int = 5) -> RunConfig:

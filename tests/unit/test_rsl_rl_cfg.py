@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.config_loading import complete, load_config
-from isaac_hydra_ext.envs.rsl_rl_cfg import settings_from_rsl_rl
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
 from isaac_hydra_ext.errors import ConfigError
 
 # Every value differs from rsl_rl's default and from ours, so that none can be ignored unseen.

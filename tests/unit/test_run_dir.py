@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.checkpoint import list_runs
-from isaac_hydra_ext.config import RunConfig
-from isaac_hydra_ext.run_dir import ReservedRunDir, make_run_dir, runs_root, write_inputs
+from isaac_hydra_ext.checkpoints.file import list_runs
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, runs_root, write_inputs
 
 from .builders import run_config
 

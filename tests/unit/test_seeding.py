@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isaac_hydra_ext.seeding import Stream, make_generator, stream_seed
+from isaac_hydra_ext.system.seeding import Stream, make_generator, stream_seed
 
 ADDRESSES = st.tuples(
     st.integers(0, 2**31), st.sampled_from(Stream), st.lists(st.integers(0, 2**20), max_size=3)

@@ -12,7 +12,7 @@ import pytest
 from dev_shm import in_dev_shm, left_in_dev_shm
 
 from isaac_hydra_ext.errors import SharedMemoryError
-from isaac_hydra_ext.rollout.shared_memory import MemfdBlock, NamedBlock, make_shared_block
+from isaac_hydra_ext.workers.shared_memory import MemfdBlock, NamedBlock, make_shared_block
 
 SIZE = 3 * 4096 + 17
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PROGRAM = """
 import signal
-from isaac_hydra_ext.rollout.spawning import spawn
+from isaac_hydra_ext.workers.spawning import spawn
 
 def tell(pipe):
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from isaac_hydra_ext import stop_signals
 from isaac_hydra_ext.errors import RunInterrupted
-from isaac_hydra_ext.stop_signals import ECHO_OF_DEATH_S, ECHO_S, StopSignals
+from isaac_hydra_ext.system import stop_signals
+from isaac_hydra_ext.system.stop_signals import ECHO_OF_DEATH_S, ECHO_S, StopSignals
 
 
 @pytest.fixture(autouse=True)

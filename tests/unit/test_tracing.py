@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from isaac_hydra_ext.tracing import Tracer
+from isaac_hydra_ext.system.tracing import Tracer
 
 from .test_config_refusals import refusal
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from isaac_hydra_ext.config import LoggingConfig, WandbConfig
-from isaac_hydra_ext.config_loading import load_config
+from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.config.schema import LoggingConfig, WandbConfig
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInterrupted
 from isaac_hydra_ext.trackers import in_thread
 from isaac_hydra_ext.trackers import trackers as all_trackers

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from isaac_hydra_ext.envs.vec_env import EnvSpec, TensorSpec, check_obs
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec, check_obs
 from isaac_hydra_ext.errors import EnvError, did_you_mean
 
 from .builders import continuous, discrete, env_spec

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.errors import WorkerError
-from isaac_hydra_ext.rollout.weight_store import WeightStore, version_for
+from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 
 SIZE = 5
 

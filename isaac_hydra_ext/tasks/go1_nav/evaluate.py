@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from isaac_hydra_ext.command_line import end_process, run_reporting_errors
-from isaac_hydra_ext.config import EnvConfig, RolloutConfig, RunConfig
+from isaac_hydra_ext.cli.eval import config_of, find, load_policy
+from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
+from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import make_env
-from isaac_hydra_ext.envs.vec_env import EnvSpec, VecEnv
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
-from isaac_hydra_ext.evaluate import config_of, find, load_policy
+from isaac_hydra_ext.export.run_onnx import OnnxPolicy
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.run_onnx import OnnxPolicy
 from isaac_hydra_ext.tasks.go1_nav.navigation import NUM_LEVELS, OUTCOME
 
 ISAAC_TASK = "Isaac-Velocity-Sber-Unitree-Go1-Eval-v0"

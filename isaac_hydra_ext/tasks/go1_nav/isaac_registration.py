@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from isaac_hydra_ext.envs.isaac_ids import (
+from isaac_hydra_ext.envs.isaac.ids import (
     APPO_ENTRY,
     ENV_ENTRY,
     find_task,

@@ -30,7 +30,7 @@ from isaaclab.terrains import (
 )
 from isaaclab_tasks.utils.parse_cfg import load_cfg_from_registry
 
-from isaac_hydra_ext.envs.isaac_ids import find_task
+from isaac_hydra_ext.envs.isaac.ids import find_task
 from isaac_hydra_ext.tasks.go1_nav.isaac_registration import ROUGH_TASK
 from isaac_hydra_ext.tasks.go1_nav.navigation import (
     NUM_LEVELS,

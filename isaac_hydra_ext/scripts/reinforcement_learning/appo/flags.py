@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.isaac_cfg import SELECTORS
-from isaac_hydra_ext.envs.rsl_rl_cfg import ALGORITHM_KEYS
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import ALGORITHM_KEYS
+from isaac_hydra_ext.envs.isaac.cfg import SELECTORS
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 # AppLauncher's flags: name -> argparse arguments. Their values go to `env.launcher`, untouched.

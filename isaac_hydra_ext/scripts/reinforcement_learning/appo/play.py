@@ -11,10 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from isaac_hydra_ext.command_line import end_process, run_reporting_errors
-from isaac_hydra_ext.episodes import line_of
+from isaac_hydra_ext.cli.eval import config_of, evaluate, with_overrides
+from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.evaluate import config_of, evaluate, with_overrides
+from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
@@ -23,7 +23,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.train import DEFAULT_ROOT
-from isaac_hydra_ext.standard_streams import prepare_streams
+from isaac_hydra_ext.system.streams import prepare_streams
 
 # What Isaac Lab's play takes as well, and has no use for.
 TRAININGS = ("--agent", "--run_name", "--logger", "--log_project_name")

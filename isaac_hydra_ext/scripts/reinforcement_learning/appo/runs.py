@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from isaac_hydra_ext.checkpoint import (
+from isaac_hydra_ext.checkpoints.file import (
     Checkpoint,
     best_first,
     find_checkpoint,
@@ -12,7 +12,7 @@ from isaac_hydra_ext.checkpoint import (
     load_checkpoint,
     newest_first,
 )
-from isaac_hydra_ext.envs.isaac_ids import trained_task
+from isaac_hydra_ext.envs.isaac.ids import trained_task
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
 WORDS = (None, "latest", "best")

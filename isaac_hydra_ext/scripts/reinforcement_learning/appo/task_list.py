@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from isaac_hydra_ext.config import EnvConfig
-from isaac_hydra_ext.envs.isaac_cfg import list_presets
-from isaac_hydra_ext.envs.isaac_host import output_kept
-from isaac_hydra_ext.envs.isaac_ids import list_tasks
-from isaac_hydra_ext.envs.isaac_launch import get_runtime
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.cfg import list_presets
+from isaac_hydra_ext.envs.isaac.host import output_kept
+from isaac_hydra_ext.envs.isaac.ids import list_tasks
+from isaac_hydra_ext.envs.isaac.launch import get_runtime
 
 
 def print_tasks(

@@ -17,11 +17,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.appo_runner import run_from_hydra
-from isaac_hydra_ext.command_line import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.config import ExperimentConfig
+from isaac_hydra_ext.cli.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.cli.main import end_process, run_hydra_app, run_reporting_errors
+from isaac_hydra_ext.config.placement import auto_workers
+from isaac_hydra_ext.config.schema import ExperimentConfig
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.explain import asked_for, explain_task, strip_flags
-from isaac_hydra_ext.placement import auto_workers
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
@@ -31,7 +31,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     value_of,
 )
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
-from isaac_hydra_ext.standard_streams import prepare_streams
+from isaac_hydra_ext.system.streams import prepare_streams
 from isaac_hydra_ext.trackers.trackers import HOSTED
 
 DEFAULT_ROOT = ExperimentConfig().output_dir

@@ -1,0 +1,1 @@
+"""Checkpoint files: written, found, checked and compared."""

@@ -1,0 +1,121 @@
+"""`--cfg job --resolve`: the configuration a run would have, and where each value comes from.
+
+Runs in the learner's main thread; the task is described by a worker, as in a run. Nothing is built.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from operator import attrgetter
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from isaac_hydra_ext.cli.main import run_reporting_errors
+from isaac_hydra_ext.config.checks import is_typed, walk
+from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import TaskDescription
+from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
+from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.pool import WorkerPool
+
+FLAGS = ("--cfg", "-c")
+ONE_WORD = "--cfg=job"
+
+
+def asked_for(arguments: Sequence[str]) -> bool:
+    """Return whether the command line asks for the whole resolved configuration.
+
+    A part of it (`--package`) is Hydra's to show, as it was composed.
+    """
+    named = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in FLAGS]
+    named += ["job" for a in arguments if a == ONE_WORD]
+    part = any(a.startswith(("-p", "--package")) for a in arguments)
+    return named == ["job"] and "--resolve" in arguments and not part
+
+
+def strip_flags(arguments: Sequence[str]) -> list[str]:
+    """Remove what `asked_for` has seen: Hydra would answer it before there is a task."""
+    return [a for a in arguments if a not in (*FLAGS, "job", ONE_WORD, "--resolve")]
+
+
+def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, value: Any) -> str:
+    """Say which layer a value comes from, the highest that has it.
+
+    Args:
+        key: Of the knob, e.g. `ppo.lr`.
+        typed: The user's override tokens.
+        user: What Hydra composed, as plain data.
+        task: What the task recommends.
+        value: What the run would have.
+    """
+    section, _, name = key.partition(".")
+    composed: Any = user
+    for part in key.split("."):
+        composed = (composed or {}).get(part)
+    default = attrgetter(key)(RunConfig())
+    if is_typed(key, typed):
+        return "typed"
+    if composed is not None and composed != default:
+        return "config file"
+    for layer, recommended in (
+        ("env.appo", (user.get("env") or {}).get("appo") or {}),
+        ("appo_cfg_entry_point", task.authors),
+        ("the task's rsl_rl cfg", task.settings),
+    ):
+        if name in (recommended.get(section) or {}):
+            return layer
+    return "default" if value == default else "completed"
+
+
+def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
+    """Return the whole configuration as YAML, each value with its origin.
+
+    Raises:
+        IsaacHydraExtError: As the run would.
+    """
+    config = load_config(cfg, typed)
+    num_workers = config.num_workers
+    with ExitStack() as stack:
+        if needs_simulator(config.env):
+            if config.num_workers:
+                config.rollout.num_workers = 1  # one is enough to ask
+            stop = stack.enter_context(StopSignals())
+            source = WorkerPool(config, stop) if config.num_workers else InProcessCollector(config)
+            stack.callback(source.close)
+            source.start()
+            task = source.describe()
+        else:
+            task = describe_task(config.env)
+    config = load_config(cfg, typed, task.settings, num_workers)
+    complete(config, task.default_num_envs, typed)
+    user = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(user, Mapping)
+    lines: list[str] = []
+    shown: list[str] = []  # the sections that the last line is in
+    for key, value, _ in walk(config):
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if sections[: depth + 1] != shown[: depth + 1]:
+                lines.append(f"{'  ' * depth}{section}:")
+        shown = sections
+        text = OmegaConf.to_yaml({name: value}, sort_keys=False).rstrip("\n")
+        if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
+            text = f"{name}: {json.dumps(value)}"
+        indent = "  " * len(sections)
+        lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
+def explain_task(cfg: DictConfig) -> None:
+    """Print the explanation of what Hydra composed."""
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    if code := run_reporting_errors(lambda: print(explain(cfg, typed), flush=True)):
+        sys.exit(code)

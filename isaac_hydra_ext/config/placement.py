@@ -1,0 +1,210 @@
+"""Who simulates where: how many workers, which GPU each has, which one the learner has.
+
+Runs in the learner's process. A CPU simulation gets cores - 1 worker processes. A GPU simulation
+gets one worker process for each GPU that simulates, and the learner a GPU of its own; where there
+is one GPU in all, the learner's process hosts the env, because two processes on one GPU only take
+turns. A worker sees its own GPU alone, as cuda:0.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isaac_hydra_ext.errors import ConfigError
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.config.schema import RunConfig
+
+IN_WORKER = "cuda:0"  # what a worker calls the one GPU that it sees
+# Libraries read these once, while they load.
+THREAD_CAPS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "PXR_WORK_THREAD_LIMIT",
+)
+# A container's processor time [us] for each period [us]; control groups 2 have both in one file.
+CPU_QUOTA = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+def place(config: "RunConfig", num_workers: int | None = None) -> None:
+    """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
+
+    A device that only the task knows stays `auto`. One worker on the learner's GPU, or on the only
+    one, becomes none: two processes on one GPU only take turns.
+
+    Args:
+        config: Changed in place.
+        num_workers: What W is already, once processes or none have been started for it.
+
+    Raises:
+        ConfigError: Workers and GPUs do not go together.
+    """
+    rollout = config.rollout
+    if config.experiment.device == "cuda":
+        config.experiment.device = "cuda:0"
+    learner = config.experiment.device
+    if num_workers is not None:
+        rollout.num_workers = num_workers
+    elif rollout.num_workers == "auto":
+        rollout.num_workers = auto_workers(config.env.kind, rollout.device, learner)
+    if rollout.device == "cuda":
+        rollout.device = ",".join(_chosen(config))
+    if num_workers is None and _would_take_turns(config):
+        rollout.num_workers = 0
+    if rollout.device.startswith("cuda"):
+        _one_process_a_gpu(config)
+
+
+def auto_workers(kind: str, device: str, learner: str = "auto") -> int:
+    """Choose W.
+
+    Args:
+        kind: `env.kind`; Isaac Lab's own device is a GPU.
+        device: `rollout.device`.
+        learner: `experiment.device`.
+    """
+    if not (_on_gpus(kind, device) and _count()):
+        return max(1, available_cores() - 1)
+    named = _named(device) or _free(learner)
+    return 0 if _count() == 1 or named == [learner] else len(named)
+
+
+def learner_device(config: "RunConfig") -> str:
+    """Return the learner's device: what is asked for, else a GPU on which nothing else runs."""
+    if config.experiment.device != "auto":
+        return config.experiment.device
+    simulating = _named(config.rollout.device)
+    if config.num_workers == 0 and simulating:
+        return simulating[0]  # nothing then crosses the bus
+    free = [gpu for gpu in _all() if gpu not in simulating]
+    return free[0] if free else "cpu"
+
+
+def worker_gpu(config: "RunConfig", worker: int) -> str | None:
+    """Return the GPU that a worker simulates on, in the learner's numbering; None for a CPU."""
+    device = config.rollout.device
+    if not (_on_gpus(config.env.kind, device) and _count()):
+        return None
+    return (_named(device) or _chosen(config))[worker]
+
+
+def worker_environment(config: "RunConfig", worker: int) -> dict[str, str]:
+    """Return the environment variables with which a worker sees its own GPU and no other."""
+    gpu = worker_gpu(config, worker)
+    if gpu is None:
+        return {}
+    index, visible = int(gpu.removeprefix("cuda:")), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[index].strip() if visible else str(index)}
+
+
+def device_in_worker(device: str) -> str:
+    """Return `rollout.device` as a worker is told it."""
+    return IN_WORKER if device.startswith("cuda") else device
+
+
+def thread_caps() -> dict[str, str]:
+    """Return the environment variables for one thread a library; a user's own count stays.
+
+    They must be set around the start of a process, or before what reads them is loaded.
+    """
+    return {name: "1" for name in THREAD_CAPS if name not in os.environ}
+
+
+def available_cores() -> int:
+    """Return how many cores' time this process may use: a container may have less than it sees."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    for files in CPU_QUOTA:
+        if all(Path(file).exists() for file in files):
+            quota, period = " ".join(Path(file).read_text() for file in files).split()
+            if quota.isdigit():  # else there is no limit: "max", or -1
+                cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def set_learner_threads(config: "RunConfig") -> None:
+    """Leave the workers their cores. One thread where results must not depend on the machine."""
+    import torch
+
+    background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
+    free = available_cores() - config.num_workers
+    one = config.rollout.deterministic or background
+    torch.set_num_threads(1 if one else max(1, free))
+
+
+def _on_gpus(kind: str, device: str) -> bool:
+    return device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+
+
+def _count() -> int:
+    import torch
+
+    return torch.cuda.device_count()  # through NVML: makes no CUDA context
+
+
+def _all() -> list[str]:
+    return [f"cuda:{index}" for index in range(_count())]
+
+
+def _named(device: str) -> list[str]:
+    """Return the GPUs that `rollout.device` names one by one."""
+    return device.split(",") if device.startswith("cuda:") else []
+
+
+def _free(learner: str) -> list[str]:
+    """Return the GPUs that the learner leaves: all but its own, or the only one there is."""
+    gpus = _all()
+    own = gpus[0] if learner == "auto" else learner
+    return [gpu for gpu in gpus if gpu != own] or gpus
+
+
+def _chosen(config: "RunConfig") -> list[str]:
+    """Return as many of the free GPUs as there are collectors."""
+    free = _free(config.experiment.device)
+    if config.num_workers == 0:
+        return _all()[:1] if config.experiment.device == "auto" else free[:1]
+    if config.num_workers > len(free):
+        raise ConfigError(
+            f"rollout.num_workers={config.num_workers}: a GPU simulation has one worker for each "
+            f"GPU that the learner does not use, of which there are {len(free)}"
+        )
+    return free[: config.num_workers]
+
+
+def _would_take_turns(config: "RunConfig") -> bool:
+    """Whether one worker would have no GPU but the learner's."""
+    device, learner = config.rollout.device, config.experiment.device
+    if config.num_workers != 1 or not (_on_gpus(config.env.kind, device) and _count()):
+        return False
+    gpus = _named(device) or _free(learner)[:1]
+    return gpus == [learner] or (learner == "auto" and gpus == _all())
+
+
+def _one_process_a_gpu(config: "RunConfig") -> None:
+    """Refuse what would have two processes take turns on a GPU."""
+    gpus, workers = _named(config.rollout.device), config.num_workers
+    key = f"rollout.device={config.rollout.device}"
+    if len(set(gpus)) < len(gpus):
+        raise ConfigError(f"{key}: names a GPU twice; two simulations on one only take turns")
+    if len(gpus) != max(1, workers):
+        raise ConfigError(
+            f"rollout.num_workers={workers}: {key} names {len(gpus)} GPU{'s' * (len(gpus) > 1)}, "
+            "and each has one worker (0: in the learner's process, on one GPU)"
+        )
+    if workers and learner_device(config) in gpus:
+        raise ConfigError(
+            f"experiment.device={learner_device(config)}: simulates already ({key}), and two "
+            "processes on one GPU only take turns; give the learner another, or use "
+            "rollout.num_workers=0"
+        )
+    if workers and config.experiment.device == "auto" and learner_device(config) == "cpu":
+        raise ConfigError(
+            f"{key}: leaves no GPU for the learner; leave one out, or say experiment.device=cpu"
+        )

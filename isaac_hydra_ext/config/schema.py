@@ -1,0 +1,337 @@
+"""The run's configuration: typed dataclasses, one documented knob a field.
+
+`config/reading.py` fills them from what Hydra composed, and checks them. Used in every process.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from isaac_hydra_ext.config.checks import walk
+
+MAX_INT = 2**31 - 1  # of every integer that declares no other bound
+MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one documented field; its bounds are checked by `load_config`.
+
+    The text of a number begins with its unit in brackets, `[-]` where it has none.
+    """
+    if le is None and type(default) is int:
+        le = MAX_INT
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ExperimentConfig:
+    """What the run is called, where it goes, when it ends."""
+
+    name: str | None = knob(None, "directory of related runs; null: the environment's id")
+    run_name: str = knob("", "suffix of this run's directory")
+    output_dir: str = knob("logs/appo", "root of all run directories")
+    seed: int = knob(
+        1, "[-] seeds everything: envs, policy noise, shuffles; -1 draws one", ge=-1, le=2**63 - 1
+    )
+    device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
+    max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
+    max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
+    objective: str = knob(
+        "mean_return",
+        "of summary.json: what a sweeper optimises",
+        choices=("mean_return", "best_return", "mean_episode_length", "fps"),
+    )
+
+
+@dataclass
+class EnvConfig:
+    """Which environment; the rest of what it needs is its own."""
+
+    kind: str = knob("gym", "adapter: gym, mjlab, isaaclab, or one that a package registers")
+    id: str | None = knob(None, "Gymnasium id (kind=gym)")
+    task: str | None = knob(None, "task name (kind=mjlab, isaaclab)")
+    kwargs: dict[str, Any] = knob({}, "keyword arguments of gymnasium.make (kind=gym)")
+    imports: list[str] = knob([], "packages imported in each worker before the env is made")
+    appo: dict[str, Any] = knob({}, "settings this task recommends; anything you type wins")
+    cfg: dict[str, Any] = knob({}, "Isaac Lab: the task's own cfg: ++env.cfg.decimation=4")
+    physics: str | None = knob(None, "Isaac Lab 3.0: physics preset, e.g. newton_mjwarp")
+    renderer: str | None = knob(None, "Isaac Lab 3.0: renderer preset")
+    presets: list[str] = knob([], "Isaac Lab 3.0: further presets of the task")
+    agent: str | None = knob(
+        None, "Isaac Lab: entry of the rsl_rl cfg to start from; null: rsl_rl_cfg_entry_point; none"
+    )
+    play: bool = knob(False, "Isaac Lab: the task's play_mode(), where it has one")
+    launcher: dict[str, Any] = knob({}, "Isaac Lab: arguments of AppLauncher")
+
+
+@dataclass
+class RolloutConfig:
+    """Who collects how much, and how far it may run ahead of the learner."""
+
+    num_workers: int | str = knob(
+        "auto",
+        "[processes] W: workers; 0: in the learner's own process; auto: cores - 1, or one for each "
+        "GPU that simulates (0 where there is one GPU in all)",
+        ge=0,
+        le=1024,
+    )
+    envs_per_worker: int | None = knob(
+        None, "[envs] B: in each worker; null: the env's own number", ge=1, le=10**6
+    )
+    steps_per_env: int = knob(32, "[steps] T: in each env per rollout", ge=1, le=10**6)
+    max_policy_lag: int = knob(
+        1, "[versions] L: how far acting may lag; 0 is synchronous PPO", ge=0, le=100
+    )
+    deterministic: bool = knob(
+        False, "rollout k always uses version max(0, k - L): bit-reproducible on the CPU"
+    )
+    device: str = knob(
+        "auto",
+        "the simulation's: cpu, cuda:N, [cuda:1, cuda:2] (a worker each), cuda (all that the "
+        "learner leaves), auto (the task's own, else cpu)",
+    )
+    pin_cores: bool = knob(
+        True, "give each CPU worker a core of its own, where there is one more (Linux)"
+    )
+    init_at_random_ep_len: bool = knob(
+        True, "start envs at random episode times, so that episodes do not end in step"
+    )
+    on_worker_failure: str = knob(
+        "restart", "a worker that dies or raises in step", choices=("restart", "stop")
+    )
+    on_invalid: str = knob(
+        "stop",
+        "NaN or Inf in an observation, action or reward: end the run, leave that env's samples "
+        "out and reset it, or replace its worker",
+        choices=("stop", "drop_env", "restart_worker"),
+    )
+    max_restarts: int = knob(10, "[per hour] workers replaced before the run stops", ge=0)
+    startup_timeout_s: float = knob(600.0, "[s] to build an env and reset it", gt=0, le=MAX_WAIT_S)
+    # Below 2 s a worker that waits, and shows that it lives once a second, could seem dead.
+    heartbeat_timeout_s: float = knob(
+        120.0, "[s] without an env step before a kill", ge=2, le=MAX_WAIT_S
+    )
+
+
+@dataclass
+class PPOConfig:
+    """The update. Names and defaults follow rsl_rl where it has them."""
+
+    update_epochs: int = knob(5, "[passes] over the N_buffer samples per iteration", ge=1)
+    batch_size: int = knob(
+        8192, "[samples] M: per minibatch at most; ceil(N_buffer / M) equal ones an epoch", ge=1
+    )
+    num_mini_batches: int | None = knob(
+        None, "[minibatches] per epoch, instead of batch_size", ge=1, le=MAX_INT
+    )
+    lr: float = knob(1e-3, "[-] Adam's learning rate, at the start where a schedule moves it", gt=0)
+    lr_schedule: str = knob(
+        "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
+    )
+    desired_kl: float = knob(0.01, "[nats] what the adaptive schedule aims at", gt=0)
+    stop_kl: float | None = knob(None, "[nats] skip the rest of an update beyond it", gt=0)
+    gamma: float = knob(0.99, "[-] discount per env step", ge=0, le=1)
+    lam: float = knob(0.95, "[-] GAE's (or V-trace's) lambda", ge=0, le=1)
+    clip: float = knob(0.2, "[-] ratio clip around the proximal policy", gt=0)
+    value_clip: float | None = knob(
+        0.2, "[return] clip of the value's move per iteration; null: off", gt=0
+    )
+    entropy_coef: float = knob(0.005, "[-] weight of the entropy bonus", ge=0)
+    value_coef: float = knob(1.0, "[-] weight of the (not halved) squared value error", ge=0)
+    max_grad_norm: float = knob(1.0, "[-] gradient norm clip, of actor and critic apart", gt=0)
+    normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
+    advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
+    rho_bar: float = knob(1.0, "[-] V-trace: truncation of rho in delta", gt=0)
+    c_bar: float = knob(1.0, "[-] V-trace: truncation of the trace coefficient", gt=0)
+    max_importance_weight: float = knob(
+        2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
+    )
+    max_bad_updates: int = knob(
+        3, "[updates] in a row that are undone for NaN or Inf; one more ends the run", ge=0
+    )
+    precision: str = knob(
+        "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
+    )
+    cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
+    compile: str = knob(
+        "auto",
+        "fuse the update's kernels with torch.compile (3 to 30 s at the start; needs a compiler); "
+        "auto: on a GPU, from 16,384 samples an iteration on",
+        choices=("auto", "always", "never"),
+    )
+
+
+@dataclass
+class PolicyConfig:
+    """The actor and the critic."""
+
+    network: str = knob("mlp", "architecture: mlp, or one that a package registers")
+    hidden_dims: list[int] = knob(
+        [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
+    )
+    critic_hidden_dims: list[int] | None = knob(
+        None, "[units] of the critic's; null: the actor's", ge=1, le=2**16
+    )
+    activation: str = knob(
+        "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
+    )
+    init_std: float = knob(1.0, "[actions] initial std of the Gaussian", ge=1e-6, le=1e6)
+    std_type: str = knob("scalar", "what is learned: std itself or its log",
+                         choices=("scalar", "log"))  # fmt: skip
+    squash: str = knob("none", "tanh scales actions to the env's bounds", choices=("none", "tanh"))
+    clip_actions: float | None = knob(None, "[actions] clip the env's copy of them to +-this", gt=0)
+    normalize_obs: bool = knob(True, "running mean and std of the actor's observations")
+    normalize_critic_obs: bool = knob(True, "running mean and std of the critic's")
+    normalize_values: bool = knob(False, "the critic predicts normalised returns (PopArt)")
+    obs_groups: dict[str, list[str]] | None = knob(
+        None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
+    )
+
+
+@dataclass
+class EvaluateConfig:
+    """Whole episodes with deterministic actions, played beside the training by another process."""
+
+    every: int = knob(0, "[iterations] between evaluations, each also saved; 0: none", ge=0)
+    num_episodes: int = knob(32, "[episodes] of each evaluation", ge=1)
+    num_envs: int = knob(16, "[envs] that play them side by side", ge=1, le=10**6)
+    seed: int = knob(0, "[-] of its envs, the same for each evaluation", ge=0, le=2**31 - 1)
+    device: str = knob("auto", "of its simulation; auto: cpu, and Isaac Lab's own")
+    cuda_visible_devices: str | None = knob(
+        None, "GPUs that its process sees, e.g. '1'; cuda:0 is then the first of them"
+    )
+    environment: dict[str, str] = knob(
+        {}, "variables of its process, for the renderer: +evaluate.environment.MUJOCO_GL=osmesa"
+    )
+    timeout_s: float = knob(600.0, "[s] for one evaluation, before a kill", gt=0, le=MAX_WAIT_S)
+
+
+@dataclass
+class VideoConfig:
+    """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
+
+    every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
+    length: int = knob(200, "[frames] at most, one an env step", ge=1, le=10**5)
+    fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases. What is null comes from its own settings and variables (WANDB_...)."""
+
+    project: str | None = knob(None, "null: WANDB_PROJECT, else experiment.name")
+    entity: str | None = knob(None, "user or team that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: WANDB_MODE, else online; offline: `wandb sync` uploads later",
+        choices=("online", "offline", "disabled"),
+    )
+
+
+@dataclass
+class SwanlabConfig:
+    """SwanLab. What is null comes from its own settings and variables (SWANLAB_...)."""
+
+    project: str | None = knob(None, "null: SWANLAB_PROJECT, else experiment.name")
+    workspace: str | None = knob(None, "user or organisation that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: SWANLAB_MODE, else online; offline: `swanlab sync` uploads later; local: `swanlab "
+        "watch` shows it",
+        choices=("online", "offline", "local", "disabled"),
+    )
+
+
+@dataclass
+class LoggingConfig:
+    """What is shown and written while the run goes on."""
+
+    backends: list[str] = knob(
+        ["tensorboard"], "trackers", choices=("tensorboard", "csv", "wandb", "swanlab")
+    )
+    every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
+    console: str = knob(
+        "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
+    )
+    report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
+    profile: list[int] = knob(
+        [], "[iterations] first and last one to trace into profile/, for Perfetto; []: none", ge=0
+    )
+    video: VideoConfig = field(default_factory=VideoConfig)
+    aliases: str = knob(
+        "none", "write metrics under another trainer's names too", choices=("none", "rlinf")
+    )
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    swanlab: SwanlabConfig = field(default_factory=SwanlabConfig)
+
+
+@dataclass
+class CheckpointConfig:
+    """When the run is saved and what is kept."""
+
+    every: int = knob(50, "[iterations] between checkpoints; the last is always saved", ge=1)
+    keep_last: int = knob(5, "[checkpoints] newest ones kept; 0: all", ge=0)
+    keep_every: int | None = knob(
+        None, "[iterations] also keep each multiple of this", ge=1, le=MAX_INT
+    )
+    keep_best: bool = knob(True, "also keep the best: in evaluation, else in training")
+    on_error: str = knob("warn", "a checkpoint that cannot be written", choices=("warn", "stop"))
+    partial: bool = knob(False, "resume with what fits of a checkpoint; the rest is listed")
+
+
+@dataclass
+class RunConfig:
+    """One whole run. The field names are the Hydra groups."""
+
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    resume: str | None = knob(
+        None, "latest or best of this experiment.name, a run directory, or a checkpoint file"
+    )
+
+    @property
+    def num_workers(self) -> int:
+        """W as a number; `load_config` has resolved `auto`."""
+        return int(self.rollout.num_workers)
+
+    @property
+    def num_collectors(self) -> int:
+        """Rollouts per iteration: one a worker, and one with W = 0."""
+        return max(1, self.num_workers)
+
+    @property
+    def n_buffer(self) -> int:
+        """N_buffer = W * B * T [transitions]: the samples of one iteration."""
+        assert self.rollout.envs_per_worker is not None, "complete() sets it"
+        return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain, JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:
+    """Return (key, default, metadata) of every knob; metadata has `doc`, bounds and choices."""
+    return list(walk(RunConfig()))

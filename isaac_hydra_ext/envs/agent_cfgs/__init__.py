@@ -1,0 +1,1 @@
+"""Other trainers' agent configurations, read as ours."""

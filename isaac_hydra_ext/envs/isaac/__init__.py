@@ -1,0 +1,1 @@
+"""Isaac Lab, the only modules that import it."""

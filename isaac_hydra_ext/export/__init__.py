@@ -1,0 +1,1 @@
+"""Policies without this package: ONNX, TorchScript, JSON."""

@@ -1,0 +1,233 @@
+"""A trained policy as files that need none of this package: ONNX, TorchScript, and a description.
+
+    appo export RUN [--output DIR] [--actor] [experiment.name=NAME] [experiment.output_dir=DIR]
+
+writes `policy.onnx`, `policy.pt` and `policy.json` into `<run>/exported`, where Isaac Lab's users
+look; with `--actor` the checkpoint without critic and optimizer, a sixth of its size, which
+`appo eval` plays. RUN is a run directory, a checkpoint file, `latest` or `best`. Runs in one
+process, builds no env.
+
+The exported function takes raw observations and returns what `env.step` received in training: the
+normaliser, the deterministic action, squashing and clipping are inside. Nothing is written unless
+ONNX Runtime and TorchScript agree with the policy itself.
+"""
+
+import hashlib
+import importlib
+import json
+import math
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isaac_hydra_ext import __version__
+from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
+from isaac_hydra_ext.cli.eval import CRITIC, add_checkpoint_arguments, config_of, find, load_policy
+from isaac_hydra_ext.cli.main import run_reporting_errors
+from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
+from isaac_hydra_ext.export.formats import (
+    OPSET,
+    DeployedPolicy,
+    compare,
+    normalisation,
+    reference,
+    sample_inputs,
+    write_and_run,
+)
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+SCHEMA_VERSION = 1
+CHECKED_INPUTS = 100
+FILES = ("policy.onnx", "policy.pt", "policy.json")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` has written.
+
+    Attributes:
+        directory: Of the three files.
+        max_difference: The largest one found between the files' outputs and the policy's.
+    """
+
+    directory: Path
+    max_difference: float
+
+
+def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
+    """Write a checkpoint's policy as ONNX, TorchScript and JSON.
+
+    Args:
+        checkpoint: The policy.
+        directory: Of the files; None: `exported/` of the run, or beside a lone checkpoint.
+
+    Raises:
+        MissingDependencyError: onnx or onnxruntime is not installed.
+        CheckpointError: The weights do not fit the networks of their own configuration.
+        ExportError: A file's outputs are not the policy's, or it cannot be written. What was
+            there before is untouched.
+    """
+    _require("onnx")
+    _require("onnxruntime")
+    directory = directory or _default_directory(checkpoint)
+    config = config_of(checkpoint)
+    spec = EnvSpec.from_json(checkpoint.meta["spec"])
+    policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu")
+    load_policy(policy, checkpoint)
+    if not bool(policy.flat.isfinite().all()):
+        raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")
+    obs = sample_inputs(policy, spec, CHECKED_INPUTS)
+    expected = reference(policy, obs)
+    module = DeployedPolicy(policy).eval()
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as work:
+            written = [Path(work, name) for name in FILES]
+            outputs = write_and_run(module, obs, *written[:2])
+            difference = max(
+                compare(path.name, found, expected)
+                for path, found in zip(written, outputs, strict=False)
+            )
+            about = describe(checkpoint, config, spec, module)
+            about["checked"] = {
+                "inputs": CHECKED_INPUTS,
+                "max_difference": difference,
+                "allowed": expected.allowed,
+            }
+            about["sha256"] = {path.name: file_digest(path) for path in written[:2]}
+            written[2].write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
+            directory.mkdir(exist_ok=True)
+            for path in written:  # policy.json last: its digests tell whole from mixed
+                path.replace(directory / path.name)
+    except OSError as e:
+        raise ExportError(f"{directory}: cannot write there ({e})") from e
+    return Exported(directory, difference)
+
+
+def export_actor(checkpoint: Checkpoint, directory: Path | None = None) -> Path:
+    """Write `model_<iteration>.safetensors` with nothing but what acting needs.
+
+    Args:
+        checkpoint: The policy.
+        directory: As of `export`.
+
+    Raises:
+        CheckpointError: It cannot be written.
+        ExportError: There can be no such directory.
+    """
+    directory = directory or _default_directory(checkpoint)
+    kept = {
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith("policy.") and not name.removeprefix("policy.").startswith(CRITIC)
+    }
+    episodes = {k: v for k, v in checkpoint.meta["episodes"].items() if k != "running"}
+    meta = {**checkpoint.meta, "env_states": None, "episodes": episodes, "actor_only": True}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ExportError(f"{directory}: cannot write there ({e})") from e
+    return save_checkpoint(directory, checkpoint.meta["iteration"], kept, meta)
+
+
+def _default_directory(checkpoint: Checkpoint) -> Path:
+    parent = checkpoint.path.absolute().parent
+    return (parent.parent if parent.name == "checkpoints" else parent) / "exported"
+
+
+def _require(package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as e:
+        raise MissingDependencyError(
+            f"appo export: {e}; install it with: pip install 'isaac-hydra-ext[export]'"
+        ) from e
+
+
+def describe(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    spec: EnvSpec,
+    module: DeployedPolicy,
+) -> dict[str, Any]:
+    """Return what `policy.json` says; numbers that are infinite are null."""
+    scales = normalisation(module.policy)
+    obs = []
+    for name, group in module.inputs.items():
+        mean, std = scales[group] or (None, None)
+        about = {"input": name, "group": group, "shape": list(spec.obs[group].shape)}
+        obs.append({**about, "dtype": spec.obs[group].dtype, "mean": mean, "std": std})
+    action = spec.action
+    return {
+        "schema": SCHEMA_VERSION,
+        "checkpoint": str(checkpoint.path),
+        "iteration": checkpoint.meta["iteration"],
+        "env": config.to_dict()["env"],
+        "obs": obs,
+        "action": {
+            "outputs": module.outputs,
+            "kind": action.kind,
+            "dim": action.dim,
+            "nvec": list(action.nvec),
+            "low": [x if math.isfinite(x) else None for x in action.low],
+            "high": [x if math.isfinite(x) else None for x in action.high],
+            "squash": config.policy.squash,
+            "clip": config.policy.clip_actions,
+        },
+        "step_dt": spec.step_dt,
+        "max_episode_length": spec.max_episode_length,
+        "versions": {"isaac_hydra_ext": __version__, "torch": torch.__version__, "opset": OPSET},
+    }
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = CommandParser(
+        prog="appo export",
+        description="Write a trained policy as ONNX and TorchScript, with a description in JSON.",
+        epilog="Raw observations in, the env's actions out: normaliser, squashing and clipping are "
+        "inside. Nothing is written unless both files agree with the policy on 100 inputs, to 1e-5 "
+        "(of the largest output, where that is above 1). "
+        "Needs: pip install 'isaac-hydra-ext[export]'",
+    )
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--output", type=Path, help="directory (default: RUN/exported)")
+    parser.add_argument(
+        "--actor",
+        action="store_true",
+        help="instead write model_N.safetensors without critic and optimizer, for appo eval alone",
+    )
+    arguments = parser.parse_intermixed_args()
+
+    def task() -> None:
+        checkpoint, notes = find(arguments.run, arguments.settings, "export")
+        for note in notes:
+            print(note, file=sys.stderr)
+        if arguments.actor:
+            print(f"wrote {export_actor(checkpoint, arguments.output)}")
+            return
+        done = export(checkpoint, arguments.output)
+        print(f"checkpoint: {checkpoint.path} (iteration {checkpoint.meta['iteration']})")
+        print(f"checked: {CHECKED_INPUTS} inputs, largest difference {done.max_difference:.1e}")
+        for name in FILES:
+            print(f"wrote {done.directory / name}")
+        if checkpoint.meta["config"]["env"]["kind"] == "gym":
+            print(f"play it without torch: appo run-onnx {done.directory}")
+
+    sys.exit(run_reporting_errors(task))
+
+
+if __name__ == "__main__":
+    main()

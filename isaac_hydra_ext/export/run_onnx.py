@@ -1,0 +1,214 @@
+"""An exported policy in its environment, with ONNX Runtime and without torch.
+
+    appo run-onnx RUN/exported [--episodes 32] [--seed 0] [--json]
+
+Runs in one process of its own. Episodes are those of `appo eval`: every env begins with its own
+seed and plays its share. Nothing here, or imported from here, imports torch: what this file needs
+(onnxruntime, gymnasium, numpy) is what a robot's computer would need.
+"""
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from isaac_hydra_ext.cli.main import run_reporting_errors
+from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.config.checks import shown
+from isaac_hydra_ext.errors import (
+    ConfigError,
+    EnvError,
+    EnvNotFoundError,
+    ExportError,
+    MissingDependencyError,
+)
+from isaac_hydra_ext.evaluation.episodes import add_arguments, show, summarize_episodes
+
+SCHEMA_VERSION = 1
+MAX_ENVS = 32  # as in `appo eval`
+DEFAULT_GROUP = "policy"  # of an observation that is no Dict
+
+
+class OnnxPolicy:
+    """The files that `appo export` wrote, ready to act.
+
+    Attributes:
+        about: `policy.json`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Load and check them.
+
+        Raises:
+            ExportError: A file is missing, damaged, or of another export.
+            MissingDependencyError: onnxruntime is not installed.
+        """
+        self.about = _read_description(directory)
+        path = directory / "policy.onnx"
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise ExportError(f"{path}: cannot be read ({e}); export again") from e
+        if hashlib.sha256(data).hexdigest() != self.about["sha256"]["policy.onnx"]:
+            raise ExportError(f"{path}: not the file that policy.json describes; export again")
+        try:
+            import onnxruntime
+        except ImportError as e:
+            raise MissingDependencyError(
+                f"appo run-onnx: {e}; install it with: pip install 'isaac-hydra-ext[export]'"
+            ) from e
+        self._session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        self._inputs = {o["input"]: (o["group"], o["dtype"]) for o in self.about["obs"]}
+
+    def __call__(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the action [A] for one env's obs groups."""
+        return self.act({group: np.asarray(x)[None] for group, x in obs.items()})[0]
+
+    def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the actions [N, A] for N envs' obs groups [N, ...]."""
+        feed = {
+            name: np.asarray(obs[group], dtype) for name, (group, dtype) in self._inputs.items()
+        }
+        return np.asarray(self._session.run(["actions"], feed)[0])
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    path = directory / "policy.json"
+    if not path.is_file():
+        nested = directory / "exported"
+        hint = f"; did you mean {nested}?" if nested.is_dir() else "; appo export RUN writes one"
+        raise ExportError(f"{shown(path)}: no such file{hint}")
+    try:
+        about = json.loads(path.read_text())
+        schema = int(about["schema"])
+        known = {"env": dict, "obs": list, "action": dict, "sha256": dict}
+        wrong = [key for key, kind in known.items() if not isinstance(about[key], kind)]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ExportError(f"{path}: damaged ({shown(e)}); export again") from e
+    if schema > SCHEMA_VERSION:
+        raise ExportError(f"{path}: schema {schema} is newer than this version's; update")
+    if wrong:
+        raise ExportError(f"{path}: damaged ({', '.join(wrong)}); export again")
+    return about
+
+
+def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
+    """Play whole episodes in the env that the policy was trained in.
+
+    Args:
+        policy: From an exported directory.
+        episodes: N >= 1.
+        seed: Of the environments.
+
+    Returns:
+        episodes, mean_return, std_return, mean_length [steps], std_length, iteration.
+
+    Raises:
+        ConfigError: `episodes` is not positive, or the env is no Gymnasium one.
+        EnvNotFoundError: The env is not registered here.
+        EnvError: It has other observations or actions than the policy.
+    """
+    if episodes < 1:
+        raise ConfigError(f"--episodes={episodes}: must be at least 1")
+    num_envs = min(episodes, MAX_ENVS)
+    played: list[tuple[float, int]] = []
+    for index in range(num_envs):
+        env = _make_env(policy.about)
+        try:
+            count = episodes // num_envs + (index < episodes % num_envs)
+            played += _play(env, policy, count, seed + index)
+        finally:
+            env.close()
+    returns, lengths = zip(*played, strict=True)
+    return {**summarize_episodes(returns, lengths), "iteration": policy.about["iteration"]}
+
+
+def _make_env(about: Mapping[str, Any]) -> gym.Env:
+    env = about["env"]
+    if env["kind"] != "gym":
+        raise ConfigError(
+            f"env.kind={env['kind']}: its simulation needs torch itself; appo eval RUN plays it"
+        )
+    try:
+        for module in env["imports"]:
+            importlib.import_module(module)
+        made = gym.make(env["id"], **env["kwargs"])
+    except (ImportError, gym.error.Error) as e:
+        raise EnvNotFoundError(f"env.id={env['id']}: cannot be made here ({shown(e)})") from e
+    groups = _groups(made.observation_space)
+    for wanted in about["obs"]:
+        space = groups.get(wanted["group"])
+        if space is None or list(space.shape or ()) != wanted["shape"]:
+            found = None if space is None else space.shape
+            raise EnvError(
+                f"env.id={env['id']}: obs group {wanted['group']!r} is {found} here, the policy's "
+                f"is {tuple(wanted['shape'])}"
+            )
+    size = _num_actions(made.action_space)
+    if size != about["action"]["dim"]:
+        raise EnvError(
+            f"env.id={env['id']}: takes {size} actions here, the policy has "
+            f"{about['action']['dim']}"
+        )
+    return made
+
+
+def _groups(space: gym.Space) -> Mapping[str, gym.Space]:
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {DEFAULT_GROUP: space}
+
+
+def _num_actions(space: gym.Space) -> int:
+    return int(np.prod(space.shape or ()))
+
+
+def _to_env(space: gym.Space) -> Callable[[np.ndarray], Any]:
+    """Return what turns the policy's action into the env's: discrete ones may not start at 0."""
+    if isinstance(space, spaces.Discrete):
+        return lambda action: action[0] + space.start
+    if isinstance(space, spaces.MultiDiscrete):
+        return lambda action: action + getattr(space, "start", 0)  # Gymnasium >= 1.0
+    return lambda action: action
+
+
+def _play(env: gym.Env, policy: OnnxPolicy, episodes: int, seed: int) -> list[tuple[float, int]]:
+    """Return (return, length) of each episode; only the first is seeded, as in a vector env."""
+    to_env = _to_env(env.action_space)
+    single = not isinstance(env.observation_space, spaces.Dict)
+    played = []
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=seed if episode == 0 else None)
+        total, length, done = 0.0, 0, False
+        while not done:
+            groups = {DEFAULT_GROUP: obs} if single else obs
+            obs, reward, terminated, truncated, _ = env.step(to_env(policy(groups)))
+            total, length, done = total + float(reward), length + 1, terminated or truncated
+        played.append((total, length))
+    return played
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = CommandParser(
+        prog="appo run-onnx",
+        description="Play an exported policy in its Gymnasium env: ONNX Runtime, no torch.",
+    )
+    parser.add_argument("directory", type=Path, help="what appo export wrote: RUN/exported")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+
+    def task() -> None:
+        result = run_onnx(OnnxPolicy(arguments.directory), arguments.episodes, arguments.seed)
+        show(result, arguments.json, "ONNX, no torch")
+
+    sys.exit(run_reporting_errors(task))
+
+
+if __name__ == "__main__":
+    main()

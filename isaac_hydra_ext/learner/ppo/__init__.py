@@ -1,0 +1,1 @@
+"""PPO, decoupled from the policy that collected."""

@@ -1,0 +1,148 @@
+"""What an update is computed from, once an iteration: proximal policy, values, advantages.
+
+Runs in the learner's process, on its device, before the first minibatch; device tensors alone, of
+shapes that stay the same, so that it can be part of a CUDA graph.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from isaac_hydra_ext.config.schema import PPOConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, vtrace
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples
+from isaac_hydra_ext.learner.ppo.precision import matrix_products
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+CHUNK_ROWS = 98_304  # enough for any GPU to be busy
+Network = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+
+
+@dataclass
+class Prepared:
+    """The fixed part of an update, of all N = T * W * B samples.
+
+    Attributes:
+        actor: For the actor's loss.
+        critic: For the critic's.
+        target_N: Value targets in units of return, for the value normaliser.
+        diagnostics: Scalars by metric tag, on the device.
+    """
+
+    actor: ActorSamples
+    critic: CriticSamples
+    target_N: torch.Tensor
+    diagnostics: dict[str, torch.Tensor]
+
+
+@torch.no_grad()
+def prepare(
+    ppo: PPOConfig,
+    spec: EnvSpec,
+    policy: ActorCritic,
+    batch: RolloutBatch,
+    entropy_noise_NP: torch.Tensor | None,
+) -> Prepared:
+    """Evaluate the proximal policy, the critic and the advantages on the whole batch.
+
+    The proximal policy is evaluated in the precision of the minibatches, so that their first ratio
+    is 1. Values are not in bf16: advantages are differences of neighbouring values, which its 8
+    bits would drown.
+
+    Args:
+        ppo: Of the run.
+        spec: Of one worker's env.
+        policy: The networks before the first minibatch step.
+        batch: The iteration's rollouts.
+        entropy_noise_NP: For sampled entropies.
+    """
+    distribution = policy.distribution
+    T, N = batch.reward_TN.shape
+    with matrix_products(ppo.precision, batch.device):
+        params = _in_chunks(policy.action_params, batch.obs_N, ppo)
+    action_NA = batch.action_TNA.flatten(0, 1)
+    proximal_log_prob = distribution.log_prob(params, action_NA)
+    rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
+    weight = rho.clamp(max=ppo.max_importance_weight)
+
+    raw_value_T1N, value_T1N, final_value_TN = _values(policy, batch, ppo)
+    next_value_TN = next_values(
+        value_T1N, batch.terminated_TN, batch.truncated_TN, final_value_TN, spec.finite_horizon
+    )
+    advantage, target = _advantages(ppo, batch, value_T1N[:-1], next_value_TN, rho.view(T, N))
+    unexplained = (target - value_T1N[:-1].flatten()).var(correction=0)
+    diagnostics = {
+        "Async/effective_sample_size": weight.sum().square() / weight.square().sum() / (T * N),
+        "Async/truncated_weights": (rho > ppo.max_importance_weight).float().mean(),
+        # The largest |proximal / behaviour - 1|: rounding at lag 0, the policies' distance above.
+        "Async/ratio_deviation": (rho - 1.0).abs().max(),
+        "Loss/explained_variance": 1.0 - unexplained / (target.var(correction=0) + 1e-8),
+    }
+    if ppo.normalize_advantages:
+        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+    actor = ActorSamples(action_NA, advantage, params, proximal_log_prob, weight, entropy_noise_NP)
+    critic = CriticSamples(policy.normalize_value(target), raw_value_T1N[:-1].flatten())
+    return Prepared(actor, critic, target, diagnostics)
+
+
+def _values(
+    policy: ActorCritic, batch: RolloutBatch, ppo: PPOConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Run the critic once over all T + 1 observations and the final ones.
+
+    Returns:
+        Its outputs [T + 1, N], the same in units of return, and [T, N] what stands for V of the
+        final observation: V(s_t) wherever none is known.
+    """
+    T, N = batch.reward_TN.shape
+    rows = {group: batch.obs[group].flatten(0, 1) for group in policy.critic_groups}
+    if batch.final_step.shape[0]:
+        rows = {group: torch.cat([obs, batch.final_obs[group]]) for group, obs in rows.items()}
+    with matrix_products("tf32" if ppo.precision == "bf16" else ppo.precision, batch.device):
+        raw_value = _in_chunks(policy.raw_value, rows, ppo)
+    raw_value_T1N = raw_value[: (T + 1) * N].view(T + 1, N)
+    value_T1N = policy.denormalize_value(raw_value_T1N)
+    final_value_TN = value_T1N[:-1]
+    if batch.final_step.shape[0]:
+        # One element more than there are steps: where rows that hold nothing go.
+        final_value = value_T1N[:-1].new_empty(T * N + 1)
+        final_value[:-1] = final_value_TN.flatten()
+        final_value[batch.final_step] = policy.denormalize_value(raw_value[(T + 1) * N :])
+        final_value_TN = final_value[:-1].view(T, N)
+    return raw_value_T1N, value_T1N, final_value_TN
+
+
+def _advantages(
+    ppo: PPOConfig,
+    batch: RolloutBatch,
+    value_TN: torch.Tensor,
+    next_value_TN: torch.Tensor,
+    rho_TN: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return advantages and value targets, [T * N] each, by the estimator that was chosen."""
+    done_TN = batch.terminated_TN | batch.truncated_TN
+    series = (batch.reward_TN, value_TN, next_value_TN, done_TN)
+    if ppo.advantages == "vtrace":
+        advantage_TN, target_TN = vtrace(
+            *series, rho_TN, ppo.gamma, ppo.lam, ppo.rho_bar, ppo.c_bar
+        )
+    else:
+        advantage_TN, target_TN = gae(*series, ppo.gamma, ppo.lam)
+    return advantage_TN.flatten(), target_TN.flatten()
+
+
+def _in_chunks(network: Network, obs: Mapping[str, torch.Tensor], ppo: PPOConfig) -> torch.Tensor:
+    """Evaluate a network on many rows, four minibatches at a time, or fewer if they are large.
+
+    The activations of all rows of a large iteration would be the most that an update needs.
+    """
+    rows = next(iter(obs.values())).shape[0]
+    size = min(4 * ppo.batch_size, max(ppo.batch_size, CHUNK_ROWS))
+    parts = [
+        network({group: x[start : start + size] for group, x in obs.items()}).float()
+        for start in range(0, rows, size)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,102 @@
+"""Whether a run fits into this machine. Runs in the learner, before it starts and allocates."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
+from isaac_hydra_ext.rollout.slot import SlotLayout
+
+MEMINFO = Path("/proc/meminfo")
+# Of this process's control group, version 2 and version 1: the limit, what is in use, and which
+# part of that is cached files, given back when memory is short.
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        *("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
+)
+SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
+
+# What a process that has imported torch and stepped a small env has to itself, at the least.
+WORKER_BYTES, MJLAB_WORKER_BYTES = 160 * 2**20, 520 * 2**20
+
+
+def check_processes(config: RunConfig) -> None:
+    """Refuse more workers than can be there at all: a machine without memory answers nobody.
+
+    Raises:
+        ConfigError: Says what they take and what there is.
+    """
+    each = MJLAB_WORKER_BYTES if config.env.kind == "mjlab" else WORKER_BYTES
+    available, needed = available_bytes(), config.num_workers * each
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"rollout.num_workers={config.num_workers}: the processes alone take "
+            f"{needed / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB; lower it (a "
+            "core can run one or two)"
+        )
+
+
+def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None:
+    """Refuse rollouts that cannot fit: the kernel would kill somebody once they are written.
+
+    Args:
+        config: After `complete`.
+        spec: Of one worker's env.
+        learner_on_cpu: Its copy of the iteration's rollouts is then in the same memory.
+
+    Raises:
+        SharedMemoryError: Says what is needed, what there is, and which knobs to turn.
+    """
+    available = available_bytes()
+    rollout = config.rollout
+    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32)
+    dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
+    slots = config.num_collectors * (rollout.max_policy_lag + 1)
+    needed = (slots + (config.num_collectors if learner_on_cpu else 0)) * dense
+    networks = network_bytes(config, spec)
+    # Each collector's copy, L + 1 versions, and the learner's with its gradient and two moments.
+    copies = config.num_collectors + rollout.max_policy_lag + 1 + (4 if learner_on_cpu else 0)
+    if available is not None and networks * copies > available:
+        raise SharedMemoryError(
+            f"{copies} copies of the networks need {networks * copies / 2**30:,.1f} GiB, available "
+            f"are {available / 2**30:,.1f} GiB; lower policy.hidden_dims or "
+            "policy.critic_hidden_dims"
+        )
+    if available is None or needed <= available:
+        return
+    raise SharedMemoryError(
+        f"the rollouts need {needed / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB: "
+        f"{slots} slots of {dense / 2**30:,.2f} GiB (W = {config.num_collectors}, "
+        f"B = {spec.num_envs}, T = {rollout.steps_per_env}, L = {rollout.max_policy_lag}); lower "
+        "rollout.envs_per_worker, rollout.steps_per_env or rollout.num_workers"
+    )
+
+
+def network_bytes(config: RunConfig, spec: EnvSpec) -> int:
+    """Return the size of actor and critic, with every obs group as input of both."""
+    policy, inputs = config.policy, sum(math.prod(group.shape) for group in spec.obs.values())
+    critic = policy.critic_hidden_dims or policy.hidden_dims
+    weights = 0
+    for dims in ([inputs, *policy.hidden_dims, spec.action.dim], [inputs, *critic, 1]):
+        weights += sum(a * b for a, b in zip(dims, dims[1:], strict=False))
+    return 4 * weights
+
+
+def available_bytes() -> int | None:
+    """Return what can still be allocated without swapping; None where nobody says."""
+    room = []
+    if MEMINFO.exists():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        room.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    for directory, limit, used, cached in CGROUPS:
+        group = Path(directory)
+        if (group / limit).exists() and (text := (group / limit).read_text().strip()).isdigit():
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            room.append(int(text) - int((group / used).read_text()) + int(stat[cached]))
+    return min(room) if room else None

@@ -1,0 +1,1 @@
+"""What exists while a run lives, and what it leaves behind."""

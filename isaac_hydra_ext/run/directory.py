@@ -1,0 +1,167 @@
+"""The run's directory: made exclusively, after validation, with what is needed to repeat the run.
+
+Runs in the learner's main thread. Hydra's own run directory is off: it would exist before the
+configuration is checked, and two runs of one second would share it. A caller that must know the
+directory before any process starts has it reserved.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.errors import ConfigError
+
+GIT_TIMEOUT_S = 10.0
+UNNAMED = ".unnamed"  # in experiment.output_dir: runs that only their task will name
+SUBDIRECTORIES = ("checkpoints", "params", "git", "workers", ".hydra")
+
+
+def runs_root(config: RunConfig) -> Path:
+    """Return `<experiment.output_dir>/<experiment.name>`; without a name, of runs to be named."""
+    root = Path(config.experiment.output_dir).expanduser().absolute()
+    return root / (config.experiment.name or UNNAMED)
+
+
+def make_run_dir(config: RunConfig) -> Path:
+    """Make `<output_dir>/<name>/<time>[-<number>][_<run_name>]`, which did not exist before.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    root, time = runs_root(config), datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    suffix = f"_{config.experiment.run_name}" if config.experiment.run_name else ""
+    taken = sum(1 for _ in root.glob(f"{time}*"))  # by runs that started within the same second
+    for number in range(taken, taken + 100):
+        path = root / f"{time}{f'-{number}' if number else ''}{suffix}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as e:
+            raise ConfigError(f"experiment.output_dir={path.parent.parent}: {e}") from e
+        for name in SUBDIRECTORIES:
+            (path / name).mkdir()
+        return path
+    raise ConfigError(f"experiment.output_dir: too many runs of {time} in {root}")
+
+
+class ReservedRunDir:
+    """A run's directory, made before anything is known of the task. Leaving it tidies up.
+
+    A run that nobody has named is moved to its task's name by `settle`. The path that was told to
+    others then is a link, which lasts as long as the run does, or longer where they want it to.
+    """
+
+    def __init__(self, config: RunConfig, lasting: bool) -> None:
+        """Make it.
+
+        Args:
+            config: From `load_config`.
+            lasting: Keep the link.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        root = runs_root(config)
+        self._made = [p for p in (root, *root.parents) if not p.exists()]
+        self.path, self._lasting, self._settled = make_run_dir(config), lasting, False
+
+    def settle(self, config: RunConfig) -> Path:
+        """Return the run's directory, now that the configuration is complete.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        run_dir = runs_root(config) / self.path.name
+        if run_dir != self.path:
+            try:
+                run_dir.parent.mkdir(parents=True, exist_ok=True)
+                self.path.rename(run_dir)
+            except OSError:  # another run began within the same second
+                run_dir = make_run_dir(config)
+                _remove_empty(self.path)
+            self.path.symlink_to(os.path.relpath(run_dir, self.path.parent))
+        self._settled = True
+        return run_dir
+
+    def __enter__(self) -> "ReservedRunDir":
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove what no run has come to use."""
+        if not self._settled:
+            _remove_empty(self.path)
+        elif self.path.is_symlink() and not self._lasting:
+            self.path.unlink()
+        for parent in self._made:
+            with contextlib.suppress(OSError):  # it has come into use
+                parent.rmdir()
+
+
+def _remove_empty(run_dir: Path) -> None:
+    """Remove a run's directory that nothing was written to."""
+    for path in (*(run_dir / name for name in SUBDIRECTORIES), run_dir):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def write_inputs(
+    run_dir: Path,
+    cfg: DictConfig,
+    typed: Sequence[str],
+    config: RunConfig,
+    env_config: dict[str, Any],
+) -> None:
+    """Write what the run was started with.
+
+    Args:
+        run_dir: From `make_run_dir`.
+        cfg: What Hydra composed.
+        typed: The user's override tokens.
+        config: The configuration after every completion.
+        env_config: The env's own configuration, for `params/env.yaml`.
+    """
+    hydra_dir = run_dir / ".hydra"
+    OmegaConf.save(cfg, hydra_dir / "config.yaml")
+    OmegaConf.save(OmegaConf.create(list(typed)), hydra_dir / "overrides.yaml")
+    if HydraConfig.initialized():
+        # Unresolved, and without what an application has copied: no variable's value.
+        node = OmegaConf.to_container(HydraConfig.get(), resolve=False, enum_to_str=True)
+        assert isinstance(node, dict)
+        node["job"]["env_set"] = {}
+        OmegaConf.save(OmegaConf.create({"hydra": node}), hydra_dir / "hydra.yaml")
+    OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
+    OmegaConf.save(OmegaConf.create(env_config), run_dir / "params" / "env.yaml")
+    for name, where in (("isaac_hydra_ext", Path(__file__).parent), ("cwd", Path.cwd())):
+        if state := _git_state(where):
+            (run_dir / "git" / f"{name}.diff").write_text(state)
+
+
+def _git_state(where: Path) -> str | None:
+    """Return commit, status and diff of the repository around `where`, or None without one."""
+    parts = []
+    for command in (["rev-parse", "HEAD"], ["status", "--short"], ["diff", "HEAD"]):
+        try:
+            done = subprocess.run(
+                ["git", *command],
+                cwd=where,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=GIT_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if done.returncode != 0:
+            return None
+        parts.append(f"--- git {' '.join(command)} ---\n{done.stdout}")
+    return "\n".join(parts)

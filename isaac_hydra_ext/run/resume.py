@@ -1,0 +1,92 @@
+"""What a run goes on from. Runs in the learner's process, before and while the run is built."""
+
+from typing import Any
+
+from isaac_hydra_ext.checkpoints.file import Checkpoint, changed_knobs, find_checkpoint
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.run.directory import runs_root
+from isaac_hydra_ext.terminal.console import RunConsole
+
+SAME_POLICY = ("std_type", "squash", "activation", "obs_groups")
+
+
+def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
+    """Load what `resume` names, and say what that means.
+
+    Args:
+        config: After `complete`.
+        console: Told of damaged files, and of knobs that differ from the checkpoint's.
+
+    Raises:
+        CheckpointError: Nothing there, or a named file that does not load.
+        ConfigError: It has done all iterations already.
+    """
+    if config.resume is None:
+        return None
+    checkpoint, notes = find_checkpoint(config.resume, runs_root(config))
+    for note in notes:
+        console.warn(note)
+    done, total = checkpoint.meta["iteration"], last_iteration(config, checkpoint)
+    if done >= total:
+        raise ConfigError(
+            f"resume={config.resume}: {done} of {total} iterations are done; raise "
+            "experiment.max_iterations (the total) or experiment.max_env_steps to go on"
+        )
+    _refuse_another_policy(config, checkpoint)
+    console.say(f"resuming {checkpoint.path} at iteration {done}")
+    for change in changed_knobs(checkpoint.meta["config"], config):
+        console.say(f"other than in that run: {change}")
+    if not keep_env_states(config, checkpoint):
+        console.say("no env states of these envs there: all episodes start anew")
+    elif not checkpoint.meta["spec"].get("whole_state", True):
+        console.say("the envs' curriculum goes on; all episodes start anew")
+    return checkpoint
+
+
+def _refuse_another_policy(config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Refuse knobs under which the same weights are another policy (`partial` says: so be it)."""
+    saved, policy = checkpoint.meta["config"]["policy"], config.to_dict()["policy"]
+    for name in SAME_POLICY:
+        if saved.get(name, policy[name]) != policy[name] and not config.checkpoint.partial:
+            raise CheckpointError(
+                f"{checkpoint.path}: was trained with policy.{name}={saved[name]}, here it is "
+                f"{policy[name]}: the same weights would act differently; set it as it was, or say "
+                "checkpoint.partial=true"
+            )
+
+
+def last_iteration(config: RunConfig, resumed: Checkpoint | None) -> int:
+    """Return the iteration that the run ends after: whichever limit comes first.
+
+    Args:
+        config: After `complete`.
+        resumed: Its env steps count, whatever its N_buffer was.
+    """
+    limit, steps = config.experiment.max_iterations, config.experiment.max_env_steps
+    if steps is None:
+        return limit
+    meta = resumed.meta if resumed else {"iteration": 0, "env_steps": 0}
+    left = max(0, steps - meta["env_steps"])
+    return min(limit, meta["iteration"] + -(-left // config.n_buffer))
+
+
+def keep_env_states(config: RunConfig, resumed: Checkpoint) -> bool:
+    """Drop env states that are of other workers or envs than here; returns whether any are left."""
+    saved, env = resumed.meta["config"], config.to_dict()["env"]
+    theirs = (max(1, int(saved["rollout"]["num_workers"])), saved["rollout"]["envs_per_worker"])
+    same_envs = theirs == (config.num_collectors, config.rollout.envs_per_worker) and all(
+        saved["env"].get(key) == env[key] for key in ("kind", "id", "task", "kwargs")
+    )
+    if config.checkpoint.partial or not same_envs:
+        resumed.meta["env_states"] = None
+    if not resumed.meta["env_states"]:
+        resumed.meta["episodes"].pop("running", None)
+    return bool(resumed.meta["env_states"])
+
+
+def resumed_totals(resumed: Checkpoint) -> dict[str, Any]:
+    """Return the totals so far; what was in flight when they were written is gone for good."""
+    totals = dict(resumed.meta["totals"])
+    totals["samples_abandoned"] = totals["samples_produced"] - totals["samples_consumed"]
+    return totals

@@ -1,0 +1,1 @@
+"""What any process needs, and what knows nothing of reinforcement learning."""

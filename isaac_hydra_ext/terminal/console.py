@@ -1,0 +1,236 @@
+"""What the terminal shows: a live table on a terminal, plain lines elsewhere.
+
+Runs in the learner's main thread, but for the progress of a start, which has a thread of its own.
+Workers write to files, so nothing else draws on the screen.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from isaac_hydra_ext.system.activity import Activity
+from isaac_hydra_ext.system.streams import drop, say_error
+from isaac_hydra_ext.terminal.clock import as_duration
+from isaac_hydra_ext.terminal.start_progress import LINE_EVERY_S, REFRESH_S, StartProgress, terminal
+
+MIN_REDRAW_S = 0.1  # nobody reads faster, and every redraw may flicker
+ROWS = 8
+# Columns of the terminal that a table of so many pairs (name, value) needs.
+THREE_PAIRS, TWO_PAIRS = 116, 76
+NAME_WIDTH = 22  # of the third column
+MORE = {
+    "explained variance": "Loss/explained_variance",
+    "clip fraction": "Policy/clip_fraction",
+    "gradient norm, actor": "Loss/actor_grad_norm",
+    "gradient norm, critic": "Loss/critic_grad_norm",
+    "iteration [s]": "Perf/iteration_time",
+    "collecting [s]": "Perf/collection_time",
+    "learning [s]": "Perf/learning_time",
+    "samples abandoned": "Async/samples_abandoned",
+}
+OUR_GROUPS = ("Train/", "Perf/", "Loss/", "Policy/", "Async/", "Eval/")
+
+
+@dataclass
+class Progress:
+    """One iteration, as it is shown."""
+
+    iteration: int  # done so far
+    total: int
+    env_steps: int
+    metrics: dict[str, float]
+    eta_s: float
+
+
+class RunConsole:
+    """Prints messages, and shows progress in the mode that was asked for."""
+
+    def __init__(self, mode: str) -> None:
+        """Choose how to show progress.
+
+        Args:
+            mode: `logging.console`: auto, table, plain or quiet.
+        """
+        self._console = _Console(highlight=False, soft_wrap=True, markup=False)
+        if mode == "auto":  # rich draws into files too where FORCE_COLOR is set
+            can_draw = self._console.is_terminal and not self._console.is_dumb_terminal
+            mode = "table" if can_draw and sys.stdout.isatty() else "plain"
+        self._mode = mode
+        self._live: Live | None = None
+        self._start: StartProgress | None = None
+        self._title = ""
+        self._undrawn: Progress | None = None
+        self._drawn = -MIN_REDRAW_S
+
+    def say(self, line: str) -> None:
+        """Print one line, above the live table."""
+        if self._mode != "quiet":
+            self._write(lambda: self._console.print(line))
+
+    def warn(self, line: str) -> None:
+        """Print one line in every mode: above the live table, else on stderr."""
+        if self._live is not None:
+            self._write(lambda: self._console.print(line, style="yellow"))
+        else:
+            say_error(line)
+
+    def starting(self, activities: Sequence[Activity], shared: bool) -> None:
+        """Begin showing what the workers do until `start` or `close`.
+
+        Args:
+            activities: Of each worker, or of this process.
+            shared: An env in this process prints on the terminal as well: no live table.
+        """
+        if self._mode == "table" and not shared:
+            self._open_live(transient=True)
+            self._start = StartProgress(activities, self._draw_start, REFRESH_S)
+        elif self._mode != "quiet":
+            out = terminal()
+            self._start = StartProgress(
+                activities,
+                lambda start: self._write(lambda: print(start.line(), file=out, flush=True)),
+                LINE_EVERY_S,
+            )
+
+    def start(self, title: str) -> None:
+        """Begin showing iterations."""
+        self.close()
+        self._title = title
+        if self._mode == "table":
+            self._open_live(transient=False)
+
+    def show(self, progress: Progress) -> None:
+        """Show one iteration."""
+        if self._live is not None:
+            self._undrawn = progress
+            if time.monotonic() - self._drawn >= MIN_REDRAW_S:
+                self._draw_iteration()
+        elif self._mode == "plain":
+            self._write(lambda: print(_line(progress), flush=True))
+
+    def close(self) -> None:
+        """End the progress of the start; leave the last table standing."""
+        start, self._start = self._start, None
+        if start is not None:
+            start.stop()
+        self._draw_iteration()
+        live, self._live = self._live, None
+        if live is not None:
+            self._write(live.stop)
+
+    def _open_live(self, transient: bool) -> None:
+        live = Live(console=self._console, auto_refresh=False, transient=transient)
+        self._live, self._drawn = live, -MIN_REDRAW_S
+        self._write(live.start)
+
+    def _draw_iteration(self) -> None:
+        progress, self._undrawn = self._undrawn, None
+        if progress is not None:
+            self._draw(self._table(progress))
+
+    def _draw_start(self, start: StartProgress) -> None:
+        self._draw(start.table())
+
+    def _draw(self, table: Table) -> None:
+        if (live := self._live) is not None:
+            self._write(lambda: live.update(table, refresh=True))
+            self._drawn = time.monotonic()
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write; if nobody reads any more (`| head`, a closed terminal) the run goes on without."""
+        try:
+            write()
+            sys.stdout.flush()
+        except OSError:
+            self._mode, self._live = "quiet", None
+            self._console.quiet = True
+            drop(sys.stdout)
+
+    def _table(self, progress: Progress) -> Table:
+        width = self._console.width
+        cells = _cells(progress)
+        if width >= THREE_PAIRS:
+            cells += _more_cells(progress.metrics)
+        pairs = len(cells) // ROWS if width >= TWO_PAIRS else 1
+        table = Table(title=self._title, title_justify="left", show_header=False)
+        for pair in range(pairs):
+            table.add_column(style="cyan", no_wrap=True, min_width=14 if pair < 2 else NAME_WIDTH)
+            table.add_column(justify="right", no_wrap=True, min_width=17 if pair < 2 else 10)
+        for row in range(0, len(cells), pairs) if pairs == 1 else range(ROWS):
+            shown = [cells[row]] if pairs == 1 else [cells[p * ROWS + row] for p in range(pairs)]
+            table.add_row(*(text for cell in shown for text in cell))
+        return table
+
+
+class _Console(Console):
+    """rich ends the program when its reader is gone; a training should not end with its display."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _cells(progress: Progress) -> list[tuple[str, str]]:
+    """Return what every width shows: two columns of rows, one after the other."""
+    m = progress.metrics
+    share = progress.iteration / progress.total
+    return [
+        ("iteration", f"{progress.iteration}/{progress.total} ({share:.0%})"),
+        ("env steps", f"{progress.env_steps:,}"),
+        ("mean return", as_number(m.get("Train/mean_reward"))),
+        ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
+        ("entropy", f"{m['Loss/entropy']:.3f}"),
+        ("KL", f"{m['Policy/kl']:.4f}"),
+        ("policy lag", f"{m['Async/policy_lag']:.2f}"),
+        ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
+        ("time left", as_duration(progress.eta_s)),
+        ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
+        ("mean length", as_number(m.get("Train/mean_episode_length"))),
+        ("value loss", f"{m['Loss/value']:.4f}"),
+        ("action std", f"{m['Policy/mean_std']:.3f}"),
+        ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
+        ("restarts", f"{m['Async/worker_restarts']:.0f}"),
+        ("workers wait", as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
+    ]
+
+
+def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    """Return a column for wide terminals: what the task logs, then more of the update."""
+    task = [
+        (tag.rsplit("/", 1)[-1], value)
+        for tag, value in metrics.items()
+        if not tag.startswith(OUR_GROUPS)
+    ]
+    more = [(name, metrics.get(tag, nan)) for name, tag in MORE.items()]
+    return [(name[:NAME_WIDTH], f"{value:.4g}") for name, value in [*task, *more][:ROWS]]
+
+
+def _line(progress: Progress) -> str:
+    m = progress.metrics
+    restarts = m["Async/worker_restarts"]
+    return (
+        f"iteration {progress.iteration}/{progress.total}"
+        f" | return {as_number(m.get('Train/mean_reward'))}"
+        f" | length {as_number(m.get('Train/mean_episode_length'))}"
+        f" | {m['Perf/total_fps']:,.0f} steps/s"
+        f" | lag {m['Async/policy_lag']:.2f}"
+        f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
+        f" | workers wait {as_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
+        + (f" | restarts {restarts:.0f}" if restarts else "")
+        + f" | ETA {as_duration(progress.eta_s)}"
+    )
+
+
+def as_number(value: float | None) -> str:
+    """Return a number in words; a dash where there is none."""
+    return "-" if value is None else f"{value:,.2f}"
+
+
+def as_share(part_s: float, whole_s: float) -> str:
+    """Return how much of a time [s] a part of it is, in percent."""
+    return f"{min(1.0, part_s / whole_s):.0%}" if whole_s else "-"

@@ -1,0 +1,1 @@
+"""The worker processes: spawned, spoken to, watched, ended."""

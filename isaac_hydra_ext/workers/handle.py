@@ -1,0 +1,129 @@
+"""What the learner keeps of one worker, and how it talks to it. Runs in the learner's process."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from isaac_hydra_ext.workers.channel import Kind, Message
+
+
+class SlotState(Enum):
+    """Where a slot is in its life. FREE -> WRITING -> READY -> TRAINING -> FREE."""
+
+    FREE = "free"
+    WRITING = "writing"
+    READY = "ready"
+    TRAINING = "training"
+
+
+class Phase(Enum):
+    """What a worker is at."""
+
+    STARTED = "started"
+    DESCRIBING = "describing"
+    BUILDING = "building"
+    COLLECTING = "collecting"
+    CLOSED = "closed"
+
+
+@dataclass
+class RolloutCounts:
+    """Samples [transitions] over the run; produced = consumed + abandoned at its end."""
+
+    produced: int = 0
+    consumed: int = 0
+    abandoned: int = 0
+    dropped: int = 0  # of the abandoned: envs left out of a rollout for NaN or Inf
+    restarts: int = 0
+
+    def release(self, collected: int, dropped: int) -> None:
+        """Count a rollout that the learner has taken, less what it leaves out."""
+        self.consumed += collected - dropped
+        self.abandoned += dropped
+        self.dropped += dropped
+
+    def take_back(self, samples: int) -> None:
+        """Count samples as abandoned after all: what was learned from them is not kept."""
+        self.consumed -= samples
+        self.abandoned += samples
+
+
+@dataclass
+class WorkerHandle:
+    """One worker process and what it has been asked for.
+
+    Attributes:
+        index: Its place, 0 .. W - 1.
+        generation: How many processes have had this place before.
+        deadline: `time.monotonic()` by which the question it was asked must be answered.
+        granted: Iteration -> COLLECT, for what is not READY yet.
+        ready: Iteration -> slot.
+        states: Of its L + 1 slots.
+    """
+
+    index: int
+    generation: int
+    process: SpawnProcess
+    pipe: Connection
+    phase: Phase = Phase.STARTED
+    deadline: float = math.inf
+    granted: dict[int, Message] = field(default_factory=dict)
+    ready: dict[int, int] = field(default_factory=dict)
+    states: list[SlotState] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the name that messages use."""
+        return f"worker {self.index} (generation {self.generation})"
+
+    def ask(self, kind: Kind, phase: Phase, timeout_s: float, body: dict[str, Any]) -> None:
+        """Ask for something that takes a while and must be answered in time."""
+        self.phase, self.deadline = phase, time.monotonic() + timeout_s
+        self.say(kind, body=body)
+
+    def answered(self, phase: Phase) -> None:
+        """Note that the question has been answered."""
+        self.phase, self.deadline = phase, math.inf
+
+    def say(self, kind: Kind, **fields: Any) -> None:
+        """Send one message; a process that has just died is not told, its sentinel tells us."""
+        self._send(Message(kind, self.generation, **fields))
+
+    def _send(self, message: Message) -> None:
+        try:
+            message.send(self.pipe)
+        except OSError:
+            return
+
+    def grant(self, iteration: int, version: int, slot: int, body: dict[str, Any]) -> None:
+        """Let it collect `iteration` into `slot` with `version` or newer."""
+        order = Message(Kind.COLLECT, self.generation, iteration, version, slot, body)
+        self.granted[iteration] = order
+        self._send(order)
+
+    def received(self) -> Iterator[Message]:
+        """Yield what has come, without waiting."""
+        while True:
+            try:
+                if not self.pipe.poll(0):
+                    return
+                message = Message.receive(self.pipe)
+            except (EOFError, OSError):
+                return  # the process is ending; its sentinel says so
+            if message.generation == self.generation:
+                yield message
+
+    def move(self, slot: int, old: SlotState, new: SlotState) -> None:
+        """Move a slot on in its life."""
+        assert self.states[slot] is old, f"slot {slot} of {self}: {self.states}"
+        self.states[slot] = new
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is over, without reaping it."""
+        return bool(connection.wait([self.process.sentinel], 0))

@@ -1,0 +1,437 @@
+"""The learner's side of the workers: the handshake, pacing, supervision.
+
+Runs in the learner's main thread alone. Slot states live here; a worker touches a slot only
+between the COLLECT that grants it and the READY that returns it. Pacing: rollout k may use any
+version from max(first, k - L) to k, so publishing version v grants rollout v + L, and the L + 1
+slots of a worker never hold more than it may be ahead.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext import errors
+from isaac_hydra_ext.config.placement import device_in_worker, worker_environment
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
+from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
+from isaac_hydra_ext.rollout.slot import BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.system.activity import Activity
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.terminal.start_progress import READY
+from isaac_hydra_ext.workers.channel import Kind, Message
+from isaac_hydra_ext.workers.closing import end_processes, not_closed
+from isaac_hydra_ext.workers.cores import WorkerCores
+from isaac_hydra_ext.workers.handle import Phase, RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.workers.restarts import RestartBudget
+from isaac_hydra_ext.workers.shared_memory import make_shared_block
+from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn_worker
+
+POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
+PAUSE_S = 5.0  # between two looks: nobody was listening
+CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
+
+
+class WorkerPool:
+    """W worker processes, the block they share, and everything said to them."""
+
+    def __init__(
+        self, config: RunConfig, stop: StopSignals, warn: Callable[[str], None] = print
+    ) -> None:
+        """Spawn nothing yet, so that `close` can follow whatever happens next.
+
+        Args:
+            config: From `load_config`; `build` is given the complete one.
+            stop: Told of by the user: ends the handshake, and the patience of `close`.
+            warn: Told of each worker that is replaced.
+        """
+        self._config, self._stop, self._warn = config, stop, warn
+        self.counts = RolloutCounts()
+        self._budget = RestartBudget(config.rollout.max_restarts)
+        self._block = make_shared_block()
+        self._workers: list[WorkerHandle] = []
+        self._description: TaskDescription | None = None
+        self._spec: EnvSpec | None = None
+        self._memory: np.ndarray | None = None
+        self._status = np.zeros(0)
+        self._slots: list[list[Slot]] = []
+        self._build_body: dict[str, Any] = {}
+        self._cores: WorkerCores | None = None
+        self.notes: list[str] = []
+        self.random_start = [False] * config.num_workers
+        self._version = 0
+        self._listened = time.monotonic()
+        self._listening_since = 0.0  # without a pause
+        self._closed = False
+        self.activities = [Activity(f"worker {w}") for w in range(config.num_workers)]
+
+    # ---------------------------------------------------------------- handshake
+
+    def start(self) -> None:
+        """Spawn the W processes.
+
+        Raises:
+            WorkerError: The system refuses one more.
+        """
+        for index in range(self._config.num_workers):
+            self._workers.append(self._spawn(index, 0))
+
+    def describe(self) -> TaskDescription:
+        """Have worker 0 resolve the task.
+
+        Raises:
+            IsaacHydraExtError: What the worker reports, e.g. `EnvNotFoundError`.
+            HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
+        """
+        rollout = self._config.rollout
+        device = device_in_worker(rollout.device)
+        body = {"env": self._config.to_dict()["env"], "device": device}
+        self._workers[0].ask(Kind.DESCRIBE, Phase.DESCRIBING, rollout.startup_timeout_s, body)
+        self._wait_while(Phase.DESCRIBING, [0])
+        assert self._description is not None
+        return self._description
+
+    def build(
+        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int = 0
+    ) -> EnvSpec:
+        """Have every worker build its env: worker 0 first (it fills caches), then the rest.
+
+        Args:
+            config: After `complete`.
+            run_dir: Of the run; each worker's output goes to its `workers/`.
+            resume_from: Checkpoint that holds the envs' states, to go on from them.
+            first: The iteration that the run begins with.
+
+        Raises:
+            IsaacHydraExtError: An env that cannot be built.
+            HandshakeTimeoutError: One that takes too long.
+        """
+        self._config, self._budget = config, RestartBudget(config.rollout.max_restarts)
+        self._cores = WorkerCores(config)
+        self.notes.append(self._cores.note)
+        told = config.to_dict()
+        told["rollout"]["device"] = device_in_worker(config.rollout.device)
+        self._build_body = {
+            "config": told,
+            "run_dir": str(run_dir),
+            "resume_from": str(resume_from or ""),
+            "first": first,
+        }
+        for activity in self.activities[1:]:
+            activity.begin("waits for worker 0, which fills caches")
+        for group in ([0], range(1, len(self._workers))):
+            for w in group:
+                self._ask_to_build(self._workers[w])
+            self._wait_while(Phase.BUILDING, group)
+        assert self._spec is not None
+        return self._spec
+
+    def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
+        """Allocate the block, have the workers map it, and return the store to publish to.
+
+        Raises:
+            SharedMemoryError: It does not fit.
+        """
+        assert self._spec is not None
+        rollout, lag = self._config.rollout, self._config.rollout.max_policy_lag
+        layout = SlotLayout(self._spec, rollout.steps_per_env, action_dtype)
+        ring = WeightStore.nbytes(weights_size, lag)
+        plan = BlockPlan(layout, len(self._workers), lag + 1, ring)
+        self._memory = self._block.allocate(plan.nbytes)
+        self.copied = plan.copied(self._memory, range(len(self._workers)))
+        self._status = plan.status(self._memory)
+        self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
+        for worker in self._workers:
+            worker.states = [SlotState.FREE] * (lag + 1)
+            self._reset_status(worker)
+            worker.say(Kind.ATTACH, body={"name": self._block.name})
+        return WeightStore.map(plan.weights(self._memory), weights_size, lag)
+
+    def _spawn(self, index: int, generation: int) -> WorkerHandle:
+        environment = worker_environment(self._config, index)
+        try:
+            process, pipe = spawn_worker(self._block, index, generation, environment)
+        except OSError as e:  # no process, no memory, no descriptor left
+            raise WorkerError(
+                f"worker {index}: cannot start a process: {e}; lower rollout.num_workers or raise "
+                "the limit (ulimit -a)"
+            ) from e
+        return WorkerHandle(index, generation, process, pipe)
+
+    def _ask_to_build(self, worker: WorkerHandle) -> None:
+        timeout_s = self._config.rollout.startup_timeout_s
+        assert self._cores is not None
+        body = {**self._build_body, "core": self._cores.of(worker.index)}
+        worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, body)
+
+    def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
+        """Wait until no worker of the group is in `phase`."""
+        while any(self._workers[w].phase is phase for w in group):
+            self._pump(POLL_S)
+            self._stop.raise_if_requested()
+
+    # ---------------------------------------------------------------- pacing
+
+    def grant(self, version: int, iteration: int, save_env_state: bool) -> None:
+        """Let every worker collect `iteration` with `version` or newer.
+
+        Args:
+            version: The oldest version allowed, published already.
+            iteration: k, at most version + L.
+            save_env_state: Have the env's state stored with this rollout.
+        """
+        body = {"save_env_state": True} if save_env_state else {}
+        for worker in self._workers:
+            slot = iteration % len(worker.states)
+            worker.move(slot, SlotState.FREE, SlotState.WRITING)
+            worker.grant(iteration, version, slot, body)
+
+    def announce(self, version: int) -> None:
+        """Say that `version` is published."""
+        self._version = version
+        for worker in self._workers:
+            worker.say(Kind.VERSION, version=version)
+
+    def gather(self, iteration: int) -> list[Slot]:
+        """Wait for rollout `iteration` of every worker.
+
+        Returns:
+            The slots in worker order; the learner's until `release`.
+
+        Raises:
+            WorkerError: A worker failed and may not be replaced.
+            RunInterrupted: A signal has come, and what is waited for is a worker's env being built.
+        """
+        while missing := [w for w in self._workers if iteration not in w.ready]:
+            replacing = any(worker.phase is Phase.BUILDING for worker in missing)
+            if replacing and (signum := self._stop.signum):
+                raise RunInterrupted(signum, f"signal {signum} while a worker was being replaced")
+            self._pump(POLL_S)
+        slots = []
+        for worker in self._workers:
+            index = worker.ready[iteration]
+            worker.move(index, SlotState.READY, SlotState.TRAINING)
+            slots.append(self._slots[worker.index][index])
+        return slots
+
+    def release(self, iteration: int) -> None:
+        """Give rollout `iteration`'s slots back; the learner has copied what it needs."""
+        for worker in self._workers:
+            index = worker.ready.pop(iteration)
+            worker.move(index, SlotState.TRAINING, SlotState.FREE)
+            dropped = self._slots[worker.index][index].dropped_samples
+            self.counts.release(self._rollout_size, dropped)
+
+    @property
+    def _rollout_size(self) -> int:
+        assert self._spec is not None
+        return self._spec.num_envs * self._config.rollout.steps_per_env
+
+    # ---------------------------------------------------------------- supervision
+
+    def _pump(self, timeout: float) -> None:
+        """Wait for messages or deaths, at most `timeout` seconds, and deal with them."""
+        pipes = {worker.pipe: worker for worker in self._workers}
+        sentinels = {worker.process.sentinel: worker for worker in self._workers}
+        woken = connection.wait([*pipes, *sentinels], timeout)
+        self._note_pauses()
+        for worker in list(self._workers):
+            dead = worker.process.sentinel in woken
+            if dead or worker.pipe in woken:
+                self._hear(worker)
+            if dead and self._has_its_place(worker):
+                self._on_failure(worker, describe_exit(worker.process))
+        for worker in list(self._workers):
+            self._check_in_time(worker)
+
+    def _note_pauses(self) -> None:
+        """Take no time for silence in which nobody was listening.
+
+        The learner was at something else, or the whole container was paused, its workers with it.
+        """
+        now = time.monotonic()
+        gap_s = now - self._listened
+        if gap_s > PAUSE_S:
+            self._listening_since = now
+            for worker in self._workers:
+                worker.deadline += gap_s
+        self._listened = now
+
+    def _hear(self, worker: WorkerHandle) -> None:
+        """Deal with what a worker has said: a dead one's last words count."""
+        for message in worker.received():
+            self._on_message(worker, message)
+
+    def _has_its_place(self, worker: WorkerHandle) -> bool:
+        """Return whether no other process has replaced this one."""
+        return self._workers[worker.index] is worker
+
+    def _on_message(self, worker: WorkerHandle, message: Message) -> None:
+        if message.kind is Kind.READY:
+            del worker.granted[message.iteration]
+            worker.ready[message.iteration] = message.slot
+            worker.move(message.slot, SlotState.WRITING, SlotState.READY)
+            self.counts.produced += self._rollout_size
+        elif message.kind is Kind.DESCRIBED:
+            self._description = TaskDescription(**message.body)
+            self.activities[worker.index].begin("has read the task")
+            worker.answered(Phase.STARTED)
+        elif message.kind is Kind.BUILT:
+            spec = EnvSpec.from_json(message.body["spec"])
+            if self._spec is not None and spec != self._spec:
+                raise WorkerError(
+                    f"worker {worker.index}: its env differs from worker 0's: {spec}, {self._spec}"
+                )
+            self._spec = spec
+            self.random_start[worker.index] = bool(message.body["random_start"])
+            for note in message.body["notes"]:
+                self._warn(f"worker {worker.index}: {note}")
+            if self._memory is not None:  # a replacement: from here on its heart should beat
+                self._status[worker.index]["heartbeat_ns"] = time.monotonic_ns()
+            self.activities[worker.index].begin(READY)
+            worker.answered(Phase.COLLECTING)
+        elif message.kind is Kind.DOING:
+            self.activities[worker.index].begin(message.body["what"])
+        elif message.kind is Kind.CLOSED:
+            worker.answered(Phase.CLOSED)
+        elif message.kind is Kind.ERROR:
+            self._on_error(worker, message.body)
+
+    def _on_error(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
+        """Raise what a worker reported, as its own class; in `step` obey the rollout's policies."""
+        invalid = body["class"] == errors.InvalidNumberError.__name__
+        wanted = not invalid or self._config.rollout.on_invalid != "stop"
+        if body["phase"] == "step" and wanted and self._may_replace:
+            self._on_failure(worker, f"raised: {body['message']}")
+            return
+        cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
+        if issubclass(cls, errors.ConfigError | errors.MissingDependencyError):
+            if self._memory is None:
+                raise cls(body["message"])  # the user's input, not the worker, is at fault
+            cls = WorkerError  # a replacement: what was right when the run began is not any more
+        # Our own errors say what to do; anything else is told whole.
+        detail = "" if body["class"] else f"\n{body['traceback']}"
+        where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
+        raise cls(f"{where}: {body['message']}{detail}")
+
+    def _on_failure(self, worker: WorkerHandle, how: str) -> None:
+        """Replace a worker, or stop the run if that is not wanted, or not any more."""
+        failure = f"{worker} {how}"
+        if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
+            raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
+        if self._memory is None or not self._may_replace:
+            raise WorkerError(failure + self._where_to_look(worker))
+        self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
+        self._replace(worker)
+
+    @property
+    def _may_replace(self) -> bool:
+        rollout = self._config.rollout
+        return rollout.on_worker_failure == "restart" and not rollout.deterministic
+
+    def _where_to_look(self, worker: WorkerHandle) -> str:
+        """Say where there is more about a worker's end; one without a log wrote on the terminal."""
+        if not self._build_body:
+            return self._last_told(worker)
+        log = Path(self._build_body["run_dir"]) / "workers" / f"worker_{worker.index}.log"
+        if log.exists():
+            return "; see its log in the run directory"
+        return (
+            "; what it said is above; a script that trains has its calls under "
+            'if __name__ == "__main__":'
+        )
+
+    def _last_told(self, worker: WorkerHandle) -> str:
+        return f" (last told: {self.activities[worker.index].now[0]})"
+
+    def _replace(self, worker: WorkerHandle) -> None:
+        """Start a new process in a failed one's place and grant it the unfinished rollouts."""
+        kill_group(worker.process)
+        new = self._spawn(worker.index, worker.generation + 1)
+        worker.pipe.close()
+        self.counts.restarts += 1
+        self._abandon_partial(worker)
+        new.ready, new.states = worker.ready, worker.states
+        self._workers[worker.index] = new
+        self._reset_status(new)
+        self._build_body["resume_from"] = ""  # those episodes are over
+        self._ask_to_build(new)
+        new.say(Kind.ATTACH, body={"name": self._block.name})
+        for iteration, order in sorted(worker.granted.items()):
+            new.grant(iteration, order.version, order.slot, order.body)
+        new.say(Kind.VERSION, version=self._version)
+
+    def _check_in_time(self, worker: WorkerHandle) -> None:
+        """Kill a worker whose heart has not beaten for too long; complain of a slow build."""
+        now, rollout = time.monotonic(), self._config.rollout
+        if now > worker.deadline:
+            raise HandshakeTimeoutError(
+                f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
+                f"raise rollout.startup_timeout_s if it needs longer{self._last_told(worker)}"
+            )
+        if self._memory is None or worker.phase is not Phase.COLLECTING or not worker.granted:
+            return
+        beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
+        silent_s = now - max(beat, self._listening_since)
+        if silent_s <= rollout.heartbeat_timeout_s:
+            return
+        kill_group(worker.process)
+        self._hear(worker)  # it may have finished a rollout just before
+        if self._has_its_place(worker):
+            how = f"was silent for {silent_s:.0f} s (rollout.heartbeat_timeout_s) and killed"
+            self._on_failure(worker, how)
+
+    def _reset_status(self, worker: WorkerHandle) -> None:
+        """Set a worker's record to 'just now, no step of any rollout'."""
+        self._status[worker.index] = (time.monotonic_ns(), -1, 0)
+
+    def _abandon_partial(self, worker: WorkerHandle) -> None:
+        """Count the steps of an ended worker's unfinished rollout: never learned from."""
+        assert self._spec is not None
+        status = self._status[worker.index]
+        if int(status["iteration"]) in worker.granted:  # else it ended between two rollouts
+            partial = int(status["steps"]) * self._spec.num_envs
+            self.counts.produced += partial
+            self.counts.abandoned += partial
+
+    # ---------------------------------------------------------------- closing
+
+    def close(self, grace_s: float = CLOSE_GRACE_S) -> list[str]:
+        """End all workers, bounded in time, and settle the counts. May be called again.
+
+        Args:
+            grace_s: Between CLOSE and SIGTERM, and between SIGTERM and SIGKILL [s]; a user who
+                signals again ends it.
+
+        Returns:
+            One line for each env that did not close.
+        """
+        if self._closed:
+            return []
+        had_env = [w for w in self._workers if w.phase is Phase.COLLECTING]
+        end_processes(self._workers, grace_s, lambda: self._stop.at_once)
+        for worker in self._workers:
+            self._settle(worker)
+            worker.pipe.close()
+        self._block.close()
+        if self._cores is not None:
+            self._cores.release()
+        self._closed = True
+        if self._stop.at_once:
+            return []
+        return [not_closed(worker) for worker in had_env if worker.phase is not Phase.CLOSED]
+
+    def _settle(self, worker: WorkerHandle) -> None:
+        """Read an ended worker's last messages, and count what the learner will not train on."""
+        for message in worker.received():
+            if message.kind in (Kind.READY, Kind.CLOSED):
+                self._on_message(worker, message)
+        if self._memory is not None:
+            self.counts.abandoned += self._rollout_size * len(worker.ready)
+            self._abandon_partial(worker)
