@@ -19,7 +19,8 @@ from benchmarks.common import markdown, run_benchmark, run_module
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.ppo.learner import Learner
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 # What: envs, steps, observation, actions, hidden units, activation.
 SIZES: dict[str, tuple[int, int, int, int, list[int], str]] = {

@@ -25,7 +25,8 @@ from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.ppo.learner import Learner
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 T, ACTIONS, HIDDEN = 24, 12, [512, 256, 128]
 OBS = {"actor": 48, "critic": 72}

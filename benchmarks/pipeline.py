@@ -26,7 +26,8 @@ from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers.pool import WorkerPool
 

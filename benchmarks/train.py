@@ -30,7 +30,8 @@ from isaac_hydra_ext.appo_runner import Run, open_run
 from isaac_hydra_ext.config import placement
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 TURNS, TURNS_S = (5, 20), 45.0  # at least and at most; in between, for so long
 PART_S = 0.5  # of a turn, or one iteration

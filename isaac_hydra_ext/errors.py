@@ -5,6 +5,9 @@ A message is one line: what is wrong, where (config key, worker, env index), wha
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+MAX_SHOWN = 100  # characters of a value in a message
 
 
 class IsaacHydraExtError(Exception):
@@ -90,3 +93,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest known names, or an empty string."""
     near = get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def shown(value: Any, limit: int = MAX_SHOWN) -> str:
+    """Return a value as it stands in a message: one line, and not a long one."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what OmegaConf says is wrong, without its traceback in words."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    if "is not a ListConfig" in line:
+        return "a list is expected here, in brackets: [A,B]"
+    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)

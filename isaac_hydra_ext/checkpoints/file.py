@@ -33,9 +33,9 @@ from isaac_hydra_ext.checkpoints.meta import (
     check_meta,
     parse_meta,
 )
-from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path, shown, walk
-from isaac_hydra_ext.config.schema import CheckpointConfig, RunConfig
-from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path
+from isaac_hydra_ext.config.schema import CheckpointConfig, RunConfig, walk
+from isaac_hydra_ext.errors import CheckpointError, shown
 from isaac_hydra_ext.run.directory import UNNAMED
 
 METADATA_KEY = "isaac_hydra_ext"

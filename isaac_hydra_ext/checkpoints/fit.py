@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.config.checks import shown
-from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.errors import CheckpointError, shown
 
 OPTIMIZER = "optimizer."
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's; both there or neither

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import shown
 
 SCHEMA_VERSION = 1
 MAX_COUNT = 2**63

@@ -27,12 +27,12 @@ from yaml import YAMLError
 from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint, list_runs
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path, shown
+from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path
 from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.config.schema import ExperimentConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import make_env
-from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, did_you_mean
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, did_you_mean, shown
 from isaac_hydra_ext.evaluation.episodes import add_arguments, show, summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering

@@ -15,9 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.config.checks import is_typed, walk
+from isaac_hydra_ext.config.checks import is_typed
 from isaac_hydra_ext.config.reading import complete, load_config
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.envs.contract import TaskDescription
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.rollout.in_process import InProcessCollector

@@ -29,8 +29,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.cli.parser import near_flags
-from isaac_hydra_ext.config.checks import shown
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import ConfigError, shown
 
 CONFIG_PATH, CONFIG_NAME = "pkg://isaac_hydra_ext.conf", "train_appo"
 # Hydra, logging.config and os.environ make objects or variables of everything below these.

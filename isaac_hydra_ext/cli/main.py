@@ -16,10 +16,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
 from isaac_hydra_ext.cli.sweep import signals_to_jobs
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.config.reference import as_help, sections
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
-from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean
+from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean, shown
 from isaac_hydra_ext.system.streams import prepare_streams, say_error, stdout_error
 
 COMMANDS = {

@@ -17,8 +17,7 @@ from string import Template
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.checks import shown
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import ConfigError, shown
 
 # Template -> where it goes.
 FILES = {

@@ -9,21 +9,19 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from isaac_hydra_ext.config.placement import learner_device
-from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.errors import ConfigError, did_you_mean, first_line, shown
 from isaac_hydra_ext.system import entry_points
-
-if TYPE_CHECKING:
-    from isaac_hydra_ext.config.schema import RunConfig
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
 BUILT_IN_ENVS = ("gym", "mjlab", "isaaclab")
@@ -38,7 +36,6 @@ RENDERER_VARIABLES = (
     "__EGL_VENDOR_LIBRARY_DIRS", "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
 )  # fmt: skip
 MAX_TRACED = 20  # iterations: a trace of more is too large to open
-MAX_SHOWN = 100  # characters of a value in a message
 MAX_DEPTH = 20  # levels of nesting
 MAX_TEXT = 4096  # characters of a text
 MAX_NAME = 200  # of a file name's 255, which also holds the time
@@ -57,20 +54,6 @@ def is_typed(key: str, typed: Sequence[str]) -> bool:
     section, _, name = key.rpartition(".")
     mappings = [t.split("=", 1)[1] for t in typed if typed_paths([t]) == [section] and "=" in t]
     return any(re.search(rf"^\{{(.*,)?\s*{name}\s*:", mapping) for mapping in mappings)
-
-
-def shown(value: Any, limit: int = MAX_SHOWN) -> str:
-    """Return a value as it stands in a message: one line, and not a long one."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
-
-
-def first_line(error: BaseException) -> str:
-    """Return what OmegaConf says is wrong, without its traceback in words."""
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    if "is not a ListConfig" in line:
-        return "a list is expected here, in brackets: [A,B]"
-    return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)
 
 
 def resolve(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -147,17 +130,7 @@ def refuse_unknown(node: Any, schema: type, path: str) -> None:
             refuse_unknown(value, section, f"{path}{key}.")
 
 
-def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Yield (key, value, metadata) for every leaf."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            yield from walk(value, f"{path}{f.name}.")
-        else:
-            yield f"{path}{f.name}", value, f.metadata
-
-
-def check_bounds(config: "RunConfig") -> None:
+def check_bounds(config: RunConfig) -> None:
     """Check every knob against the bounds and choices it declares."""
     for key, value, limits in walk(config):
         for item in value if isinstance(value, list) else [value]:
@@ -194,7 +167,7 @@ def _check_number(key: str, number: float, limits: Mapping[str, Any]) -> None:
         raise ConfigError(f"{key}={number}: must be at most {limits['le']:,.12g}")
 
 
-def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
+def check_rest(config: RunConfig, typed: Sequence[str]) -> None:
     """Check what a single bound cannot say."""
     workers, rollout = config.rollout.num_workers, config.rollout
     if rollout.on_invalid == "restart_worker" and (
@@ -225,7 +198,7 @@ def check_rest(config: "RunConfig", typed: Sequence[str]) -> None:
         entry_points.load("policy.network", network, group)
 
 
-def check_names(config: "RunConfig") -> None:
+def check_names(config: RunConfig) -> None:
     """Check what becomes part of a run directory's path."""
     for key in ("name", "run_name"):
         name = getattr(config.experiment, key)
@@ -259,7 +232,7 @@ def as_path(key: str, text: str) -> Path:
     return path
 
 
-def _check_env(config: "RunConfig") -> None:
+def _check_env(config: RunConfig) -> None:
     env = config.env
     entry_points.check_name("env.kind", shown(env.kind), BUILT_IN_ENVS, entry_points.ENVS)
     required, other = ("id", "task") if env.kind == "gym" else ("task", "id")
@@ -277,7 +250,7 @@ def _check_env(config: "RunConfig") -> None:
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
 
 
-def _check_evaluate(config: "RunConfig") -> None:
+def _check_evaluate(config: RunConfig) -> None:
     evaluate = config.evaluate
     for name in evaluate.environment:
         if name not in RENDERER_VARIABLES:
@@ -291,7 +264,7 @@ def _check_evaluate(config: "RunConfig") -> None:
         )
 
 
-def check_devices(config: "RunConfig") -> None:
+def check_devices(config: RunConfig) -> None:
     """Check what each device is called, and whether there is one; `placement` does the rest."""
     import torch
 
@@ -327,7 +300,7 @@ def check_devices(config: "RunConfig") -> None:
         )
 
 
-def _check_precision(config: "RunConfig") -> None:
+def _check_precision(config: RunConfig) -> None:
     if config.ppo.precision != "fp32" and learner_device(config) == "cpu":
         raise ConfigError(f"ppo.precision={config.ppo.precision}: needs a CUDA learner; use fp32")
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from isaac_hydra_ext.config.checks import first_line, is_typed
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.config.checks import is_typed
+from isaac_hydra_ext.errors import ConfigError, first_line
 
 Schema = TypeVar("Schema")
 

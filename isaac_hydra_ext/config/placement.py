@@ -8,12 +8,9 @@ turns. A worker sees its own GPU alone, as cuda:0.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError
-
-if TYPE_CHECKING:
-    from isaac_hydra_ext.config.schema import RunConfig
 
 IN_WORKER = "cuda:0"  # what a worker calls the one GPU that it sees
 # Libraries read these once, while they load.
@@ -31,7 +28,7 @@ CPU_QUOTA = (
 )
 
 
-def place(config: "RunConfig", num_workers: int | None = None) -> None:
+def place(config: RunConfig, num_workers: int | None = None) -> None:
     """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
 
     A device that only the task knows stays `auto`. One worker on the learner's GPU, or on the only
@@ -74,7 +71,7 @@ def auto_workers(kind: str, device: str, learner: str = "auto") -> int:
     return 0 if _count() == 1 or named == [learner] else len(named)
 
 
-def learner_device(config: "RunConfig") -> str:
+def learner_device(config: RunConfig) -> str:
     """Return the learner's device: what is asked for, else a GPU on which nothing else runs."""
     if config.experiment.device != "auto":
         return config.experiment.device
@@ -85,7 +82,7 @@ def learner_device(config: "RunConfig") -> str:
     return free[0] if free else "cpu"
 
 
-def worker_gpu(config: "RunConfig", worker: int) -> str | None:
+def worker_gpu(config: RunConfig, worker: int) -> str | None:
     """Return the GPU that a worker simulates on, in the learner's numbering; None for a CPU."""
     device = config.rollout.device
     if not (_on_gpus(config.env.kind, device) and _count()):
@@ -93,7 +90,7 @@ def worker_gpu(config: "RunConfig", worker: int) -> str | None:
     return (_named(device) or _chosen(config))[worker]
 
 
-def worker_environment(config: "RunConfig", worker: int) -> dict[str, str]:
+def worker_environment(config: RunConfig, worker: int) -> dict[str, str]:
     """Return the environment variables with which a worker sees its own GPU and no other."""
     gpu = worker_gpu(config, worker)
     if gpu is None:
@@ -129,7 +126,7 @@ def available_cores() -> int:
     return cores
 
 
-def set_learner_threads(config: "RunConfig") -> None:
+def set_learner_threads(config: RunConfig) -> None:
     """Leave the workers their cores. One thread where results must not depend on the machine."""
     import torch
 
@@ -165,7 +162,7 @@ def _free(learner: str) -> list[str]:
     return [gpu for gpu in gpus if gpu != own] or gpus
 
 
-def _chosen(config: "RunConfig") -> list[str]:
+def _chosen(config: RunConfig) -> list[str]:
     """Return as many of the free GPUs as there are collectors."""
     free = _free(config.experiment.device)
     if config.num_workers == 0:
@@ -178,7 +175,7 @@ def _chosen(config: "RunConfig") -> list[str]:
     return free[: config.num_workers]
 
 
-def _would_take_turns(config: "RunConfig") -> bool:
+def _would_take_turns(config: RunConfig) -> bool:
     """Whether one worker would have no GPU but the learner's."""
     device, learner = config.rollout.device, config.experiment.device
     if config.num_workers != 1 or not (_on_gpus(config.env.kind, device) and _count()):
@@ -187,7 +184,7 @@ def _would_take_turns(config: "RunConfig") -> bool:
     return gpus == [learner] or (learner == "auto" and gpus == _all())
 
 
-def _one_process_a_gpu(config: "RunConfig") -> None:
+def _one_process_a_gpu(config: RunConfig) -> None:
     """Refuse what would have two processes take turns on a GPU."""
     gpus, workers = _named(config.rollout.device), config.num_workers
     key = f"rollout.device={config.rollout.device}"

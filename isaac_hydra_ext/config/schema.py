@@ -4,11 +4,9 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
-
-from isaac_hydra_ext.config.checks import walk
 
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
 MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
@@ -330,6 +328,16 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain, JSON-ready data."""
         return dataclasses.asdict(self)
+
+
+def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield (key, value, metadata) for every leaf."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from walk(value, f"{path}{f.name}.")
+        else:
+            yield f"{path}{f.name}", value, f.metadata
 
 
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
 from isaac_hydra_ext.envs.contract import (
@@ -31,6 +30,7 @@ from isaac_hydra_ext.errors import (
     MissingDependencyError,
     RenderError,
     did_you_mean,
+    shown,
 )
 
 DEFAULT_NUM_ENVS = 64

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
-from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.errors import EnvError, shown
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 
 MAX_STEPS = 100_000  # of one episode

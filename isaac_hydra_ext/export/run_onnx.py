@@ -21,13 +21,13 @@ from gymnasium import spaces
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
     EnvNotFoundError,
     ExportError,
     MissingDependencyError,
+    shown,
 )
 from isaac_hydra_ext.evaluation.episodes import add_arguments, show, summarize_episodes
 

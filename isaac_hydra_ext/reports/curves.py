@@ -14,9 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from isaac_hydra_ext.config.checks import shown
 from isaac_hydra_ext.config.schema import all_knobs
-from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 RETURN = "Train/mean_reward"
 SAMPLES = "Async/samples_consumed"

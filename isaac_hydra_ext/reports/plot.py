@@ -11,9 +11,9 @@ from pathlib import Path
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path, shown
+from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path
 from isaac_hydra_ext.config.schema import ExperimentConfig
-from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, shown
 from isaac_hydra_ext.reports.curves import (
     AXES,
     RETURN,

@@ -20,8 +20,7 @@ from yaml import YAMLError
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.checks import shown
-from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, shown
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.video import DIRECTORY, preview_of
 from isaac_hydra_ext.reports.curves import RETURN, combine, find_runs, read_run

@@ -19,10 +19,11 @@ from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.errors import EnvError, IsaacHydraExtError, RunInterrupted
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.counts import RolloutCounts
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 from isaac_hydra_ext.system.activity import Activity, listen
-from isaac_hydra_ext.workers.handle import RolloutCounts
 
 CLOSE_LIMIT_S = 30.0
 

@@ -8,7 +8,7 @@ import torch
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
-from isaac_hydra_ext.rollout.slot import SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
 
 MEMINFO = Path("/proc/meminfo")
 # Of this process's control group, version 2 and version 1: the limit, what is in use, and which

@@ -1,15 +1,9 @@
-"""The rollout buffer: where every byte of a rollout lies. Used on both sides of the block.
+"""One rollout's memory, as tensors: of the shared block, or of the simulation's own device.
 
-Learner and workers compute the same `BlockPlan` from the same few numbers, so that no address
-ever travels. With W = 0 the same `Slot` is made of ordinary tensors on the simulation's device.
-
-    block = | status of each worker | slots of worker 0 | slots of worker 1 | ... | weights |
-    slot  = | header | obs groups | action | log-prob | reward | flags | final obs | envs | extra |
+Used wherever a rollout is written or read. Who may touch a slot is decided by messages, not here.
 """
 
 import json
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,84 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from isaac_hydra_ext.envs.contract import EnvSpec
-
-ALIGNMENT = 4096  # a page: slots never share one, and registered memory wants it
-EXTRA_BYTES = 64 * 1024  # JSON: the env's log, and its state where it has one
-EXTRA_BYTES_PER_ENV = 4096
-
-# Written by whoever collects; times in seconds.
-HEADER = np.dtype(
-    [
-        ("iteration", "<i8"),
-        ("worker", "<i8"),
-        ("generation", "<i8"),
-        ("policy_version", "<i8"),
-        ("final_count", "<i8"),
-        ("extra_bytes", "<i8"),
-        ("collect_s", "<f8"),
-        ("wait_s", "<f8"),
-    ]
-)
-# What a worker shows of itself: alive when, at which rollout, how many of its steps are done.
-STATUS = np.dtype([("heartbeat_ns", "<i8"), ("iteration", "<i8"), ("steps", "<i8")])
-
-
-@dataclass(frozen=True)
-class Field:
-    """One array of a slot; `offset` in bytes from the slot's start."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    offset: int
-    nbytes: int
-
-
-class SlotLayout:
-    """The fields of one [T, B] slot.
-
-    `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
-    after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
-    the block has T * B rows, whose untouched pages cost nothing, so they are never pinned.
-    `dropped` are envs whose steps are not to be learned from, `restarted` those whose next episode
-    begins after this rollout.
-    """
-
-    def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
-        """Lay the fields out.
-
-        Args:
-            spec: Gives B, the obs groups and the action's size.
-            steps_per_env: T.
-            action_dtype: float32, or int64 for discrete actions.
-        """
-        T, B = steps_per_env, spec.num_envs
-        self.spec, self.steps_per_env = spec, steps_per_env
-        self.fields: dict[str, Field] = {}
-        self._end = _align(HEADER.itemsize, 64)
-        for group, tensor in spec.obs.items():
-            self._add(f"obs/{group}", (T + 1, B, *tensor.shape), getattr(torch, tensor.dtype))
-        self._add("action", (T, B, spec.action.dim), action_dtype)
-        self._add("behavior_log_prob", (T, B), torch.float32)
-        self._add("reward", (T, B), torch.float32)
-        self._add("terminated", (T, B), torch.bool)
-        self._add("truncated", (T, B), torch.bool)
-        self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
-        if spec.has_final_obs:
-            self._add("final_index", (T * B, 2), torch.int64)
-            for group, tensor in spec.obs.items():
-                shape = (T * B, *tensor.shape)
-                self._add(f"final_obs/{group}", shape, getattr(torch, tensor.dtype))
-        self._add("dropped", (B,), torch.bool)
-        self._add("restarted", (B,), torch.bool)
-        extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
-        self._add("extra", (extra,), torch.uint8)
-        self.nbytes = _align(self._end, ALIGNMENT)
-
-    def _add(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        nbytes = math.prod(shape) * dtype.itemsize
-        self.fields[name] = Field(shape, dtype, self._end, nbytes)
-        self._end = _align(self._end + nbytes, 64)
+from isaac_hydra_ext.rollout.layout import HEADER, SlotLayout
 
 
 @dataclass(frozen=True)
@@ -212,69 +129,6 @@ class Slot:
     def read_extra(self) -> dict[str, Any]:
         """Return what `write_extra` stored."""
         return json.loads(self._extra[: int(self.header["extra_bytes"][0])].numpy().tobytes())
-
-
-@dataclass(frozen=True)
-class BlockPlan:
-    """Where the parts of the shared block begin. Plain numbers plus the layout.
-
-    Attributes:
-        layout: Of one slot.
-        num_workers: W.
-        slots_per_worker: L + 1.
-        weights_nbytes: Of the weight ring.
-    """
-
-    layout: SlotLayout
-    num_workers: int
-    slots_per_worker: int
-    weights_nbytes: int
-
-    @property
-    def _slots_offset(self) -> int:
-        return _align(STATUS.itemsize * self.num_workers, ALIGNMENT)
-
-    @property
-    def _weights_offset(self) -> int:
-        slots = self.num_workers * self.slots_per_worker
-        return self._slots_offset + slots * self.layout.nbytes
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the whole block."""
-        return _align(self._weights_offset + self.weights_nbytes, ALIGNMENT)
-
-    def status(self, block: np.ndarray) -> np.ndarray:
-        """Return the workers' status records, `STATUS` [W]."""
-        return block[: STATUS.itemsize * self.num_workers].view(STATUS)
-
-    def slots(self, block: np.ndarray, worker: int) -> list[Slot]:
-        """Return the L + 1 slots of one worker."""
-        memory = self.memory_of(block, worker)
-        return [Slot.map(self.layout, part) for part in self._cut(memory)]
-
-    def memory_of(self, block: np.ndarray, worker: int) -> np.ndarray:
-        """Return the bytes of one worker's slots."""
-        size = self.slots_per_worker * self.layout.nbytes
-        first = self._slots_offset + worker * size
-        return block[first : first + size]
-
-    def copied(self, block: np.ndarray, workers: Sequence[int]) -> list[np.ndarray]:
-        """Return what a GPU copies from or to: these workers' dense fields, and the weights."""
-        slots = [part for worker in workers for part in self._cut(self.memory_of(block, worker))]
-        return [*(slot[: self.layout.dense_nbytes] for slot in slots), self.weights(block)]
-
-    def _cut(self, memory: np.ndarray) -> Iterator[np.ndarray]:
-        for index in range(self.slots_per_worker):
-            yield memory[index * self.layout.nbytes : (index + 1) * self.layout.nbytes]
-
-    def weights(self, block: np.ndarray) -> np.ndarray:
-        """Return the weight ring's bytes."""
-        return block[self._weights_offset : self._weights_offset + self.weights_nbytes]
-
-
-def _align(n: int, to: int) -> int:
-    return -(-n // to) * to
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

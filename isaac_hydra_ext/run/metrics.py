@@ -20,8 +20,8 @@ import torch
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
+from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.slot import Slot
-from isaac_hydra_ext.workers.handle import RolloutCounts
 
 # What the user misses when a slot has no room for it.
 LEFT_OUT = {

@@ -19,6 +19,7 @@ from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.evaluation.evaluator import Evaluation
 from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.reports.report import write_report
+from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.run.metrics import (
     EpisodeTracker,
@@ -32,7 +33,6 @@ from isaac_hydra_ext.run.metrics import (
 from isaac_hydra_ext.run.resume import resumed_totals
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
-from isaac_hydra_ext.workers.handle import RolloutCounts
 
 
 class RunRecord:

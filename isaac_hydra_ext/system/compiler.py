@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from isaac_hydra_ext.config.checks import first_line
+from isaac_hydra_ext.errors import first_line
 
 P = ParamSpec("P")
 R = TypeVar("R")

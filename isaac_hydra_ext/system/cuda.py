@@ -6,8 +6,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from isaac_hydra_ext.config.checks import first_line
-from isaac_hydra_ext.errors import LearnerError
+from isaac_hydra_ext.errors import LearnerError, first_line
 
 T = TypeVar("T")
 WARM_UPS = 3  # as PyTorch's own make_graphed_callables; the first of them also compiles

@@ -20,15 +20,18 @@ from isaac_hydra_ext.config.placement import device_in_worker, worker_environmen
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
-from isaac_hydra_ext.rollout.slot import BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.counts import RolloutCounts
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.start_progress import READY
+from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.closing import end_processes, not_closed
 from isaac_hydra_ext.workers.cores import WorkerCores
-from isaac_hydra_ext.workers.handle import Phase, RolloutCounts, SlotState, WorkerHandle
+from isaac_hydra_ext.workers.handle import Phase, SlotState, WorkerHandle
 from isaac_hydra_ext.workers.restarts import RestartBudget
 from isaac_hydra_ext.workers.shared_memory import make_shared_block
 from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn_worker

@@ -17,10 +17,12 @@ from isaac_hydra_ext.checkpoints.file import load_env_state
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.slot import BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 from isaac_hydra_ext.system.activity import listen
 from isaac_hydra_ext.system.tracing import Tracer
+from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.child import (
     become_child,

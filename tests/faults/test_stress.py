@@ -20,9 +20,11 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import WorkerError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.slot import BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.pool import WorkerPool
 from isaac_hydra_ext.workers.shared_memory import MemfdBlock

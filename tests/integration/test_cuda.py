@@ -17,7 +17,8 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.learner.ppo.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system import compiler
 from isaac_hydra_ext.system.background import BackgroundThread
 from isaac_hydra_ext.workers.shared_memory import register_with_cuda, unregister_from_cuda

@@ -10,7 +10,8 @@ from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import ACTIVATIONS
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
 from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 from .builders import continuous, discrete, env_spec
 

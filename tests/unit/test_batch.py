@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 from .builders import discrete, env_spec
 

@@ -11,7 +11,9 @@ import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.rollout.collector import Collector
-from isaac_hydra_ext.rollout.slot import ALIGNMENT, HEADER, BlockPlan, Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import HEADER, PAGE, SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.workers.block import BlockPlan
 
 from .builders import continuous, discrete, env_spec, run_config
 
@@ -50,7 +52,7 @@ def test_fields_do_not_overlap_and_are_aligned(spec: EnvSpec) -> None:
     spans.sort()
     assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
     assert spans[-1][1] <= layout.nbytes
-    assert layout.nbytes % ALIGNMENT == 0
+    assert layout.nbytes % PAGE == 0
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -125,7 +127,7 @@ def test_each_slot_begins_on_a_page_of_its_own() -> None:
     block = np.zeros(plan.nbytes, np.uint8)
     start = block.ctypes.data
     offsets = [s.header.ctypes.data - start for w in range(2) for s in plan.slots(block, w)]
-    assert all(offset % ALIGNMENT == 0 for offset in offsets)
+    assert all(offset % PAGE == 0 for offset in offsets)
     assert [b - a for a, b in pairwise(offsets)] == [plan.layout.nbytes] * 5
 
 
@@ -147,7 +149,7 @@ def test_what_is_pinned_is_what_a_rollout_always_fills_and_the_weights() -> None
             assert not any(raw(tensor).any() for tensor in sparse if tensor is not None)
     addresses = [(part.ctypes.data, part.ctypes.data + part.nbytes) for part in parts]
     first = block.ctypes.data
-    pages = [((a - first) // ALIGNMENT, (b - 1 - first) // ALIGNMENT) for a, b in addresses]
+    pages = [((a - first) // PAGE, (b - 1 - first) // PAGE) for a, b in addresses]
     assert all(before[1] < after[0] for before, after in pairwise(sorted(pages)))
 
 

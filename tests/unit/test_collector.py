@@ -15,7 +15,8 @@ from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.rollout import collector
 from isaac_hydra_ext.rollout.collector import MAX_NOTES, Collector
 from isaac_hydra_ext.rollout.invalid_numbers import MAX_DUMPS
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 from .builders import env_spec, run_config
 

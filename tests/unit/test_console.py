@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.terminal import console as console_module
 from isaac_hydra_ext.system.activity import Activity, listen, tell
 from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.terminal import console as console_module
 from isaac_hydra_ext.terminal import start_progress
 from isaac_hydra_ext.terminal.console import Progress, RunConsole
 from isaac_hydra_ext.terminal.start_progress import StartProgress

@@ -18,7 +18,8 @@ from isaac_hydra_ext.rollout.invalid_numbers import (
     is_valid,
     write_dump,
 )
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
 from .builders import continuous, discrete, env_spec
 

@@ -12,7 +12,8 @@ from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.learner.ppo.losses import actor_loss, critic_loss
 from isaac_hydra_ext.learner.ppo.preparation import Prepared, prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.seeding import Stream, make_generator
 
 from .builders import InProcessRun, changed, env_spec, learner_state, run_config

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+from isaac_hydra_ext.rollout.counts import RolloutCounts
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.run.metrics import (
     EpisodeTracker,
     RunTotals,
@@ -15,7 +17,6 @@ from isaac_hydra_ext.run.metrics import (
     summarize,
     write_summary,
 )
-from isaac_hydra_ext.workers.handle import RolloutCounts
 
 from .builders import env_spec
 

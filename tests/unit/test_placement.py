@@ -209,7 +209,8 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(gpus: Any) -> None:
 
 
 def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
-    from isaac_hydra_ext.rollout.slot import Slot, SlotLayout
+    from isaac_hydra_ext.rollout.layout import SlotLayout
+    from isaac_hydra_ext.rollout.slot import Slot
 
     from .builders import env_spec
 

@@ -1,0 +1,95 @@
+"""Which arrays a rollout consists of, and where each lies. Used wherever one is written or read.
+
+Learner and workers compute the same layout from the same few numbers, so that no address ever
+travels. With W = 0 the same fields are ordinary tensors on the simulation's device.
+
+    slot = | header | obs groups | action | log-prob | reward | flags | final obs | envs | extra |
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from isaac_hydra_ext.envs.contract import EnvSpec
+
+PAGE = 4096  # bytes: slots never share a page, and registered memory wants whole ones
+EXTRA_BYTES = 64 * 1024  # JSON: the env's log, and its state where it has one
+EXTRA_BYTES_PER_ENV = 4096
+
+# Written by whoever collects; times in seconds.
+HEADER = np.dtype(
+    [
+        ("iteration", "<i8"),
+        ("worker", "<i8"),
+        ("generation", "<i8"),
+        ("policy_version", "<i8"),
+        ("final_count", "<i8"),
+        ("extra_bytes", "<i8"),
+        ("collect_s", "<f8"),
+        ("wait_s", "<f8"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a slot; `offset` in bytes from the slot's start."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    nbytes: int
+
+
+class SlotLayout:
+    """The fields of one [T, B] slot.
+
+    `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
+    after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
+    the block has T * B rows, whose untouched pages cost nothing, so they are never pinned.
+    `dropped` are envs whose steps are not to be learned from, `restarted` those whose next episode
+    begins after this rollout.
+    """
+
+    def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
+        """Lay the fields out.
+
+        Args:
+            spec: Gives B, the obs groups and the action's size.
+            steps_per_env: T.
+            action_dtype: float32, or int64 for discrete actions.
+        """
+        T, B = steps_per_env, spec.num_envs
+        self.spec, self.steps_per_env = spec, steps_per_env
+        self.fields: dict[str, Field] = {}
+        self._end = align(HEADER.itemsize, 64)
+        for group, tensor in spec.obs.items():
+            self._add(f"obs/{group}", (T + 1, B, *tensor.shape), getattr(torch, tensor.dtype))
+        self._add("action", (T, B, spec.action.dim), action_dtype)
+        self._add("behavior_log_prob", (T, B), torch.float32)
+        self._add("reward", (T, B), torch.float32)
+        self._add("terminated", (T, B), torch.bool)
+        self._add("truncated", (T, B), torch.bool)
+        self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
+        if spec.has_final_obs:
+            self._add("final_index", (T * B, 2), torch.int64)
+            for group, tensor in spec.obs.items():
+                shape = (T * B, *tensor.shape)
+                self._add(f"final_obs/{group}", shape, getattr(torch, tensor.dtype))
+        self._add("dropped", (B,), torch.bool)
+        self._add("restarted", (B,), torch.bool)
+        extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
+        self._add("extra", (extra,), torch.uint8)
+        self.nbytes = align(self._end, PAGE)
+
+    def _add(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        nbytes = math.prod(shape) * dtype.itemsize
+        self.fields[name] = Field(shape, dtype, self._end, nbytes)
+        self._end = align(self._end + nbytes, 64)
+
+
+def align(n: int, to: int) -> int:
+    """Round up to a multiple of `to`."""
+    return -(-n // to) * to
