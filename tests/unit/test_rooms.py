@@ -1,4 +1,4 @@
-"""The package's rooms: modules import only from rooms above their own in the list, never in a circle.
+"""The rooms of the package: modules import only downwards through the list, never in a circle.
 
 Read from the sources, imports inside functions included.
 """
