@@ -355,11 +355,19 @@ def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
     for key, value, _ in walk(config):
         if key in UNTOLD_KNOBS or key.startswith(UNTOLD_GROUPS):
             continue
-        section, name = key.split(".")
-        before = saved.get(section, {}).get(name, value)  # knobs that are new since then: as now
+        before = _saved_value(saved, key, value)  # knobs that are new since then: as now
         if before != value:
             lines.append(f"{key}: {_as_typed(before)} -> {_as_typed(value)}")
     return lines
+
+
+def _saved_value(saved: Any, key: str, default: Any) -> Any:
+    """Return what a nested mapping holds at a dotted key, however deep."""
+    for part in key.split("."):
+        if not isinstance(saved, Mapping) or part not in saved:
+            return default
+        saved = saved[part]
+    return saved
 
 
 def _as_typed(value: Any) -> str:

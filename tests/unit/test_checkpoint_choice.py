@@ -274,3 +274,16 @@ def test_changed_knobs_are_told_and_what_always_changes_is_not() -> None:
     assert changed_knobs(saved, run_config()) == []
     del saved["checkpoint"], saved["ppo"]["lr"]  # knobs that are younger than the checkpoint
     assert changed_knobs(saved, run_config()) == []
+
+
+def test_changed_knobs_of_nested_groups_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `logging` has the only nested groups, and is usually not told.
+    monkeypatch.setattr("isaac_hydra_ext.checkpoints.file.UNTOLD_GROUPS", ("resume",))
+    saved = json.loads(json.dumps(run_config().to_dict()))
+    now = run_config(logging={"video": {"every": 5}, "wandb": {"project": "walk"}})
+    assert changed_knobs(saved, now) == [
+        "logging.video.every: 0 -> 5",
+        "logging.wandb.project: null -> walk",
+    ]
+    del saved["logging"]["video"], saved["logging"]["wandb"]["project"]
+    assert changed_knobs(saved, now) == []
