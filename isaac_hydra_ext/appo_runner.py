@@ -9,7 +9,6 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 """
 
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,16 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import hydra
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
-from isaac_hydra_ext.cli.explain import asked_for, explain_task, strip_flags
-from isaac_hydra_ext.cli.main import end_process, run_hydra_app, run_reporting_errors
-from isaac_hydra_ext.cli.sweep import is_sweep, run_job
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
@@ -404,51 +398,7 @@ class Run:
         )
 
 
-@hydra.main(version_base="1.3", config_path="pkg://isaac_hydra_ext.conf", config_name="train_appo")
-def _hydra_task(cfg: DictConfig) -> float | None:
-    return run_from_hydra(cfg)
-
-
-def run_from_hydra(
-    cfg: DictConfig, announce: Callable[[Path], None] | None = None, lasting: bool = False
-) -> float | None:
-    """Train inside a `hydra.main` function; ends the process where the run has failed.
-
-    Args:
-        cfg: What Hydra composed.
-        announce: See `train`.
-        lasting: See `train`.
-
-    Returns:
-        What `experiment.objective` names: a Hydra sweeper optimises it.
-    """
-    summary: dict[str, Any] = {}
-    # Unresolved: an override that names an environment variable must not become its value.
-    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    if is_sweep():
-        return run_job(cfg, typed)
-    code = run_reporting_errors(lambda: summary.update(train(cfg, typed, "", announce, lasting)))
-    if code:
-        sys.exit(code)
-    run_dir = shlex.quote(summary["run_dir"])
-    newest = shlex.quote(
-        f"{summary['run_dir']}/checkpoints/model_{summary['iterations']}.safetensors"
-    )
-    RunConsole(cfg.logging.console).say(
-        f"run: {run_dir}\ntensorboard --logdir {run_dir}\n"
-        f"checkpoint: {newest}\nevaluate: appo eval {run_dir}"
-    )
-    return summary[cfg.experiment.objective]
-
-
-def main() -> None:
-    """Run the command line; exits with the error's code."""
-    task = _hydra_task
-    if asked_for(sys.argv):
-        sys.argv, task = strip_flags(sys.argv), explain_task
-    end_process(run_hydra_app(task))
-
-
 if __name__ == "__main__":
+    from isaac_hydra_ext.cli.train import main  # where users know the command
+
     main()

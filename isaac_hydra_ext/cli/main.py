@@ -22,7 +22,7 @@ from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, 
 from isaac_hydra_ext.system.streams import prepare_streams, say_error, stdout_error
 
 COMMANDS = {
-    "train": ("isaac_hydra_ext.appo_runner", "train a policy: appo train env=gym_pendulum"),
+    "train": ("isaac_hydra_ext.cli.train", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.cli.eval", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
     "play": ("isaac_hydra_ext.cli.eval", "the same; with --video also a film of it"),
     "export": (

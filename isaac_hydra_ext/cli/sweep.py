@@ -63,8 +63,9 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
         _obey_the_sweep()
     node = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(node, dict)
-    if beside and (node.get("logging") or {}).get("console") == "auto":
-        node["logging"]["console"] = "quiet"  # tables of several jobs on one terminal
+    logging = node.get("logging") or {}
+    if beside and logging.get("console") in (None, "auto"):  # None: not set
+        node["logging"] = {**logging, "console": "quiet"}  # tables of several jobs on one terminal
     print(f"job {number}: {changed}", flush=True)
     request = {"cfg": node, "hydra": OmegaConf.to_yaml(HydraConfig.instance().cfg), "typed": typed}
     code, signum, result = _run(request)
@@ -79,7 +80,7 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
         raise SweepError(f"job {number} ({changed}) was killed by {signal_name(-code)}")
     if code or result is None:
         raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
-    name = OmegaConf.select(cfg, "experiment.objective")
+    name = result["objective"]
     value = result["summary"].get(name)
     print(f"job {number}: {name} {value}, run: {result['run_dir']}", flush=True)
     if value is None and not str(hydra.sweeper._target_).startswith(BASIC):

@@ -41,12 +41,16 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
-    from isaac_hydra_ext.appo_runner import train
+    from isaac_hydra_ext.appo_runner import open_run
 
     node, cfg = OmegaConf.create(job["hydra"]), OmegaConf.create(job["cfg"])
     assert isinstance(node, DictConfig) and isinstance(cfg, DictConfig)
     # Its setter wants a node of Hydra's own class, which YAML does not make.
     HydraConfig.instance().cfg = node  # type: ignore[assignment]
-    summary = train(cfg, job["typed"])
-    run_dir = summary.pop("run_dir")
-    return {"run_dir": run_dir, "summary": summary}
+    with open_run(cfg, job["typed"]) as run:
+        run.iterate()
+    return {
+        "run_dir": str(run.run_dir),
+        "summary": run.record.summary,
+        "objective": run.config.experiment.objective,
+    }

@@ -81,7 +81,7 @@ SHORT_PATIENCE = """
 from isaac_hydra_ext.rollout import in_process
 
 in_process.CLOSE_LIMIT_S = 2.0
-from isaac_hydra_ext.appo_runner import main
+from isaac_hydra_ext.cli.train import main
 main()
 """
 

@@ -17,7 +17,6 @@ from omegaconf import OmegaConf
 from unit.builders import env_spec, run_config
 from unit.checkpoint_samples import forge, meta
 
-from isaac_hydra_ext.appo_runner import _hydra_task
 from isaac_hydra_ext.checkpoints.file import (
     Checkpoint,
     changed_knobs,
@@ -30,6 +29,7 @@ from isaac_hydra_ext.checkpoints.file import (
 from isaac_hydra_ext.checkpoints.fit import check_fits
 from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
+from isaac_hydra_ext.cli.train import hydra_task
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
@@ -257,6 +257,6 @@ def test_any_command_line_is_composed_or_refused_before_hydra_acts(
     key: str, sign: str, text: str, flag: list[str]
 ) -> None:
     try:
-        check_hydra_node([*flag, f"{sign}{key}={text}"], _hydra_task)
+        check_hydra_node([*flag, f"{sign}{key}={text}"], hydra_task)
     except (HydraException, ConfigError) as e:
         assert str(e)

@@ -66,7 +66,7 @@ def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[s
 
 # With one signal alone this would go on for longer than the test waits.
 ENDLESS_GRACE = """
-from isaac_hydra_ext.appo_runner import main
+from isaac_hydra_ext.cli.train import main
 from isaac_hydra_ext.workers.pool import WorkerPool
 
 WorkerPool.close.__defaults__ = (3600.0,)

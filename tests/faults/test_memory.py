@@ -87,7 +87,7 @@ from isaac_hydra_ext.workers import pool as worker_pool
 
 worker_pool.make_shared_block = shared_memory.NamedBlock  # as where there is no memfd
 if __name__ == "__main__":
-    from isaac_hydra_ext.appo_runner import main
+    from isaac_hydra_ext.cli.train import main
     main()
 """
 
@@ -157,7 +157,7 @@ def test_two_runs_of_one_second_share_no_directory_and_both_complete(tmp_path: P
     (tmp_path / "stopped.py").write_text(
         "from datetime import datetime\n"
         "from isaac_hydra_ext.run import directory as run_dir\n"
-        "from isaac_hydra_ext.appo_runner import main\n"
+        "from isaac_hydra_ext.cli.train import main\n"
         "class Stopped(datetime):\n"
         "    @classmethod\n"
         "    def now(cls, tz=None):\n"
@@ -195,7 +195,7 @@ import multiprocessing, sys
 if __name__ == "__main__":
     if sys.argv.pop(1) == "fork":
         multiprocessing.set_start_method("fork")
-    from isaac_hydra_ext.appo_runner import main
+    from isaac_hydra_ext.cli.train import main
     try:
         main()
     finally:

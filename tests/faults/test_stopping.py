@@ -105,7 +105,7 @@ TAKES_SIGNALS = """
 import ctypes, signal, sys
 import gymnasium
 from gymnasium.envs.classic_control import PendulumEnv
-from isaac_hydra_ext.appo_runner import main
+from isaac_hydra_ext.cli.train import main
 
 class Rude(PendulumEnv):
     def __init__(self, **kwargs):

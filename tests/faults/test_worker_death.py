@@ -157,7 +157,7 @@ def test_a_signal_does_not_wait_for_a_replacement(
 
 NO_MORE_PROCESSES = """
 import errno, os
-from isaac_hydra_ext import appo_runner
+from isaac_hydra_ext.cli.train import main
 from isaac_hydra_ext.workers import pool as worker_pool
 
 spawn, calls = worker_pool.spawn_worker, []
@@ -169,7 +169,7 @@ def spawn_two(*arguments):
     return spawn(*arguments)
 
 worker_pool.spawn_worker = spawn_two
-appo_runner.main()
+main()
 """
 
 

@@ -101,6 +101,28 @@ def test_jobs_beside_each_other(command: Command, tmp_path: Path) -> None:
     assert "iteration 1/" not in done.stdout, "three tables on one terminal"
 
 
+@pytest.mark.parametrize("swept", [(), ("ppo.lr=1e-3,3e-4", "-m")], ids=["run", "sweep"])
+def test_group_files_of_ones_own_hold_what_differs_and_no_more(
+    swept: tuple[str, ...], tmp_path: Path
+) -> None:
+    for group, text in (
+        ("experiment", "name: study\nmax_iterations: 1\n"),
+        ("logging", "backends: [csv]\n"),
+        ("rollout", "num_workers: 0\nenvs_per_worker: 2\nsteps_per_env: 8\n"),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        (tmp_path / "conf" / group / "mine.yaml").write_text(text)
+    line = [sys.executable, "-m", "isaac_hydra_ext.appo_runner", "experiment=mine", "logging=mine"]
+    line += ["rollout=mine", *swept, "--config-dir", "conf"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    runs = sorted((tmp_path / "logs" / "appo" / "study").iterdir())
+    assert len(runs) == (2 if swept else 1)
+    for run in runs:
+        assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert f"run: {runs[0]}" in done.stdout
+
+
 @with_plugin["joblib"]
 def test_a_job_that_fails_beside_others(command: Command, tmp_path: Path) -> None:
     done = command(

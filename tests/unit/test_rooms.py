@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import isaac_hydra_ext
+from isaac_hydra_ext.cli.main import COMMANDS
 
 PACKAGE = Path(isaac_hydra_ext.__file__).parent
 # From the ground up. What is in no room stands at its place; `plugins` is Hydra's alone.
@@ -19,6 +20,8 @@ ROOMS = (
     "run", "appo_runner", "cli", "doctor", "tasks", "scripts",
 )  # fmt: skip
 AT_THE_ROOT = {"__init__", "__main__", "appo_runner", "errors"}
+# `python -m isaac_hydra_ext.appo_runner` is the command; nothing else that is imported is one.
+THE_ONE_UPWARDS = ("appo_runner.py", "isaac_hydra_ext.cli.train.main")
 SIMULATORS = {"isaaclab": ("envs/isaac/", "tasks/"), "mjlab": ("envs/mjlab.py", "tasks/")}
 
 
@@ -30,6 +33,12 @@ def modules() -> list[Path]:
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """Yield every module that a source imports, and the line."""
+    for module, line in all_imports(path):
+        if (path.name, module) != THE_ONE_UPWARDS:
+            yield module, line
+
+
+def all_imports(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -64,6 +73,17 @@ def test_the_package_root_holds_four_modules_and_each_directory_is_a_room() -> N
     assert root <= AT_THE_ROOT
     directories = {p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert directories <= {*ROOMS, "conf", "templates"}
+
+
+def test_nobody_imports_a_command() -> None:
+    commands = {module for module, _ in COMMANDS.values()}
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}: {module}"
+        for path in modules()
+        for module, line in imports(path)
+        if path.name != "__main__.py" and {module, module.rpartition(".")[0]} & commands
+    ]
+    assert not wrong
 
 
 def test_a_simulator_is_imported_in_its_own_place_only() -> None:

@@ -16,8 +16,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from isaac_hydra_ext.appo_runner import run_from_hydra
 from isaac_hydra_ext.cli.explain import asked_for, explain_task, strip_flags
+from isaac_hydra_ext.cli.hydra_task import run_from_hydra
 from isaac_hydra_ext.cli.main import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config.placement import auto_workers
 from isaac_hydra_ext.config.schema import ExperimentConfig
