@@ -23,9 +23,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import (
     CheckpointError,
@@ -97,7 +98,7 @@ def open_run(
         typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
-    config = load_config(cfg, typed)
+    config = load_run_config(cfg, typed)
     check_trackers(config.logging)
     check_processes(config)
     console = RunConsole(config.logging.console)
@@ -144,7 +145,7 @@ def _complete(
 ) -> tuple[RunConfig, Checkpoint | None]:
     """Load the configuration again, above what the task recommends; find what it resumes."""
     seed = config.experiment.seed
-    config = load_config(cfg, typed, task.settings, config.num_workers)
+    config = load_run_config(cfg, typed, task.settings, config.num_workers)
     config.experiment.seed = seed  # -1 is drawn once
     for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
         console.say(note)

@@ -28,9 +28,9 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint, list_r
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path
-from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.config.schema import ExperimentConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, did_you_mean, shown
 from isaac_hydra_ext.evaluation.episodes import add_arguments, show, summarize_episodes
@@ -129,7 +129,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
             saved["rollout"].update(device=here, num_workers=0, on_invalid="stop")
         saved["ppo"]["precision"] = "fp32"
         saved["resume"] = None
-        return load_config(saved)
+        return load_run_config(saved)
     except (ConfigError, KeyError) as e:
         raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
 
@@ -170,7 +170,7 @@ def with_overrides(config: RunConfig, tokens: Sequence[str]) -> RunConfig:
         except (YAMLError, OmegaConfBaseException) as e:
             raise ConfigError(f"{shown(token)}: KEY=VALUE is expected here, as YAML has it") from e
     merged = OmegaConf.merge(config.to_dict(), *given)
-    return load_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
+    return load_run_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
 
 
 def find(

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.config.checks import is_typed
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.envs.contract import TaskDescription
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.system.stop_signals import StopSignals
@@ -79,7 +80,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     Raises:
         IsaacHydraExtError: As the run would.
     """
-    config = load_config(cfg, typed)
+    config = load_run_config(cfg, typed)
     num_workers = config.num_workers
     with ExitStack() as stack:
         if needs_simulator(config.env):
@@ -92,7 +93,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
             task = source.describe()
         else:
             task = describe_task(config.env)
-    config = load_config(cfg, typed, task.settings, num_workers)
+    config = load_run_config(cfg, typed, task.settings, num_workers)
     complete(config, task.default_num_envs, typed)
     user = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(user, Mapping)

@@ -17,22 +17,15 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.envs.registry import FACTS
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.probing import ProbeError, probe
 
 SIMULATOR_TIMEOUT_S = 300.0  # Isaac Lab 2.x starts Kit to fill its registry
-MJLAB = """
-import json, mjlab.tasks
-from mjlab.tasks.registry import list_tasks
-print(json.dumps(list_tasks()))
-"""
-ISAAC_LAB = """
+LIST_TASKS = """
 import json, os
-from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs.isaac import ids as isaac_ids
-from isaac_hydra_ext.envs.isaac.launch import get_runtime
-get_runtime(EnvConfig(kind="isaaclab"), "cpu", 0)
-print("\\n" + json.dumps(isaac_ids.list_tasks()), flush=True)
+from isaac_hydra_ext.envs.registry import load_adapter
+print("\\n" + json.dumps(load_adapter({kind!r}).list_tasks()), flush=True)
 os._exit(0)  # Kit may not let go
 """
 Line = tuple[str, str]  # what to type, what it is
@@ -63,19 +56,19 @@ def tasks() -> Iterator[Line]:
     import gymnasium
 
     yield from ((f"env=gym_any env.id={name}", "") for name in sorted(gymnasium.registry))
-    for package, code, choice in (
-        ("mjlab", MJLAB, "mjlab_any"),
-        ("isaaclab", ISAAC_LAB, "isaac_any"),
-    ):
+    for kind, facts in FACTS.items():
+        package = facts.package
+        if not package:
+            continue
         if importlib.util.find_spec(package) is None:
             print(f"{package}: not installed", file=sys.stderr)
             continue
         try:
-            names = probe(code, SIMULATOR_TIMEOUT_S)
+            names = probe(LIST_TASKS.format(kind=kind), SIMULATOR_TIMEOUT_S)
         except ProbeError as e:
             print(f"{package}: its tasks cannot be listed: {e}", file=sys.stderr)
             continue
-        yield from ((f"env={choice} env.task={name}", "") for name in names)
+        yield from ((f"env={facts.choice} env.task={name}", "") for name in names)
 
 
 KINDS: dict[str, Callable[[], Iterator[Line]]] = {"envs": envs, "tasks": tasks, "configs": configs}

@@ -24,7 +24,6 @@ from isaac_hydra_ext.errors import ConfigError, did_you_mean, first_line, shown
 from isaac_hydra_ext.system import entry_points
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
-BUILT_IN_ENVS = ("gym", "mjlab", "isaaclab")
 RESUME_WORDS = ("latest", "best")
 # What `evaluate.environment` may set: where renderers and their libraries are, and which is used.
 # Not LD_PRELOAD, PYTHONPATH and their like: a configuration is data.
@@ -190,7 +189,6 @@ def check_rest(config: RunConfig, typed: Sequence[str]) -> None:
     if named and not os.path.exists(as_path("resume", str(resume))):
         words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
         raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
-    _check_env(config)
     _check_evaluate(config)
     network, group = shown(config.policy.network), entry_points.POLICIES
     entry_points.check_name("policy.network", network, ("mlp",), group)
@@ -232,24 +230,6 @@ def as_path(key: str, text: str) -> Path:
     return path
 
 
-def _check_env(config: RunConfig) -> None:
-    env = config.env
-    entry_points.check_name("env.kind", shown(env.kind), BUILT_IN_ENVS, entry_points.ENVS)
-    required, other = ("id", "task") if env.kind == "gym" else ("task", "id")
-    if env.kind in BUILT_IN_ENVS and not getattr(env, required):
-        raise ConfigError(
-            f"env.{required}: missing for env.kind={env.kind}"
-            + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
-            + f"; set env.{required}=NAME (appo list tasks has the names)"
-        )
-    if "id" in env.kwargs:
-        raise ConfigError("env.kwargs.id: say env.id instead")
-    for module in env.imports:
-        name, _, function = module.partition(":")  # Isaac Lab's --external_callback is called
-        if not all(part.isidentifier() for part in [*name.split("."), function or "none"]):
-            raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
-
-
 def _check_evaluate(config: RunConfig) -> None:
     evaluate = config.evaluate
     for name in evaluate.environment:
@@ -258,10 +238,6 @@ def _check_evaluate(config: RunConfig) -> None:
             raise ConfigError(
                 f"evaluate.environment.{shown(name)}: not a renderer's variable{hint}"
             )
-    if config.env.kind == "gym" and evaluate.device.startswith("cuda"):
-        raise ConfigError(
-            f"evaluate.device={evaluate.device}: env.kind=gym simulates on the CPU; use cpu"
-        )
 
 
 def check_devices(config: RunConfig) -> None:
@@ -294,10 +270,6 @@ def check_devices(config: RunConfig) -> None:
             raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
         if several and key == "rollout.device" and not value.startswith("cuda:"):
             raise ConfigError(f"rollout.device={shown(simulating)}: several are named as cuda:N")
-    if simulating.startswith("cuda") and config.env.kind == "gym":
-        raise ConfigError(
-            f"rollout.device={simulating}: env.kind=gym simulates on the CPU; use cpu"
-        )
 
 
 def _check_precision(config: RunConfig) -> None:

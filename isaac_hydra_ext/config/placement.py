@@ -28,7 +28,7 @@ CPU_QUOTA = (
 )
 
 
-def place(config: RunConfig, num_workers: int | None = None) -> None:
+def place(config: RunConfig, auto_is_gpu: bool, num_workers: int | None = None) -> None:
     """Turn `rollout.num_workers=auto` into a number and `rollout.device=cuda` into GPUs.
 
     A device that only the task knows stays `auto`. One worker on the learner's GPU, or on the only
@@ -36,6 +36,7 @@ def place(config: RunConfig, num_workers: int | None = None) -> None:
 
     Args:
         config: Changed in place.
+        auto_is_gpu: `rollout.device=auto` of this kind of env is a GPU; see `EnvFacts`.
         num_workers: What W is already, once processes or none have been started for it.
 
     Raises:
@@ -48,24 +49,24 @@ def place(config: RunConfig, num_workers: int | None = None) -> None:
     if num_workers is not None:
         rollout.num_workers = num_workers
     elif rollout.num_workers == "auto":
-        rollout.num_workers = auto_workers(config.env.kind, rollout.device, learner)
+        rollout.num_workers = auto_workers(auto_is_gpu, rollout.device, learner)
     if rollout.device == "cuda":
         rollout.device = ",".join(_chosen(config))
-    if num_workers is None and _would_take_turns(config):
+    if num_workers is None and _would_take_turns(config, auto_is_gpu):
         rollout.num_workers = 0
     if rollout.device.startswith("cuda"):
         _one_process_a_gpu(config)
 
 
-def auto_workers(kind: str, device: str, learner: str = "auto") -> int:
+def auto_workers(auto_is_gpu: bool, device: str, learner: str = "auto") -> int:
     """Choose W.
 
     Args:
-        kind: `env.kind`; Isaac Lab's own device is a GPU.
+        auto_is_gpu: As of `place`.
         device: `rollout.device`.
         learner: `experiment.device`.
     """
-    if not (_on_gpus(kind, device) and _count()):
+    if not (_on_gpus(device, auto_is_gpu) and _count()):
         return max(1, available_cores() - 1)
     named = _named(device) or _free(learner)
     return 0 if _count() == 1 or named == [learner] else len(named)
@@ -82,17 +83,26 @@ def learner_device(config: RunConfig) -> str:
     return free[0] if free else "cpu"
 
 
-def worker_gpu(config: RunConfig, worker: int) -> str | None:
-    """Return the GPU that a worker simulates on, in the learner's numbering; None for a CPU."""
+def worker_gpu(config: RunConfig, worker: int, auto_is_gpu: bool) -> str | None:
+    """Return the GPU that a worker simulates on, in the learner's numbering; None for a CPU.
+
+    Args:
+        config: After `place`.
+        worker: Its index.
+        auto_is_gpu: As of `place`.
+    """
     device = config.rollout.device
-    if not (_on_gpus(config.env.kind, device) and _count()):
+    if not (_on_gpus(device, auto_is_gpu) and _count()):
         return None
     return (_named(device) or _chosen(config))[worker]
 
 
-def worker_environment(config: RunConfig, worker: int) -> dict[str, str]:
-    """Return the environment variables with which a worker sees its own GPU and no other."""
-    gpu = worker_gpu(config, worker)
+def worker_environment(config: RunConfig, worker: int, auto_is_gpu: bool) -> dict[str, str]:
+    """Return the environment variables with which a worker sees its own GPU and no other.
+
+    Arguments as of `worker_gpu`.
+    """
+    gpu = worker_gpu(config, worker, auto_is_gpu)
     if gpu is None:
         return {}
     index, visible = int(gpu.removeprefix("cuda:")), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -136,8 +146,8 @@ def set_learner_threads(config: RunConfig) -> None:
     torch.set_num_threads(1 if one else max(1, free))
 
 
-def _on_gpus(kind: str, device: str) -> bool:
-    return device.startswith("cuda") or (kind == "isaaclab" and device == "auto")
+def _on_gpus(device: str, auto_is_gpu: bool) -> bool:
+    return device.startswith("cuda") or (auto_is_gpu and device == "auto")
 
 
 def _count() -> int:
@@ -175,10 +185,10 @@ def _chosen(config: RunConfig) -> list[str]:
     return free[: config.num_workers]
 
 
-def _would_take_turns(config: RunConfig) -> bool:
+def _would_take_turns(config: RunConfig, auto_is_gpu: bool) -> bool:
     """Whether one worker would have no GPU but the learner's."""
     device, learner = config.rollout.device, config.experiment.device
-    if config.num_workers != 1 or not (_on_gpus(config.env.kind, device) and _count()):
+    if config.num_workers != 1 or not (_on_gpus(device, auto_is_gpu) and _count()):
         return False
     gpus = _named(device) or _free(learner)[:1]
     return gpus == [learner] or (learner == "auto" and gpus == _all())

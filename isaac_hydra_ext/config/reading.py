@@ -6,7 +6,7 @@ described itself.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -24,7 +24,7 @@ from isaac_hydra_ext.config.checks import (
 )
 from isaac_hydra_ext.config.layers import merge_layers
 from isaac_hydra_ext.config.placement import place
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.errors import ConfigError
 
 
@@ -33,6 +33,7 @@ def load_config(
     typed: Sequence[str] = (),
     task_settings: Mapping[str, Any] | None = None,
     num_workers: int | None = None,
+    auto_is_gpu: Callable[[EnvConfig], bool] = lambda _: False,
 ) -> RunConfig:
     """Turn a composed configuration into a checked `RunConfig`.
 
@@ -44,6 +45,8 @@ def load_config(
         typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
         task_settings: Nested settings that the task itself recommends.
         num_workers: What W is already: its processes have been started. None: it is chosen.
+        auto_is_gpu: Whether `rollout.device=auto` of an env is a GPU; `load_run_config` asks the
+            env's kind.
 
     Returns:
         The configuration, with `auto` workers and seed -1 resolved.
@@ -62,7 +65,7 @@ def load_config(
     check_names(config)
     check_bounds(config)
     check_devices(config)
-    place(config, num_workers)
+    place(config, auto_is_gpu(config.env), num_workers)
     check_rest(config, typed)
     if config.experiment.seed == -1:
         config.experiment.seed = secrets.randbelow(2**31)

@@ -54,10 +54,15 @@ def check_registered(env_config: EnvConfig) -> None:
         raise EnvNotFoundError(f"env.id={env_id}: not registered with Gymnasium{hint}") from e
 
 
-def describe(env_config: EnvConfig) -> TaskDescription:
+def describe(env_config: EnvConfig, device: str = "cpu") -> TaskDescription:
     """Resolve the id; see `TaskDescription`."""
     check_registered(env_config)
     return TaskDescription(DEFAULT_NUM_ENVS, {}, {"id": env_config.id, **env_config.kwargs})
+
+
+def make(env_config: EnvConfig, *, num_envs: int, render: bool = False, **_: object) -> "GymVecEnv":
+    """Build the vector env; see `Adapter.make`."""
+    return GymVecEnv(env_config, num_envs, render)
 
 
 class GymVecEnv:

@@ -58,7 +58,7 @@ def _import_task(env_config: EnvConfig) -> Any:
     return registry
 
 
-def describe(env_config: EnvConfig) -> TaskDescription:
+def describe(env_config: EnvConfig, device: str = "auto") -> TaskDescription:
     """Resolve the task and read its rsl_rl settings; see `TaskDescription`."""
     registry = _import_task(env_config)
     settings, notes = {}, ()
@@ -68,6 +68,25 @@ def describe(env_config: EnvConfig) -> TaskDescription:
     about = {"task": env_config.task, "decimation": env_cfg.decimation}
     about["episode_length_s"] = env_cfg.episode_length_s
     return TaskDescription(max(env_cfg.scene.num_envs, DEFAULT_NUM_ENVS), settings, about, notes)
+
+
+def make(
+    env_config: EnvConfig,
+    *,
+    num_envs: int,
+    device: str,
+    seed: int,
+    render: bool = False,
+    **_: object,
+) -> "MjlabVecEnv":
+    """Build the vector env; see `Adapter.make`."""
+    return MjlabVecEnv(env_config, num_envs, device, seed, render)
+
+
+def list_tasks() -> list[str]:
+    """Return all registered tasks."""
+    importlib.import_module("mjlab.tasks")
+    return importlib.import_module("mjlab.tasks.registry").list_tasks()
 
 
 class MjlabVecEnv:

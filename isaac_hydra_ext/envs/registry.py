@@ -1,16 +1,51 @@
-"""Which adapter serves which `env.kind`. Imports an adapter only in the process that needs it."""
+"""Which adapter serves which `env.kind`, and what each kind says of itself.
 
+The only place where `env.kind` is asked. Imports an adapter only in the process that needs it, and
+no torch.
+"""
+
+import importlib
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from isaac_hydra_ext.config.checks import BUILT_IN_ENVS
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
-from isaac_hydra_ext.envs.contract import TaskDescription, VecEnv
-from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.envs.facts import EnvFacts
+from isaac_hydra_ext.errors import ConfigError, EnvError, shown
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.activity import tell
 
-WITH_KERNELS = ("mjlab", "isaaclab")
+if TYPE_CHECKING:  # they import torch
+    from isaac_hydra_ext.envs.contract import TaskDescription, VecEnv
+
+ADAPTERS = {
+    "gym": "isaac_hydra_ext.envs.gym",
+    "mjlab": "isaac_hydra_ext.envs.mjlab",
+    "isaaclab": "isaac_hydra_ext.envs.isaac.adapter",
+}
+FACTS = {
+    "gym": EnvFacts(
+        "Gymnasium", named_by="id", needs_simulator=False, is_pure_gym=True, can_use_gpu=False
+    ),
+    "mjlab": EnvFacts(
+        "mjlab",
+        named_by="task",
+        compiles_kernels=True,
+        process_bytes=520 * 2**20,
+        package="mjlab",
+        choice="mjlab_any",
+    ),
+    "isaaclab": EnvFacts(
+        "Isaac Lab",
+        named_by="task",
+        auto_is_gpu=True,
+        has_own_threads=True,
+        compiles_kernels=True,
+        package="isaaclab",
+        choice="isaac_any",
+    ),
+}
 
 
 class Adapter(Protocol):
@@ -19,7 +54,7 @@ class Adapter(Protocol):
     The `env` section is its own to read: `id`, `task`, `kwargs` and `imports` are free for it.
     """
 
-    def describe(self, env_config: EnvConfig, device: str) -> TaskDescription:
+    def describe(self, env_config: EnvConfig, device: str) -> "TaskDescription":
         """Resolve the task without building it; see `TaskDescription`.
 
         Args:
@@ -38,7 +73,7 @@ class Adapter(Protocol):
         worker: int,
         run_dir: Path | None,
         **render: bool,
-    ) -> VecEnv:
+    ) -> "VecEnv":
         """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N.
 
         `render=True` is passed only where pictures are wanted: an adapter that gives none need not
@@ -48,17 +83,80 @@ class Adapter(Protocol):
 
 
 def load_adapter(kind: str) -> Adapter:
-    """Import the adapter that a package has registered.
+    """Import the adapter of a kind, built in or registered by a package.
 
     Raises:
         ConfigError: It cannot be imported.
         EnvError: It has no `describe` or no `make`.
     """
-    adapter = entry_points.load("env.kind", kind, entry_points.ENVS)
+    if kind in ADAPTERS:
+        adapter: Any = importlib.import_module(ADAPTERS[kind])
+    else:
+        adapter = entry_points.load("env.kind", kind, entry_points.ENVS)
     for name in ("describe", "make"):
         if not callable(getattr(adapter, name, None)):
             raise EnvError(f"env.kind={kind}: {adapter!r} has no function {name!r}")
     return adapter
+
+
+def facts_of(env_config: EnvConfig) -> EnvFacts:
+    """Return what the kind says of itself, without importing its adapter.
+
+    Raises:
+        ConfigError: Nobody has such a kind, or its facts cannot be read.
+    """
+    kind = env_config.kind
+    entry_points.check_name("env.kind", shown(kind), tuple(ADAPTERS), entry_points.ENVS)
+    if kind == "isaaclab":
+        # Kit takes a GPU's whole time and most of its memory. Newton runs without it.
+        newton = (env_config.physics or "").startswith("newton")
+        if not newton or "omni.kit.app" in sys.modules:
+            return replace(FACTS[kind], name="Isaac Lab with Kit", shares_gpu=False)
+    if kind in FACTS:
+        return FACTS[kind]
+    facts: Any = EnvFacts()
+    if kind in entry_points.registered(entry_points.ENV_FACTS):
+        facts = entry_points.load("env.kind", kind, entry_points.ENV_FACTS)
+        if not isinstance(facts, EnvFacts):
+            raise ConfigError(
+                f"env.kind={kind}: an EnvFacts is expected in the entry-point group "
+                f"{entry_points.ENV_FACTS}, not a {type(facts).__name__}"
+            )
+    return replace(facts, name=facts.name or f"env.kind={kind}")
+
+
+def auto_is_gpu(env_config: EnvConfig) -> bool:
+    """Return whether `rollout.device=auto` means a GPU; see `EnvFacts`."""
+    return facts_of(env_config).auto_is_gpu
+
+
+def check_env(config: RunConfig) -> None:
+    """Check the `env` section, and the devices that its kind can simulate on.
+
+    Raises:
+        ConfigError: In one line: the key, what is wrong, what would be right.
+    """
+    env, facts = config.env, facts_of(config.env)
+    required = facts.named_by
+    if required and not getattr(env, required):
+        other = "task" if required == "id" else "id"
+        raise ConfigError(
+            f"env.{required}: missing for env.kind={env.kind}"
+            + (f" (env.{other} is for the other kind)" if getattr(env, other) else "")
+            + f"; set env.{required}=NAME (appo list tasks has the names)"
+        )
+    if "id" in env.kwargs:
+        raise ConfigError("env.kwargs.id: say env.id instead")
+    for module in env.imports:
+        name, _, function = module.partition(":")  # Isaac Lab's --external_callback is called
+        if not all(part.isidentifier() for part in [*name.split("."), function or "none"]):
+            raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
+    devices = {"rollout": config.rollout.device, "evaluate": config.evaluate.device}
+    for section, device in devices.items():
+        if device.startswith("cuda") and not facts.can_use_gpu:
+            raise ConfigError(
+                f"{section}.device={device}: env.kind={env.kind} simulates on the CPU; use cpu"
+            )
 
 
 def needs_simulator(env_config: EnvConfig) -> bool:
@@ -66,10 +164,10 @@ def needs_simulator(env_config: EnvConfig) -> bool:
 
     If not, the task can be described before any process starts.
     """
-    return env_config.kind != "gym" or bool(env_config.imports)
+    return facts_of(env_config).needs_simulator or bool(env_config.imports)
 
 
-def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescription:
+def describe_task(env_config: EnvConfig, device: str = "auto") -> "TaskDescription":
     """Resolve the task without building it.
 
     Runs where the simulation will, or, if it needs none, in the learner's process.
@@ -82,17 +180,7 @@ def describe_task(env_config: EnvConfig, device: str = "auto") -> TaskDescriptio
         EnvNotFoundError: No such task; names near ones.
     """
     tell(f"imports {env_config.kind} and reads the task")
-    if env_config.kind not in BUILT_IN_ENVS:
-        return load_adapter(env_config.kind).describe(env_config, device)
-    if env_config.kind == "isaaclab":
-        from isaac_hydra_ext.envs.isaac import adapter as isaac_lab
-
-        return isaac_lab.describe(env_config, device)
-    if env_config.kind == "mjlab":
-        from isaac_hydra_ext.envs.mjlab import describe
-    else:
-        from isaac_hydra_ext.envs.gym import describe
-    return describe(env_config)
+    return load_adapter(env_config.kind).describe(env_config, device)
 
 
 def make_env(
@@ -101,7 +189,7 @@ def make_env(
     worker: int = 0,
     run_dir: Path | None = None,
     render: bool = False,
-) -> VecEnv:
+) -> "VecEnv":
     """Build the vector env of B envs. Runs where the simulation will.
 
     Args:
@@ -113,27 +201,14 @@ def make_env(
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
-    kernels = "; a first start compiles kernels" if config.env.kind in WITH_KERNELS else ""
-    tell(f"builds {num_envs} envs{kernels}")
-    if config.env.kind not in BUILT_IN_ENVS:
-        return load_adapter(config.env.kind).make(
-            config.env,
-            num_envs=num_envs,
-            device=config.rollout.device,
-            seed=seed,
-            worker=worker,
-            run_dir=run_dir,
-            **({"render": True} if render else {}),
-        )
-    if config.env.kind == "isaaclab":
-        from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
-
-        device = config.rollout.device
-        return IsaacLabVecEnv(config.env, num_envs, device, seed, worker, run_dir, render)
-    if config.env.kind == "mjlab":
-        from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
-
-        return MjlabVecEnv(config.env, num_envs, config.rollout.device, seed, render)
-    from isaac_hydra_ext.envs.gym import GymVecEnv
-
-    return GymVecEnv(config.env, num_envs, render)
+    slow = facts_of(config.env).compiles_kernels
+    tell(f"builds {num_envs} envs{'; a first start compiles kernels' if slow else ''}")
+    return load_adapter(config.env.kind).make(
+        config.env,
+        num_envs=num_envs,
+        device=config.rollout.device,
+        seed=seed,
+        worker=worker,
+        run_dir=run_dir,
+        **({"render": True} if render else {}),
+    )

@@ -19,6 +19,7 @@ import torch
 from isaac_hydra_ext.config.placement import IN_WORKER
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.evaluation.process import evaluator_main
 from isaac_hydra_ext.evaluation.video import remove_unfinished
 from isaac_hydra_ext.rollout.weights import WeightStore
@@ -211,7 +212,7 @@ def evaluator_config(config: RunConfig) -> RunConfig:
     config = deepcopy(config)
     device = config.evaluate.device
     if device == "auto":
-        device = config.rollout.device if config.env.kind == "isaaclab" else "cpu"
+        device = config.rollout.device if facts_of(config.env).auto_is_gpu else "cpu"
     device = "cuda:0" if device == "cuda" else device.split(",")[0]
     if device.startswith("cuda") and config.evaluate.cuda_visible_devices is not None:
         device = IN_WORKER  # the first of those that its process sees

@@ -29,8 +29,9 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
 from isaac_hydra_ext.cli.eval import CRITIC, add_checkpoint_arguments, config_of, find, load_policy
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
 from isaac_hydra_ext.export.formats import (
     OPSET,
@@ -223,7 +224,7 @@ def main() -> None:
         print(f"checked: {CHECKED_INPUTS} inputs, largest difference {done.max_difference:.1e}")
         for name in FILES:
             print(f"wrote {done.directory / name}")
-        if checkpoint.meta["config"]["env"]["kind"] == "gym":
+        if facts_of(EnvConfig(kind=checkpoint.meta["config"]["env"]["kind"])).is_pure_gym:
             print(f"play it without torch: appo run-onnx {done.directory}")
 
     sys.exit(run_reporting_errors(task))

@@ -21,6 +21,8 @@ from gymnasium import spaces
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
@@ -132,7 +134,7 @@ def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
 
 def _make_env(about: Mapping[str, Any]) -> gym.Env:
     env = about["env"]
-    if env["kind"] != "gym":
+    if not facts_of(EnvConfig(kind=str(env["kind"]))).is_pure_gym:
         raise ConfigError(
             f"env.kind={env['kind']}: its simulation needs torch itself; appo eval RUN plays it"
         )

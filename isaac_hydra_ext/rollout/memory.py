@@ -7,6 +7,7 @@ import torch
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
 from isaac_hydra_ext.rollout.layout import SlotLayout
 
@@ -22,9 +23,6 @@ CGROUPS = (
 )
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
 
-# What a process that has imported torch and stepped a small env has to itself, at the least.
-WORKER_BYTES, MJLAB_WORKER_BYTES = 160 * 2**20, 520 * 2**20
-
 
 def check_processes(config: RunConfig) -> None:
     """Refuse more workers than can be there at all: a machine without memory answers nobody.
@@ -32,8 +30,8 @@ def check_processes(config: RunConfig) -> None:
     Raises:
         ConfigError: Says what they take and what there is.
     """
-    each = MJLAB_WORKER_BYTES if config.env.kind == "mjlab" else WORKER_BYTES
-    available, needed = available_bytes(), config.num_workers * each
+    available = available_bytes()
+    needed = config.num_workers * facts_of(config.env).process_bytes
     if available is not None and needed > available:
         raise ConfigError(
             f"rollout.num_workers={config.num_workers}: the processes alone take "

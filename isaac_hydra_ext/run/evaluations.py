@@ -5,7 +5,6 @@ evaluator can live, the statistics of finished training episodes stand in for it
 """
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import SharedMemoryError
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.evaluator import Evaluation, Evaluator, evaluator_config
@@ -165,18 +165,14 @@ class Evaluations:
 
 
 def why_impossible(config: RunConfig) -> str:
-    """Return why no second simulation can live beside the training's; nothing where one can.
-
-    Kit takes a whole GPU's time and most of its memory: two of them on one GPU only take turns.
-    """
+    """Return why no second simulation can live beside the training's; nothing where one can."""
     evaluate, ours = config.evaluate, config.rollout.device
     theirs = evaluator_config(config).rollout.device
     same_gpu = theirs.startswith("cuda") and theirs in ours.split(",")
-    if config.env.kind != "isaaclab" or not same_gpu or evaluate.cuda_visible_devices is not None:
+    facts = facts_of(config.env)
+    if facts.shares_gpu or not same_gpu or evaluate.cuda_visible_devices is not None:
         return ""
-    if (config.env.physics or "").startswith("newton") and "omni.kit.app" not in sys.modules:
-        return ""  # kit-less
     return (
-        f"Isaac Lab with Kit has {ours} to itself; name another GPU with "
+        f"{facts.name} has {ours} to itself; name another GPU with "
         "evaluate.cuda_visible_devices, or say evaluate.device=cpu"
     )

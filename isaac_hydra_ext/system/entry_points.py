@@ -5,6 +5,9 @@ A package names its own in its pyproject.toml, and needs no change here:
     [project.entry-points."isaac_hydra_ext.envs"]
     my_sim = "my_package.adapter"           # a module with `describe` and `make`
 
+    [project.entry-points."isaac_hydra_ext.env_facts"]
+    my_sim = "my_package.facts:FACTS"       # an EnvFacts, where its defaults do not suit
+
     [project.entry-points."isaac_hydra_ext.policies"]
     my_network = "my_package.networks:build"
 """
@@ -15,6 +18,7 @@ from typing import Any
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 ENVS = "isaac_hydra_ext.envs"
+ENV_FACTS = "isaac_hydra_ext.env_facts"
 POLICIES = "isaac_hydra_ext.policies"
 
 
@@ -45,7 +49,7 @@ def load(key: str, name: str, group: str) -> Any:
     Args:
         key: The config key that names it, for messages.
         name: Of the entry point; `check_name` has seen it.
-        group: `ENVS` or `POLICIES`.
+        group: One of those above.
 
     Raises:
         ConfigError: It cannot be imported, or two packages have registered the name.

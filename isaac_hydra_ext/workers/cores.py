@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.registry import facts_of
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
 CLAIM = "isaac_hydra_ext.core"
@@ -80,15 +81,15 @@ class WorkerCores:
 
 def _why_not(config: RunConfig) -> str:
     """Return why this run's workers should not be pinned, or nothing."""
-    rollout, kind = config.rollout, config.env.kind
+    rollout, facts = config.rollout, facts_of(config.env)
     if not rollout.pin_cores:
         return "rollout.pin_cores=false"
     if sys.platform != "linux":
         return "that is for Linux"
     if rollout.device != "cpu":
         return f"the simulation is on {rollout.device}"
-    if kind == "isaaclab":
-        return "Isaac Lab's app has threads of its own"
+    if facts.has_own_threads:
+        return f"{facts.name} has threads of its own"
     cores, needed = len(os.sched_getaffinity(0)), config.num_workers + 1
     if cores < needed:
         return f"{config.num_workers} and the learner are more than the {cores} cores there are"

@@ -19,6 +19,7 @@ from isaac_hydra_ext import errors
 from isaac_hydra_ext.config.placement import device_in_worker, worker_environment
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
+from isaac_hydra_ext.envs.registry import auto_is_gpu
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -157,7 +158,7 @@ class WorkerPool:
         return WeightStore.map(plan.weights(self._memory), weights_size, lag)
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
-        environment = worker_environment(self._config, index)
+        environment = worker_environment(self._config, index, auto_is_gpu(self._config.env))
         try:
             process, pipe = spawn_worker(self._block, index, generation, environment)
         except OSError as e:  # no process, no memory, no descriptor left

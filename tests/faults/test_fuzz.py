@@ -30,8 +30,9 @@ from isaac_hydra_ext.checkpoints.fit import check_fits
 from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
 from isaac_hydra_ext.cli.train import hydra_task
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.run.metrics import EpisodeTracker, RunTotals
@@ -210,7 +211,7 @@ def test_any_value_anywhere_is_accepted_whole_or_a_config_error(
     except Exception:
         assume(False)  # not something that a composition can give
     try:
-        config = load_config(cfg, [f"{key}=x" for key in overrides])
+        config = load_run_config(cfg, [f"{key}=x" for key in overrides])
         complete(config, 8, [])
     except ConfigError as e:
         assert str(e)
@@ -236,7 +237,7 @@ def test_any_typed_override_is_accepted_or_refused_by_hydra_or_by_us(
 ) -> None:
     typed = f"{sign}{key}={text}"
     try:
-        load_config(compose("train_appo", overrides=[typed]), [typed])
+        load_run_config(compose("train_appo", overrides=[typed]), [typed])
     except (HydraException, ConfigError) as e:
         assert str(e)
 

@@ -20,7 +20,7 @@ from docs_blocks import ROOT, Command, blocks, commands
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.cli.main import COMMANDS, main
-from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
 
 TRAIN_PY = "isaac_hydra_ext.scripts.reinforcement_learning.appo.train"
@@ -162,7 +162,7 @@ def composed(words: list[str], tmp_path: Path) -> None:
     overrides = [word for word in words if not word.startswith("--") and word != "job"]
     overrides.append(f"experiment.output_dir={tmp_path}")
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
-        load_config(compose("train_appo", overrides=overrides), overrides)
+        load_run_config(compose("train_appo", overrides=overrides), overrides)
 
 
 NEEDS_SIMULATOR = [

@@ -10,8 +10,15 @@ from unit.builders import env_spec, run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.cli.eval import evaluate
+from isaac_hydra_ext.config.placement import available_cores
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
+from isaac_hydra_ext.envs.facts import EnvFacts
+from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.envs.registry import facts_of, needs_simulator
 from isaac_hydra_ext.errors import ConfigError, EnvError, IsaacHydraExtError
+from isaac_hydra_ext.evaluation.evaluator import evaluator_config
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.rollout.memory import check_processes
 from isaac_hydra_ext.system import entry_points
 
 Train = Callable[..., Checkpoint]
@@ -81,11 +88,23 @@ def nothing(config, role, num_inputs, num_outputs):
 def too_few(config):
     return None
 """
+FACTS = """
+from isaac_hydra_ext.envs.facts import EnvFacts
+
+FACTS = EnvFacts(auto_is_gpu=True, has_own_threads=True, process_bytes=2**50)
+NO_FACTS = {"auto_is_gpu": True}
+"""
 ENTRY_POINTS = """
 [isaac_hydra_ext.envs]
 far_sim = far_package.adapter
-half_sim = far_package.networks
-gone_sim = far_package.no_such_module
+half_sim = far_package.no_such_module
+gone_sim = far_package.adapter
+odd_sim = far_package.networks
+lost_sim = far_package.no_such_module
+
+[isaac_hydra_ext.env_facts]
+half_sim = far_package.facts:FACTS
+gone_sim = far_package.facts:NO_FACTS
 
 [isaac_hydra_ext.policies]
 residual = far_package.networks:Residual
@@ -102,6 +121,7 @@ def far_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "far_package" / "__init__.py").touch()
     (root / "far_package" / "adapter.py").write_text(ADAPTER)
     (root / "far_package" / "networks.py").write_text(NETWORKS)
+    (root / "far_package" / "facts.py").write_text(FACTS)
     info = root / "far_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: far_package\nVersion: 1.0\n")
@@ -121,6 +141,26 @@ def test_an_env_of_another_package_trains_and_is_evaluated(train_run: Train) -> 
     env_yaml = checkpoint.path.parent.parent / "params" / "env.yaml"
     assert env_yaml.read_text() == "seen:\n  g: 5\n"
     assert evaluate(checkpoint, 2, 0)["mean_length"] == 200.0
+
+
+def test_what_an_env_says_of_itself_is_read_without_its_adapter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+
+    def loaded(kind: str) -> RunConfig:
+        return load_run_config({"env": {"kind": kind}})
+
+    assert loaded("half_sim").num_workers == 2, "one a GPU that the learner leaves"
+    assert facts_of(EnvConfig(kind="half_sim")).name == "env.kind=half_sim"
+    assert evaluator_config(loaded("half_sim")).rollout.device == "auto"
+    with pytest.raises(ConfigError, match=r"the processes alone take 2,097,152.0 GiB, available"):
+        check_processes(loaded("half_sim"))
+    silent = loaded("far_sim")
+    assert silent.num_workers == max(1, available_cores() - 1)
+    assert facts_of(silent.env) == EnvFacts(name="env.kind=far_sim")
+    assert evaluator_config(silent).rollout.device == "cpu"
+    assert needs_simulator(silent.env)
 
 
 def test_a_network_of_another_package_trains_and_is_evaluated(train_run: Train) -> None:
@@ -182,11 +222,11 @@ def test_names_that_nobody_registers_or_that_cannot_be_imported(train_run: Train
     assert "must be one of mlp, " in config(policy={"network": "lstm"})
     said = config(policy={"network": "gone"})
     assert "far_package.no_such_module:build cannot be imported (ModuleNotFoundError" in said
-    with pytest.raises(
-        EnvError, match="worker 0, describe, .*half_sim: .*has no function 'describe'"
-    ):
-        train_run("env=gym_any", "env.id=x", "env.kind=half_sim", "rollout.num_workers=1")
-    with pytest.raises(ConfigError, match="env.kind=gone_sim: .* cannot be imported"):
+    with pytest.raises(EnvError, match="worker 0, describe, .*odd_sim: .*has no function 'desc"):
+        train_run("env=gym_any", "env.id=x", "env.kind=odd_sim", "rollout.num_workers=1")
+    with pytest.raises(ConfigError, match="env.kind=lost_sim: .* cannot be imported"):
+        train_run("env=gym_any", "env.id=x", "env.kind=lost_sim", "rollout.num_workers=1")
+    with pytest.raises(ConfigError, match="env.kind=gone_sim: an EnvFacts is expected"):
         train_run("env=gym_any", "env.id=x", "env.kind=gone_sim", "rollout.num_workers=1")
 
 

@@ -14,7 +14,7 @@ import pytest
 from isaac_stage import physics, run_python, stage
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
-from isaac_hydra_ext.cli.listing import ISAAC_LAB
+from isaac_hydra_ext.cli.listing import LIST_TASKS
 
 pytestmark = pytest.mark.timeout(900)
 APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
@@ -240,7 +240,8 @@ def test_what_others_register_is_listed_and_the_shipped_task_too(
         done = isaac.module("train", "--list_tasks", "--keyword", "sber", *how)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [*shipped, "My-Sber-v0"]
-    listed = run_python(["-c", ISAAC_LAB], isaac.env, isaac.where)  # `appo list tasks`
+    code = LIST_TASKS.format(kind="isaaclab")  # of `appo list tasks`
+    listed = run_python(["-c", code], isaac.env, isaac.where)
     assert set(shipped) <= set(json.loads(listed.stdout.splitlines()[-1]))
     # With Kit up, which would not let go: the stand-in's threads do as much.
     (root / "stuck.py").write_text(

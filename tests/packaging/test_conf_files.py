@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import isaac_hydra_ext
-from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig, all_knobs
+from isaac_hydra_ext.envs.loading import load_run_config
 
 pytestmark = pytest.mark.installed
 CONF = Path(isaac_hydra_ext.__file__).parent / "conf"
@@ -73,7 +73,7 @@ def test_env_yaml_has_the_keys_of_env_config_and_known_recommendations(name: str
 @pytest.mark.parametrize("name", ENVS)
 def test_env_yaml_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
     env = {k: "Some-Name" if v == "???" else v for k, v in _load(f"env/{name}").items()}
-    config = load_config({"env": env, "experiment": {"output_dir": str(tmp_path)}})
+    config = load_run_config({"env": env, "experiment": {"output_dir": str(tmp_path)}})
     for key in _leaves(env["appo"]):
         section, knob = key.split(".")
         assert getattr(getattr(config, section), knob) == env["appo"][section][knob], key

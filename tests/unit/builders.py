@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.weights import WeightStore
@@ -54,7 +55,7 @@ def run_config(num_envs: int = 2, **sections: dict[str, Any]) -> RunConfig:
     }
     for section, values in sections.items():
         base[section] = {**base.get(section, {}), **values}
-    config = load_config(base)
+    config = load_run_config(base)
     complete(config, num_envs, [])
     return config
 

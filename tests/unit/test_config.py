@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.cli.main import help_text
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import composed, loaded, refusal
@@ -247,7 +248,7 @@ def test_the_configuration_as_data_is_json_ready_and_complete() -> None:
 
 def test_a_configuration_without_an_environment_is_refused_by_key() -> None:
     with pytest.raises(ConfigError, match=r"^env\.id: missing for env\.kind=gym"):
-        load_config({})
+        load_run_config({})
 
 
 @pytest.mark.parametrize(

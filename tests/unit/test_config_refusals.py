@@ -8,8 +8,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError
 
@@ -21,7 +22,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def loaded(*overrides: str, task_settings: dict[str, Any] | None = None) -> RunConfig:
     """What the runner makes of a command line, up to the first process."""
-    config = load_config(composed(*overrides), overrides, task_settings)
+    config = load_run_config(composed(*overrides), overrides, task_settings)
     if not needs_simulator(config.env):
         describe_task(config.env)
     complete(config, 32, overrides)
@@ -120,7 +121,7 @@ def test_unknown_keys_are_refused_with_the_nearest_name(override: str, says: str
 
 def test_a_group_that_is_no_group() -> None:
     with pytest.raises(ConfigError, match=r"^ppo=3: a group of keys is expected here$"):
-        load_config({"ppo": 3})
+        load_run_config({"ppo": 3})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_run_name_that_leaves_its_directory(key: str, name: str) -> None:
     cfg = composed("env=gym_pendulum")
     cfg.experiment[key] = name
     with pytest.raises(ConfigError, match=rf"^experiment\.{key}=.*plain directory name") as caught:
-        load_config(cfg)
+        load_run_config(cfg)
     assert "\n" not in str(caught.value)
 
 
@@ -228,5 +229,5 @@ def test_a_resume_from_nowhere(tmp_path: Path) -> None:
 
 def test_an_interpolation_to_nowhere_names_its_key() -> None:
     with pytest.raises(ConfigError, match=r"^ppo\.lr: ") as caught:
-        load_config(OmegaConf.create({"ppo": {"lr": "${nowhere}"}}))
+        load_run_config(OmegaConf.create({"ppo": {"lr": "${nowhere}"}}))
     assert "\n" not in str(caught.value)

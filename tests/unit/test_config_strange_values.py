@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import loaded, refusal
@@ -18,7 +18,7 @@ PENDULUM = OmegaConf.create({"env": {"id": "Pendulum-v1"}})
 def refused(settings: dict[str, Any]) -> str:
     """The line with which a nested configuration is refused, whatever it holds."""
     with pytest.raises(ConfigError) as caught:
-        load_config(OmegaConf.merge(PENDULUM, settings))
+        load_run_config(OmegaConf.merge(PENDULUM, settings))
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     return message
@@ -68,7 +68,7 @@ def test_names_that_leave_no_room_for_the_time(key: str) -> None:
 def test_integers_that_no_machine_word_holds(key: str, number: int) -> None:
     cfg = {"env": {"id": "Pendulum-v1"}}
     with pytest.raises(ConfigError, match=rf"^{key}: an integer of \d+ bits; 63 are the most$"):
-        load_config({**cfg, **nested(key, number)})
+        load_run_config({**cfg, **nested(key, number)})
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def deep(levels: int) -> Any:
 )
 def test_values_that_are_no_plain_data(value: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=f"^{says}") as caught:
-        load_config({"env": {"id": "Pendulum-v1", "kwargs": {"x": value}}})
+        load_run_config({"env": {"id": "Pendulum-v1", "kwargs": {"x": value}}})
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
@@ -138,7 +138,7 @@ def test_values_that_are_no_plain_data(value: Any, says: str) -> None:
 )
 def test_what_is_no_configuration_at_all(cfg: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(cfg)
+        load_run_config(cfg)
     assert len(str(caught.value)) < 300
 
 
@@ -173,7 +173,7 @@ def test_values_of_environment_variables_are_refused_and_not_shown(
     monkeypatch.setenv("APPO_SECRET", "hunter2")
     cfg = OmegaConf.merge(PENDULUM, {"resume": "env"}, nested(key, text))
     with pytest.raises(ConfigError, match=rf"^{key}: oc\.env:APPO_\w+ is not accepted") as caught:
-        load_config(cfg)
+        load_run_config(cfg)
     assert "hunter2" not in str(caught.value)
     # Other configurations of the same program resolve as ever.
     assert OmegaConf.create({"x": "${oc.env:APPO_SECRET}"}).x == "hunter2"

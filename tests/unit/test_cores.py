@@ -72,7 +72,7 @@ def test_two_runs_never_share_a_core_and_what_is_given_back_is_free_again(
     [
         (2, "gym", {"pin_cores": False}, "rollout.pin_cores=false"),
         (2, "gym", {"device": "cuda:0"}, "the simulation is on cuda:0"),
-        (2, "isaaclab", {}, "Isaac Lab's app has threads of its own"),
+        (2, "isaaclab", {}, "Isaac Lab with Kit has threads of its own"),
         (6, "gym", {}, "6 and the learner are more than the 6 cores there are"),
     ],
 )

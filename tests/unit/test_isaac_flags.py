@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
-from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
@@ -39,7 +39,7 @@ def loaded(tmp_path: Path, *arguments: str) -> Any:
     """What the run would be configured with."""
     tokens = overrides(*arguments, f"experiment.output_dir={tmp_path}")
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
-        return load_config(compose("train_appo", overrides=tokens), tokens)
+        return load_run_config(compose("train_appo", overrides=tokens), tokens)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from isaac_hydra_ext.config.placement import available_cores, learner_device, worker_environment
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.isaac import adapter as isaac_lab
 from isaac_hydra_ext.envs.isaac.cfg import TaskConfigs
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers.pool import WorkerPool
@@ -36,7 +37,7 @@ def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
         section, name = key.split(".")
         plain = value[1:-1].split(",") if value.startswith("[") else value
         cfg.setdefault(section, {})[name] = int(value) if value.isdigit() else plain
-    return load_config(cfg, typed)
+    return load_run_config(cfg, typed)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
         first = placed()
         settings = isaac_lab.describe(first.env, asked).settings
         assert settings["rollout"]["device"] == told
-        second = load_config(ISAAC, (), settings, first.num_workers)
+        second = load_run_config(ISAAC, (), settings, first.num_workers)
         assert second.num_workers == first.num_workers == 2
         complete(second, 4096, ())
         assert second.rollout.envs_per_worker == 2048
@@ -152,7 +153,7 @@ def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
         gpus(1)
         typed = ["rollout.num_workers=1"]
         assert placed(*typed).num_workers == 0
-        second = load_config({**ISAAC, "rollout": {"num_workers": 1}}, typed, settings, 0)
+        second = load_run_config({**ISAAC, "rollout": {"num_workers": 1}}, typed, settings, 0)
         assert second.num_workers == 0, "its env is in the learner's process already"
         assert second.rollout.device == ("cuda:0" if told == "cuda" else "cpu")
 
@@ -161,20 +162,20 @@ def test_a_worker_that_runs_already_is_not_made_none(gpus: Any) -> None:
     gpus(2)
     cfg = {**ISAAC, "experiment": {"device": "cuda:0"}}
     with pytest.raises(ConfigError, match="experiment.device=cuda:0: simulates already"):
-        load_config(cfg, (), {"rollout": {"device": "cuda:0"}}, 1)
+        load_run_config(cfg, (), {"rollout": {"device": "cuda:0"}}, 1)
 
 
 def test_a_worker_sees_its_own_gpu_only(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(3)
     named, unnamed = placed("rollout.device=[cuda:2,cuda:1]"), placed()
-    shown = [worker_environment(named, w) for w in range(2)]
+    shown = [worker_environment(named, w, True) for w in range(2)]
     assert shown == [{"CUDA_VISIBLE_DEVICES": "2"}, {"CUDA_VISIBLE_DEVICES": "1"}]
-    shown = [worker_environment(unnamed, w) for w in range(2)]
+    shown = [worker_environment(unnamed, w, True) for w in range(2)]
     assert shown == [{"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "2"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-b2f,7")  # ours are numbered within these
-    shown = [worker_environment(named, w) for w in range(2)]
+    shown = [worker_environment(named, w, True) for w in range(2)]
     assert shown == [{"CUDA_VISIBLE_DEVICES": "7"}, {"CUDA_VISIBLE_DEVICES": "GPU-b2f"}]
-    assert worker_environment(placed("rollout.device=cpu"), 0) == {}
+    assert worker_environment(placed("rollout.device=cpu"), 0, True) == {}
 
 
 def visible_gpus(pid: int | None) -> str:

@@ -93,6 +93,26 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     )
 
 
+def make(
+    env_config: EnvConfig,
+    *,
+    num_envs: int,
+    device: str,
+    seed: int,
+    worker: int,
+    run_dir: Path | None,
+    render: bool = False,
+) -> "IsaacLabVecEnv":
+    """Build the vector env; see `Adapter.make`."""
+    return IsaacLabVecEnv(env_config, num_envs, device, seed, worker, run_dir, render)
+
+
+def list_tasks() -> list[str]:
+    """Return the ids of all tasks. In 2.x this starts Kit, which may not let go."""
+    get_runtime(EnvConfig(kind="isaaclab"), "cpu", worker=0)
+    return isaac_ids.list_tasks()
+
+
 class IsaacLabVecEnv:
     """One Isaac Lab environment."""
 

@@ -22,7 +22,7 @@ from isaac_hydra_ext.cli.eval import config_of, find, load_policy
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
-from isaac_hydra_ext.envs.registry import make_env
+from isaac_hydra_ext.envs.registry import facts_of, make_env
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
 from isaac_hydra_ext.export.run_onnx import OnnxPolicy
 from isaac_hydra_ext.models.actor_critic import ActorCritic
@@ -76,7 +76,7 @@ def evaluate(
     return {
         "policy": policy,
         "iteration": iteration,
-        "stack": config.env.kind,
+        "stack": facts_of(config.env).package,
         "seed": seed,
         "levels": {
             str(level): summarize(np.array(outcomes))
@@ -141,11 +141,12 @@ def _hold_levels(env_config: EnvConfig, levels: Sequence[int]) -> None:
         MissingDependencyError: mjlab is not installed.
     """
     env_config.play = False
-    if env_config.kind == "isaaclab":
+    facts = facts_of(env_config)
+    if facts.package == "isaaclab":
         env_config.task = ISAAC_TASK
         held = {"levels": {"params": {"levels": list(levels)}}}
         env_config.cfg = {**env_config.cfg, "curriculum": held}
-    elif env_config.kind == "mjlab":
+    elif facts.package == "mjlab":
         try:
             from isaac_hydra_ext.tasks.go1_nav import mjlab_task
         except ImportError as e:
@@ -155,7 +156,7 @@ def _hold_levels(env_config: EnvConfig, levels: Sequence[int]) -> None:
         name = f"{mjlab_task.TASK}-Levels-{'-'.join(map(str, levels))}"
         env_config.task = mjlab_task.register(name, levels=levels)
     else:
-        raise ConfigError(f"env.kind={env_config.kind}: the task is on mjlab and isaaclab only")
+        raise ConfigError(f"{facts.name}: the task is on mjlab and Isaac Lab only")
 
 
 @torch.inference_mode()

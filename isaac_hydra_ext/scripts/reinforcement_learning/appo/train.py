@@ -136,7 +136,7 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
         raise ConfigError(f"--num_envs={total}: must be at least 1")
     device = flags.device or value_of("rollout.device", tokens) or "auto"
     learner = value_of("experiment.device", tokens) or "auto"
-    wanted = auto_workers("isaaclab", device.strip("[]'\""), learner) if asked is None else asked
+    wanted = auto_workers(True, device.strip("[]'\""), learner) if asked is None else asked
     workers, why = min(wanted, total), "each needs an env"
     if workers and total % workers:
         below = total - total % workers
