@@ -23,7 +23,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.cli.eval import evaluate
 from isaac_hydra_ext.config.placement import available_cores
 

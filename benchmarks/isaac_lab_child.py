@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 TASK, PHYSICS = "Isaac-Cartpole-Direct-v0", "newton_mjwarp"
-WINDOW = 100  # finished episodes a mean is over, as in isaac_hydra_ext.run.metrics
+WINDOW = 100  # finished episodes a mean is over, as in isaac_hydra_ext.run.episodes
 
 
 def main() -> None:

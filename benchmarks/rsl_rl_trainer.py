@@ -24,7 +24,7 @@ from tensordict import TensorDict
 
 from benchmarks.common import EVALUATION_SEED
 
-WINDOW = 100  # finished episodes a mean return is over, as in isaac_hydra_ext.run.metrics
+WINDOW = 100  # finished episodes a mean return is over, as in isaac_hydra_ext.run.episodes
 
 
 class EpisodeRecorder(RslRlVecEnvWrapper):

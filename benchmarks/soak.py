@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from benchmarks.common import EVALUATION_SEED, REPOSITORY, markdown, run_benchmark, train
-from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.cli.eval import evaluate
 
 TASKS = {"gym_pendulum": "Pendulum-v1"}

@@ -8,7 +8,6 @@ from is checked for its type and range, and the findings are `ValueError`s of on
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from isaac_hydra_ext.envs.contract import EnvSpec
@@ -125,13 +124,8 @@ _FIELDS: dict[str, _Check] = {
 
 
 def _check_totals(totals: Mapping[str, Any]) -> None:
-    # Here and not above: workers read env states and have no use for TensorBoard.
-    from isaac_hydra_ext.run.metrics import RunTotals
-
-    known = {f.name: f for f in fields(RunTotals)}
-    for name, value in totals.items():
-        optional = name in known and known[name].default is None
-        if name not in known or not (_is_number(value) or (optional and value is None)):
+    for name, value in totals.items():  # which names there are is `RunTotals`'s to know
+        if not (_is_number(value) or value is None):
             raise ValueError(f"damaged metadata: totals.{shown(name)} is {shown(repr(value))}")
     for name in ("iterations", "env_steps", "samples_produced", "samples_consumed"):
         if not _is_count(totals.get(name)):

@@ -24,7 +24,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint, list_runs
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint, list_runs
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path

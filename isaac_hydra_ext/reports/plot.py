@@ -100,7 +100,7 @@ def place_of(word: str) -> Path:
     if word not in RESUME_WORDS:
         path = as_path("RUN", word)
         return path.parents[1] if path.is_file() and path.parent.name == "checkpoints" else path
-    from isaac_hydra_ext.checkpoints.file import best_first, list_runs
+    from isaac_hydra_ext.checkpoints.find import best_first, list_runs
 
     root = Path(ExperimentConfig().output_dir)
     runs = list_runs(root, "*/*")

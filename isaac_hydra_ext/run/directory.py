@@ -16,11 +16,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from isaac_hydra_ext.checkpoints.find import UNNAMED
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError
 
 GIT_TIMEOUT_S = 10.0
-UNNAMED = ".unnamed"  # in experiment.output_dir: runs that only their task will name
 SUBDIRECTORIES = ("checkpoints", "params", "git", "workers", ".hydra")
 
 

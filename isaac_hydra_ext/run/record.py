@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint, delete_old, save_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
 from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
+from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
@@ -21,16 +22,11 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.reports.report import write_report
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.slot import Slot
-from isaac_hydra_ext.run.metrics import (
-    EpisodeTracker,
-    RunTotals,
-    collection_metrics,
-    evaluation_metrics,
-    rollout_notes,
-    summarize,
-    write_summary,
-)
+from isaac_hydra_ext.run.episodes import EpisodeTracker
+from isaac_hydra_ext.run.metrics import collection_metrics, evaluation_metrics, rollout_notes
 from isaac_hydra_ext.run.resume import resumed_totals
+from isaac_hydra_ext.run.summary import summarize, write_summary
+from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
 
@@ -87,7 +83,7 @@ class RunRecord:
         self._episodes = EpisodeTracker(self._config.num_collectors, spec.num_envs, random_start)
         if resumed is not None:
             self._episodes.load_state_dict(resumed.meta["episodes"])
-            self.totals = RunTotals(**resumed_totals(resumed))
+            self.totals = resumed_totals(resumed)
         config = self._config
         run = TrackedRun(
             self._run_dir,

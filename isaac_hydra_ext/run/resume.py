@@ -1,14 +1,21 @@
 """What a run goes on from. Runs in the learner's process, before and while the run is built."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint, changed_knobs, find_checkpoint
-from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
+from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
 from isaac_hydra_ext.run.directory import runs_root
+from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.terminal.console import RunConsole
 
 SAME_POLICY = ("std_type", "squash", "activation", "obs_groups")
+# May differ between a run and the one that goes on from it without a word.
+UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
+UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.appo")
 
 
 def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
@@ -34,6 +41,7 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
             "experiment.max_iterations (the total) or experiment.max_env_steps to go on"
         )
     _refuse_another_policy(config, checkpoint)
+    resumed_totals(checkpoint)  # refused here, before any process starts
     console.say(f"resuming {checkpoint.path} at iteration {done}")
     for change in changed_knobs(checkpoint.meta["config"], config):
         console.say(f"other than in that run: {change}")
@@ -85,8 +93,48 @@ def keep_env_states(config: RunConfig, resumed: Checkpoint) -> bool:
     return bool(resumed.meta["env_states"])
 
 
-def resumed_totals(resumed: Checkpoint) -> dict[str, Any]:
-    """Return the totals so far; what was in flight when they were written is gone for good."""
-    totals = dict(resumed.meta["totals"])
-    totals["samples_abandoned"] = totals["samples_produced"] - totals["samples_consumed"]
+def resumed_totals(resumed: Checkpoint) -> RunTotals:
+    """Return the totals so far; what was in flight when they were written is gone for good.
+
+    Raises:
+        CheckpointError: They are not those of a run.
+    """
+    try:
+        totals = RunTotals.from_json(resumed.meta["totals"])
+    except ValueError as e:
+        raise CheckpointError(f"{resumed.path}: {e}") from e
+    totals.samples_abandoned = totals.samples_produced - totals.samples_consumed
     return totals
+
+
+def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """Say what a run does otherwise than the one it goes on from.
+
+    Args:
+        saved: The checkpoint's `meta["config"]`.
+        config: After `complete`.
+
+    Returns:
+        A line for each knob that differs: `ppo.lr: 0.001 -> 0.0005`.
+    """
+    lines = []
+    for key, value, _ in walk(config):
+        if key in UNTOLD_KNOBS or key.startswith(UNTOLD_GROUPS):
+            continue
+        before = _saved_value(saved, key, value)  # knobs that are new since then: as now
+        if before != value:
+            lines.append(f"{key}: {_as_typed(before)} -> {_as_typed(value)}")
+    return lines
+
+
+def _saved_value(saved: Any, key: str, default: Any) -> Any:
+    """Return what a nested mapping holds at a dotted key, however deep."""
+    for part in key.split("."):
+        if not isinstance(saved, Mapping) or part not in saved:
+            return default
+        saved = saved[part]
+    return saved
+
+
+def _as_typed(value: Any) -> str:
+    return shown(value if isinstance(value, str) else json.dumps(value))

@@ -13,12 +13,8 @@ from pathlib import Path
 import pytest
 from live_run import HANG_S, LiveRun
 
-from isaac_hydra_ext.checkpoints.file import (
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    remove_leftovers,
-)
+from isaac_hydra_ext.checkpoints.file import load_checkpoint, remove_leftovers
+from isaac_hydra_ext.checkpoints.find import find_checkpoint, list_checkpoints
 
 Live = Callable[..., LiveRun]
 

@@ -19,13 +19,12 @@ from unit.checkpoint_samples import forge, meta
 
 from isaac_hydra_ext.checkpoints.file import (
     Checkpoint,
-    changed_knobs,
-    find_checkpoint,
     load_checkpoint,
     load_env_state,
     read_meta,
     save_checkpoint,
 )
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits
 from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
@@ -35,7 +34,8 @@ from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.learner.ppo.learner import Learner
-from isaac_hydra_ext.run.metrics import EpisodeTracker, RunTotals
+from isaac_hydra_ext.run.episodes import EpisodeTracker
+from isaac_hydra_ext.run.resume import changed_knobs, resumed_totals
 
 
 def fuzz(max_examples: int) -> settings:
@@ -81,7 +81,7 @@ def go_on_from(path: Path) -> Checkpoint:
     check_fits(checkpoint, small_learner().state_dict(), env_spec().to_json())
     small_learner().load_state_dict(checkpoint.tensors)
     EpisodeTracker(1, 2, [False]).load_state_dict(checkpoint.meta["episodes"])
-    RunTotals(**checkpoint.meta["totals"])
+    resumed_totals(checkpoint)
     changed_knobs(checkpoint.meta["config"], SMALL)
     config_of(checkpoint)
     return checkpoint

@@ -14,7 +14,8 @@ from live_run import LiveRun
 from safetensors.torch import load_file
 
 from isaac_hydra_ext.appo_runner import train
-from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint, load_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.errors import InvalidNumberError, NonFiniteError
 
 Live = Callable[..., LiveRun]

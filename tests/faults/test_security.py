@@ -15,7 +15,7 @@ import torch
 from live_run import HANG_S, LiveRun
 
 import isaac_hydra_ext
-from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 

@@ -9,7 +9,8 @@ import pytest
 from live_run import LiveRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from isaac_hydra_ext.checkpoints.file import list_checkpoints, load_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.checkpoints.find import list_checkpoints
 
 Live = Callable[..., LiveRun]
 TOTAL, N_BUFFER = 2000, 2 * 4 * 16

@@ -11,7 +11,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
-from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 
 TINY = [
     "rollout.envs_per_worker=4", "rollout.steps_per_env=16", "logging.console=quiet",

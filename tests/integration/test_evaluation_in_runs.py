@@ -13,7 +13,8 @@ import torch
 from staged_env import MARK
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint, find_checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 
 Train = Callable[..., Checkpoint]
 EVALUATE = ("evaluate.every=1", "evaluate.num_episodes=2", "evaluate.num_envs=2")

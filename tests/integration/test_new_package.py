@@ -11,7 +11,7 @@ import pytest
 from isaac_stage import stage
 
 import isaac_hydra_ext
-from isaac_hydra_ext.checkpoints.file import find_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.cli import listing
 from isaac_hydra_ext.cli.new_package import FILES, new_package
 from isaac_hydra_ext.errors import ConfigError

@@ -15,12 +15,12 @@ from isaac_hydra_ext.checkpoints import file as checkpoint_module
 from isaac_hydra_ext.checkpoints.file import (
     METADATA_KEY,
     SCHEMA_VERSION,
-    list_checkpoints,
     load_checkpoint,
     load_env_state,
     read_meta,
     save_checkpoint,
 )
+from isaac_hydra_ext.checkpoints.find import list_checkpoints
 from isaac_hydra_ext.errors import CheckpointError, RunInterrupted
 from isaac_hydra_ext.learner.ppo.learner import Learner
 

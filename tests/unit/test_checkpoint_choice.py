@@ -7,16 +7,12 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.checkpoints.file import (
-    changed_knobs,
-    delete_old,
-    find_checkpoint,
-    list_checkpoints,
-    list_runs,
-)
+from isaac_hydra_ext.checkpoints.find import find_checkpoint, list_checkpoints, list_runs
+from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import CheckpointConfig
 from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.run import directory as run_dir
+from isaac_hydra_ext.run.resume import changed_knobs
 
 from .builders import run_config
 from .checkpoint_samples import write
@@ -278,7 +274,7 @@ def test_changed_knobs_are_told_and_what_always_changes_is_not() -> None:
 
 def test_changed_knobs_of_nested_groups_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     # `logging` has the only nested groups, and is usually not told.
-    monkeypatch.setattr("isaac_hydra_ext.checkpoints.file.UNTOLD_GROUPS", ("resume",))
+    monkeypatch.setattr("isaac_hydra_ext.run.resume.UNTOLD_GROUPS", ("resume",))
     saved = json.loads(json.dumps(run_config().to_dict()))
     now = run_config(logging={"video": {"every": 5}, "wandb": {"project": "walk"}})
     assert changed_knobs(saved, now) == [

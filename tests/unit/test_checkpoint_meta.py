@@ -13,15 +13,16 @@ from isaac_hydra_ext.checkpoints.file import (
     DIGEST_KEY,
     METADATA_KEY,
     _digest,
-    find_checkpoint,
     load_checkpoint,
     load_env_state,
     read_meta,
 )
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.checkpoints.meta import SCHEMA_VERSION
 from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.run.metrics import EpisodeTracker, RunTotals
+from isaac_hydra_ext.run.episodes import EpisodeTracker
+from isaac_hydra_ext.run.resume import resumed_totals
 
 from .checkpoint_samples import forge, meta
 
@@ -69,7 +70,7 @@ def test_what_a_run_writes_is_read(path: Path) -> None:
     forge(path, changed("episodes.running", RUNNING))
     loaded = load_checkpoint(path)
     assert loaded.meta == read_meta(path)
-    RunTotals(**loaded.meta["totals"])
+    resumed_totals(loaded)
     EpisodeTracker(1, 2, [False]).load_state_dict(loaded.meta["episodes"])
     config_of(loaded)
 
@@ -122,8 +123,7 @@ def test_counts_that_are_none(path: Path, key: str, value: Any) -> None:
         *(("env_states", v) for v in (KeyError, 3, "x", {}, [3], [[]])),
         *(("totals", v) for v in (KeyError, None, 3, [], {})),
         *(("totals.samples_produced", v) for v in (KeyError, NAN, -1, "x", None, True)),
-        *(("totals.wall_s", v) for v in (INF, NAN, "x", None, [], 10**40)),
-        ("totals.unknown", 1),
+        *(("totals.wall_s", v) for v in (INF, NAN, "x", [], 10**40)),
         *(("episodes.running", v) for v in (None, 3, {}, {"return": [[0.0, 0.0]]})),
         ("episodes.running", {**RUNNING, "return": [[0.0]]}),
         ("episodes.running", {**RUNNING, "return": [[0.0, NAN]]}),
@@ -136,6 +136,15 @@ def test_values_that_a_run_could_not_go_on_from(path: Path, key: str, value: Any
     message = refused(forge(path, changed(key, value)))
     assert "damaged metadata: " in message
     assert key.split(".")[0] in message
+
+
+@pytest.mark.parametrize(("name", "value"), [("unknown", 1), ("wall_s", None)])
+def test_totals_that_no_run_has_are_refused_where_a_run_takes_them_over(
+    path: Path, name: str, value: Any
+) -> None:
+    forge(path, changed(f"totals.{name}", value))
+    message = refused(path, [lambda p: resumed_totals(load_checkpoint(p))])
+    assert f"damaged metadata: totals.{name} is {value}" in message
 
 
 def test_env_states_are_checked_where_a_worker_reads_them(path: Path) -> None:

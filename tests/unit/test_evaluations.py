@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints import file as checkpoint
-from isaac_hydra_ext.checkpoints.file import best_first, delete_old, list_checkpoints
+from isaac_hydra_ext.checkpoints.find import best_first, list_checkpoints
 from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
+from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import CheckpointConfig, RunConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluation.evaluator import evaluator_config

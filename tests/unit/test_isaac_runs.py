@@ -9,7 +9,7 @@ import torch
 from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.run.metrics import RunTotals
+from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
 
 from .builders import env_spec

@@ -10,13 +10,10 @@ import torch
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
-from isaac_hydra_ext.run.metrics import (
-    EpisodeTracker,
-    RunTotals,
-    rollout_notes,
-    summarize,
-    write_summary,
-)
+from isaac_hydra_ext.run.episodes import EpisodeTracker
+from isaac_hydra_ext.run.metrics import rollout_notes
+from isaac_hydra_ext.run.summary import summarize, write_summary
+from isaac_hydra_ext.run.totals import RunTotals
 
 from .builders import env_spec
 

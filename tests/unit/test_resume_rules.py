@@ -60,4 +60,4 @@ def test_env_states_of_other_workers_or_envs_are_dropped() -> None:
 
 def test_what_was_in_flight_counts_as_abandoned() -> None:
     totals = {"samples_produced": 100, "samples_consumed": 80, "samples_abandoned": 5}
-    assert resumed_totals(checkpoint(totals=totals))["samples_abandoned"] == 20
+    assert resumed_totals(checkpoint(totals=totals)).samples_abandoned == 20

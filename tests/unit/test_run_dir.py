@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.checkpoints.file import list_runs
+from isaac_hydra_ext.checkpoints.find import list_runs
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, runs_root, write_inputs
 

@@ -4,14 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from isaac_hydra_ext.checkpoints.file import (
-    Checkpoint,
-    best_first,
-    find_checkpoint,
-    list_runs,
-    load_checkpoint,
-    newest_first,
-)
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
+from isaac_hydra_ext.checkpoints.find import best_first, find_checkpoint, list_runs, newest_first
 from isaac_hydra_ext.envs.isaac.ids import trained_task
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
