@@ -121,14 +121,13 @@ class Pipeline:
         config, pool, cpu = self._config, self._pool, torch.device("cpu")
         steps = config.rollout.steps_per_env
         set_learner_threads(config)
-        pool.start()
-        pool.describe()
-        spec = pool.build(config, run_dir, None)
+        spec = pool.build(config, run_dir, None, 0)
         self._policy = ActorCritic(config.policy, spec, seed=1)
         dtype = self._policy.distribution.action_dtype
-        self._weights = pool.attach(dtype, self._policy.flat.numel())
+        layout = SlotLayout(spec, steps, dtype)
+        self._weights = pool.attach(layout, self._policy.flat.numel(), cpu)
         self._batch = RolloutBatch(spec, config.num_workers, steps, dtype, cpu)
-        self._spare = Slot.allocate(SlotLayout(spec, steps, dtype), "cpu")
+        self._spare = Slot.allocate(layout, "cpu")
         rows = self._spare.rows.obs.values()
         self._sources = [[torch.ones_like(obs[0]) for obs in rows] for _ in range(free_env.FRAMES)]
         self.memcpy(0.1)  # the first pass over memory pays for its pages

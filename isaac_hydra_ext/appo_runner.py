@@ -11,7 +11,6 @@ start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simula
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,31 +26,27 @@ from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.loading import load_run_config
-from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
-    DeviceMemoryError,
     IsaacHydraExtError,
     LearnerError,
-    NonFiniteError,
     RunInterrupted,
 )
 from isaac_hydra_ext.learner.ppo.learner import Learner
-from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.memory import check_memory, check_processes
+from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, write_inputs
 from isaac_hydra_ext.run.evaluations import Evaluations
 from isaac_hydra_ext.run.record import RunRecord
 from isaac_hydra_ext.run.resume import find_resumed, last_iteration
-from isaac_hydra_ext.system.background import BackgroundThread, result_of
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.system.tracing import Tracer
 from isaac_hydra_ext.terminal.clock import Clock
 from isaac_hydra_ext.terminal.console import Progress, RunConsole
 from isaac_hydra_ext.trackers.trackers import check_trackers
-from isaac_hydra_ext.workers.pool import WorkerPool
-from isaac_hydra_ext.workers.shared_memory import register_with_cuda, unregister_from_cuda
+from isaac_hydra_ext.workers.sources import make_source
 
 
 def train(
@@ -105,22 +100,14 @@ def open_run(
     with ExitStack() as stack:
         stack.callback(console.close)
         stop = stack.enter_context(StopSignals())
-        source = (
-            WorkerPool(config, stop, console.warn)
-            if config.num_workers
-            else InProcessCollector(config)
-        )
+        source = make_source(config, stop, console.warn)
         reserved = None
         if announce is not None:
             reserved = stack.enter_context(ReservedRunDir(config, lasting))
             announce(reserved.path)
         stack.callback(source.close)
         console.starting(source.activities, shared=config.num_workers == 0)
-        if needs_simulator(config.env):
-            source.start()
-            task = source.describe()
-        else:
-            task = describe_task(config.env)
+        task = source.describe()
         config, resumed = _complete(cfg, typed, config, task, console)
         run_dir = reserved.settle(config) if reserved else make_run_dir(config)
         try:
@@ -130,8 +117,6 @@ def open_run(
         console.say(f"run directory: {run_dir}")
         resume_key = f"++{package}.resume" if package else "resume"
         with Run(config, run_dir, console, stop, source, resume_key) as run:
-            if not needs_simulator(config.env):
-                source.start()  # only now: what was wrong has been said
             run.build(resumed)
             yield run
 
@@ -163,7 +148,7 @@ class Run:
         run_dir: Path,
         console: RunConsole,
         stop: StopSignals,
-        source: WorkerPool | InProcessCollector,
+        source: RolloutSource,
         resume_key: str,
     ) -> None:
         """Hold what the run is made with; `build` makes the rest.
@@ -187,9 +172,7 @@ class Run:
         on_gpu = any(device.startswith("cuda") for device in where)
         last = config.experiment.max_iterations
         self.tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, console.say)
-        self.updater: BackgroundThread[dict[str, float]] | None = None
         self.first, self.last = 0, config.experiment.max_iterations
-        self.pinned = False
 
     def __enter__(self) -> "Run":
         """Nothing to do: `build` follows."""
@@ -204,10 +187,6 @@ class Run:
         """Close the workers, which settles the counts, and write the last summary."""
         self.stop.closing = True
         self.console.close()  # others may print now
-        if self.updater is not None:
-            self.updater.stop()
-        if self.pinned and isinstance(self.source, WorkerPool):
-            unregister_from_cuda(self.source.copied, self.device)
         interrupted = kind is not None and issubclass(kind, RunInterrupted)
         status = "completed" if kind is None else "interrupted" if interrupted else "failed"
         self.evaluations.close(lambda: self.stop.at_once)
@@ -223,21 +202,14 @@ class Run:
     def build(self, resumed: Checkpoint | None) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version."""
         config, source = self.config, self.source
-        workers, lag = config.num_workers, config.rollout.max_policy_lag
-        where = config.rollout.device
-        on_gpus = f", simulating on {where}" if where.startswith("cuda") else ""
-        if not workers and where == str(self.device) != "cpu":
-            on_gpus += " beside the learner (two processes on one GPU only take turns)"
-        processes = "1 worker process" if workers == 1 else f"{workers or 'no'} worker processes"
-        self.console.say(f"starting {processes}{on_gpus}; logs in workers/")
+        self._tell_notes()  # of the start
         self.first = resumed.meta["iteration"] if resumed else 0
         env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
         set_learner_threads(config)
         self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
         self.stop.keep()
         self.stop.raise_if_requested()
-        for note in source.notes:
-            self.console.say(note)
+        self._tell_notes()
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
         self.learner = Learner(config, self.spec, self.device)
         if resumed is not None:
@@ -248,14 +220,14 @@ class Run:
             self.console.say(note)
         self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
-        self.weights = source.attach(policy.distribution.action_dtype, policy.flat.numel())
-        if self.device.type == "cuda" and isinstance(source, WorkerPool):
-            self.pinned = register_with_cuda(source.copied, self.device)
-            if not self.pinned:
-                self.console.say("the buffer cannot be pinned for CUDA: copies are slower")
+        layout = SlotLayout(
+            self.spec, config.rollout.steps_per_env, policy.distribution.action_dtype
+        )
+        self.weights = source.attach(layout, policy.flat.numel(), self.device)
+        self._tell_notes()
         self.learner.publish(self.weights, self.first)
         source.announce(self.first)
-        for iteration in range(self.first, self.first + lag + 1):
+        for iteration in range(self.first, self.first + config.rollout.max_policy_lag + 1):
             self.grant(iteration)
         self.console.say(
             f"N_buffer = {config.num_collectors} x {self.spec.num_envs} x "
@@ -266,6 +238,11 @@ class Run:
         self.tracer.check(self.first)
         self.evaluations.start(self.spec, policy.flat.numel())
         self.iteration_ended = time.monotonic()
+
+    def _tell_notes(self) -> None:
+        for note in self.source.notes:
+            self.console.say(note)
+        self.source.notes.clear()
 
     def _load(self, resumed: Checkpoint) -> None:
         """Take over everything a checkpoint holds."""
@@ -318,19 +295,16 @@ class Run:
 
     def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
         source, started = self.source, time.monotonic()
-        consumed = source.counts.consumed
         slots = source.gather(k)
         waited_s = time.monotonic() - started
         self.learner.load(slots)
         learn_started = time.monotonic()
-        update = self._begin_update(k)  # if it has begun, the next line reads beside it
-        metrics, env_states = self.record.read(k, slots, waited_s)
+        updated, (metrics, env_states) = source.beside(
+            update=lambda: self.learner.update(k),
+            meanwhile=lambda: self.record.read(k, slots, waited_s),
+        )
         source.release(k)
-        try:
-            metrics |= self._finish_update(k, update)
-        except (NonFiniteError, DeviceMemoryError):
-            source.counts.take_back(source.counts.consumed - consumed)
-            raise
+        metrics |= updated
         metrics["Perf/learning_time"] = time.monotonic() - learn_started
         if metrics["Loss/undone"]:
             self.console.warn(
@@ -351,22 +325,6 @@ class Run:
         if iteration < self.last:
             oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
             self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
-
-    def _begin_update(self, iteration: int) -> Future[dict[str, float]] | None:
-        """With W = 0 and L >= 1 learn in the background: this thread simulates meanwhile."""
-        if isinstance(self.source, WorkerPool) or self.config.rollout.max_policy_lag == 0:
-            return None
-        self.updater = self.updater or BackgroundThread()
-        return self.updater.submit(lambda: self.learner.update(iteration))
-
-    def _finish_update(
-        self, iteration: int, update: Future[dict[str, float]] | None
-    ) -> dict[str, float]:
-        """Learn, or collect the next rollout until what learns in the background has done so."""
-        if update is None or isinstance(self.source, WorkerPool):
-            return self.learner.update(iteration)
-        self.source.collect_ahead(iteration + 1)
-        return result_of(update, iteration)
 
     def _show(self, metrics: dict[str, float], eta_s: float) -> None:
         totals, done = self.record.totals, self.record.totals.iterations

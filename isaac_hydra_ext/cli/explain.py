@@ -1,6 +1,6 @@
 """`--cfg job --resolve`: the configuration a run would have, and where each value comes from.
 
-Runs in the learner's main thread; the task is described by a worker, as in a run. Nothing is built.
+Runs in the learner's main thread; the task is described as in a run. Nothing is built.
 """
 
 import json
@@ -20,10 +20,8 @@ from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.envs.contract import TaskDescription
 from isaac_hydra_ext.envs.loading import load_run_config
-from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
-from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.system.stop_signals import StopSignals
-from isaac_hydra_ext.workers.pool import WorkerPool
+from isaac_hydra_ext.workers.sources import make_source
 
 FLAGS = ("--cfg", "-c")
 ONE_WORD = "--cfg=job"
@@ -82,17 +80,12 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     """
     config = load_run_config(cfg, typed)
     num_workers = config.num_workers
+    if num_workers:
+        config.rollout.num_workers = 1  # one is enough to ask
     with ExitStack() as stack:
-        if needs_simulator(config.env):
-            if config.num_workers:
-                config.rollout.num_workers = 1  # one is enough to ask
-            stop = stack.enter_context(StopSignals())
-            source = WorkerPool(config, stop) if config.num_workers else InProcessCollector(config)
-            stack.callback(source.close)
-            source.start()
-            task = source.describe()
-        else:
-            task = describe_task(config.env)
+        source = make_source(config, stack.enter_context(StopSignals()))
+        stack.callback(source.close)
+        task = source.describe()
     config = load_run_config(cfg, typed, task.settings, num_workers)
     complete(config, task.default_num_envs, typed)
     user = OmegaConf.to_container(cfg, resolve=True)

@@ -176,6 +176,10 @@ def check_rest(config: RunConfig, typed: Sequence[str]) -> None:
             "rollout.on_invalid=restart_worker: needs workers that may be replaced: "
             "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
         )
+    source = shown(rollout.source)
+    entry_points.check_name("rollout.source", source, ("auto",), entry_points.SOURCES)
+    if source != "auto":
+        entry_points.load("rollout.source", source, entry_points.SOURCES)
     _check_precision(config)
     window = config.logging.profile
     if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):

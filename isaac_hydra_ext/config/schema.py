@@ -78,6 +78,9 @@ class EnvConfig:
 class RolloutConfig:
     """Who collects how much, and how far it may run ahead of the learner."""
 
+    source: str = knob(
+        "auto", "of rollouts: auto (workers, or this process with W=0), or one a package registers"
+    )
     num_workers: int | str = knob(
         "auto",
         "[processes] W: workers; 0: in the learner's own process; auto: cores - 1, or one for each "

@@ -18,8 +18,3 @@ class RolloutCounts:
         self.consumed += collected - dropped
         self.abandoned += dropped
         self.dropped += dropped
-
-    def take_back(self, samples: int) -> None:
-        """Count samples as abandoned after all: what was learned from them is not kept."""
-        self.consumed -= samples
-        self.abandoned += samples

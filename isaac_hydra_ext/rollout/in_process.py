@@ -1,19 +1,21 @@
-"""W = 0: the same collector, in the learner's own process and main thread.
+"""W = 0: a `RolloutSource` in the learner's own process and main thread.
 
-It has the worker pool's methods, so that the run reads the same. Nothing is shared, spawned or
-sent; slots are ordinary tensors on the simulation's device. A granted rollout is collected when
-somebody asks for it (`gather`) or while the update runs in its background thread (`collect_ahead`).
+Nothing is shared, spawned or sent; slots are ordinary tensors on the simulation's device. A granted
+rollout is collected when somebody asks for it (`gather`) or, with L >= 1, while the update runs in
+a background thread (`beside`).
 """
 
 import contextlib
 import faulthandler
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from isaac_hydra_ext.checkpoints.file import load_env_state
+from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.registry import describe_task
@@ -24,18 +26,24 @@ from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 from isaac_hydra_ext.system.activity import Activity, listen
+from isaac_hydra_ext.system.background import BackgroundThread, result_of
 
 CLOSE_LIMIT_S = 30.0
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class InProcessCollector:
-    """One env and one collector behind the worker pool's methods."""
+    """One env and one collector; see `RolloutSource` for its methods."""
 
     def __init__(self, config: RunConfig) -> None:
         """Nothing is built yet."""
         self._config = config
         self.counts = RolloutCounts()
-        self.notes: list[str] = []  # see `WorkerPool.notes`
+        self.notes: list[str] = []
+        self.random_start = [False]
+        self._updates: BackgroundThread[Any] | None = None
+        self._gathered = -1  # the newest
         self._granted: dict[int, tuple[int, bool]] = {}  # iteration -> oldest version, save state
         self._collector: Collector | None = None
         self._failure: IsaacHydraExtError | None = None  # of a rollout collected ahead
@@ -48,55 +56,63 @@ class InProcessCollector:
         assert self._collector is not None
         return self._collector
 
-    def start(self) -> None:
-        """See `WorkerPool.start`; there is no process to spawn."""
-
     def describe(self) -> TaskDescription:
-        """See `WorkerPool.describe`."""
+        self.notes.append("no worker processes: this one simulates")
         return describe_task(self._config.env, self._config.rollout.device)
 
     def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int = 0
+        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
     ) -> EnvSpec:
-        """See `WorkerPool.build`; the env's output stays on the terminal."""
         self._config = config
         state = load_env_state(resume_from, 0) if resume_from else None
         with self._telling("build"):
             self._collector = Collector(config, 0, 0, run_dir, state, first)
-        return self.collector.env.spec
+        self.random_start = [self._collector.random_start]
+        where = config.rollout.device
+        if where.startswith("cuda"):
+            shared = where == learner_device(config)
+            beside = " beside the learner (two processes on one GPU only take turns)"
+            self.notes.append(f"simulating on {where}{beside if shared else ''}")
+        return self._collector.env.spec
 
-    def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
-        """See `WorkerPool.attach`."""
-        rollout, spec = self._config.rollout, self.collector.env.spec
-        layout = SlotLayout(spec, rollout.steps_per_env, action_dtype)
-        lag, device = rollout.max_policy_lag, rollout.device
-        self._slots = [Slot.allocate(layout, device) for _ in range(lag + 1)]
+    def attach(self, layout: SlotLayout, weights_size: int, device: torch.device) -> WeightStore:
+        lag, where = self._config.rollout.max_policy_lag, self._config.rollout.device
+        self._slots = [Slot.allocate(layout, where) for _ in range(lag + 1)]
         for slot in self._slots:
             self.collector.acting_on(slot)  # before an update in its thread uses the GPU
-        self._weights = WeightStore.allocate(weights_size, lag, device)
+        self._weights = WeightStore.allocate(weights_size, lag, where)
         return self._weights
 
-    @property
-    def random_start(self) -> list[bool]:
-        """See `WorkerPool.random_start`."""
-        return [self.collector.random_start]
-
-    def grant(self, version: int, iteration: int, save_env_state: bool) -> None:
-        """See `WorkerPool.grant`."""
-        self._granted[iteration] = (version, save_env_state)
+    def grant(self, oldest: int, iteration: int, save_env_state: bool) -> None:
+        self._granted[iteration] = (oldest, save_env_state)
 
     def announce(self, version: int) -> None:
-        """See `WorkerPool.announce`."""
         self._version = version
 
-    def collect_ahead(self, iteration: int) -> None:
-        """Collect `iteration` now, if it is granted; what the env raises waits for `gather`."""
+    def beside(self, update: Callable[[], T], meanwhile: Callable[[], R]) -> tuple[T, R]:
+        if self._config.rollout.max_policy_lag == 0:
+            read = meanwhile()
+            return update(), read
+        self._updates = self._updates or BackgroundThread()
+        result = self._updates.submit(update)
         try:
-            self._collect(iteration)
+            read = meanwhile()
+            self._collect_ahead()
         except RunInterrupted:
             raise  # the user waits for nothing any more
+        except Exception:
+            result_of(result, self._gathered)
+            raise
+        return result_of(result, self._gathered), read
+
+    def _collect_ahead(self) -> None:
+        """Collect the next granted rollout; what the env raises waits for `gather`."""
+        try:
+            self._collect(self._gathered + 1)
+        except RunInterrupted:
+            raise
         except IsaacHydraExtError as e:
-            self._failure = e  # the update is waited for first
+            self._failure = e
 
     def _collect(self, iteration: int) -> None:
         if iteration not in self._granted:
@@ -111,28 +127,25 @@ class InProcessCollector:
         self.counts.produced += slot.reward_TB.numel()
 
     def gather(self, iteration: int) -> list[Slot]:
-        """See `WorkerPool.gather`.
-
-        Raises:
-            EnvError: What the env raised, with its traceback.
-        """
         if self._failure is not None:
             raise self._failure
         self._collect(iteration)
+        self._gathered = iteration
         return [self._slots[iteration % len(self._slots)]]
 
     def release(self, iteration: int) -> None:
-        """See `WorkerPool.release`."""
         slot = self._slots[iteration % len(self._slots)]
         self.counts.release(slot.reward_TB.numel(), slot.dropped_samples)
 
     def close(self) -> list[str]:
-        """See `WorkerPool.close`; an env that hangs ends the process, with its stack on stderr."""
+        if self._updates is not None:
+            self._updates.stop()
         collector, self._collector = self._collector, None
         if collector is None:
             return []
         self.counts.abandoned = self.counts.produced - self.counts.consumed
-        # Nothing gentler is possible: native code may hold the interpreter.
+        # An env that hangs ends the process, with its stack on stderr. Nothing gentler is possible:
+        # native code may hold the interpreter.
         faulthandler.dump_traceback_later(CLOSE_LIMIT_S, exit=True, file=2)
         try:
             with self._telling("close"):

@@ -1,4 +1,6 @@
-"""What other packages register: environments and networks. Runs in every process of a run.
+"""What other packages register: environments, networks, sources of rollouts.
+
+Runs in every process of a run.
 
 A package names its own in its pyproject.toml, and needs no change here:
 
@@ -10,6 +12,9 @@ A package names its own in its pyproject.toml, and needs no change here:
 
     [project.entry-points."isaac_hydra_ext.policies"]
     my_network = "my_package.networks:build"
+
+    [project.entry-points."isaac_hydra_ext.sources"]
+    my_source = "my_package.source:make"    # see `rollout/source.py`
 """
 
 from importlib.metadata import entry_points
@@ -20,6 +25,7 @@ from isaac_hydra_ext.errors import ConfigError, did_you_mean
 ENVS = "isaac_hydra_ext.envs"
 ENV_FACTS = "isaac_hydra_ext.env_facts"
 POLICIES = "isaac_hydra_ext.policies"
+SOURCES = "isaac_hydra_ext.sources"
 
 
 def registered(group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The learner's side of the workers: the handshake, pacing, supervision.
+"""The learner's side of the workers, a `RolloutSource`: the handshake, pacing, supervision.
 
 Runs in the learner's main thread alone. Slot states live here; a worker touches a slot only
 between the COLLECT that grants it and the READY that returns it. Pacing: rollout k may use any
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from isaac_hydra_ext import errors
 from isaac_hydra_ext.config.placement import device_in_worker, worker_environment
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
-from isaac_hydra_ext.envs.registry import auto_is_gpu
+from isaac_hydra_ext.envs.registry import auto_is_gpu, describe_task, needs_simulator
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -34,16 +34,25 @@ from isaac_hydra_ext.workers.closing import end_processes, not_closed
 from isaac_hydra_ext.workers.cores import WorkerCores
 from isaac_hydra_ext.workers.handle import Phase, SlotState, WorkerHandle
 from isaac_hydra_ext.workers.restarts import RestartBudget
-from isaac_hydra_ext.workers.shared_memory import make_shared_block
+from isaac_hydra_ext.workers.shared_memory import (
+    make_shared_block,
+    register_with_cuda,
+    unregister_from_cuda,
+)
 from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn_worker
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
 PAUSE_S = 5.0  # between two looks: nobody was listening
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class WorkerPool:
-    """W worker processes, the block they share, and everything said to them."""
+    """W worker processes, the block they share, and everything said to them.
+
+    See `RolloutSource` for its methods.
+    """
 
     def __init__(
         self, config: RunConfig, stop: StopSignals, warn: Callable[[str], None] = print
@@ -52,7 +61,7 @@ class WorkerPool:
 
         Args:
             config: From `load_config`; `build` is given the complete one.
-            stop: Told of by the user: ends the handshake, and the patience of `close`.
+            stop: Ends the handshake, and the patience of `close`.
             warn: Told of each worker that is replaced.
         """
         self._config, self._stop, self._warn = config, stop, warn
@@ -63,6 +72,8 @@ class WorkerPool:
         self._description: TaskDescription | None = None
         self._spec: EnvSpec | None = None
         self._memory: np.ndarray | None = None
+        self._pinned: list[np.ndarray] = []  # parts of it
+        self._device = torch.device("cpu")  # the learner's
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
         self._build_body: dict[str, Any] = {}
@@ -77,22 +88,13 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- handshake
 
-    def start(self) -> None:
-        """Spawn the W processes.
-
-        Raises:
-            WorkerError: The system refuses one more.
-        """
-        for index in range(self._config.num_workers):
-            self._workers.append(self._spawn(index, 0))
-
     def describe(self) -> TaskDescription:
-        """Have worker 0 resolve the task.
-
-        Raises:
-            IsaacHydraExtError: What the worker reports, e.g. `EnvNotFoundError`.
-            HandshakeTimeoutError: No answer within `rollout.startup_timeout_s`.
-        """
+        W = self._config.num_workers
+        processes = "1 worker process" if W == 1 else f"{W} worker processes"
+        self.notes.append(f"starting {processes}; logs in workers/")
+        if not needs_simulator(self._config.env):
+            return describe_task(self._config.env)
+        self._start()
         rollout = self._config.rollout
         device = device_in_worker(rollout.device)
         body = {"env": self._config.to_dict()["env"], "device": device}
@@ -102,23 +104,14 @@ class WorkerPool:
         return self._description
 
     def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int = 0
+        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
     ) -> EnvSpec:
-        """Have every worker build its env: worker 0 first (it fills caches), then the rest.
-
-        Args:
-            config: After `complete`.
-            run_dir: Of the run; each worker's output goes to its `workers/`.
-            resume_from: Checkpoint that holds the envs' states, to go on from them.
-            first: The iteration that the run begins with.
-
-        Raises:
-            IsaacHydraExtError: An env that cannot be built.
-            HandshakeTimeoutError: One that takes too long.
-        """
         self._config, self._budget = config, RestartBudget(config.rollout.max_restarts)
+        self._start()
         self._cores = WorkerCores(config)
         self.notes.append(self._cores.note)
+        if config.rollout.device.startswith("cuda"):
+            self.notes.append(f"simulating on {config.rollout.device}")
         told = config.to_dict()
         told["rollout"]["device"] = device_in_worker(config.rollout.device)
         self._build_body = {
@@ -129,6 +122,7 @@ class WorkerPool:
         }
         for activity in self.activities[1:]:
             activity.begin("waits for worker 0, which fills caches")
+        # Worker 0 first, as it fills caches; then the rest.
         for group in ([0], range(1, len(self._workers))):
             for w in group:
                 self._ask_to_build(self._workers[w])
@@ -136,26 +130,33 @@ class WorkerPool:
         assert self._spec is not None
         return self._spec
 
-    def attach(self, action_dtype: torch.dtype, weights_size: int) -> WeightStore:
-        """Allocate the block, have the workers map it, and return the store to publish to.
-
-        Raises:
-            SharedMemoryError: It does not fit.
-        """
-        assert self._spec is not None
-        rollout, lag = self._config.rollout, self._config.rollout.max_policy_lag
-        layout = SlotLayout(self._spec, rollout.steps_per_env, action_dtype)
+    def attach(self, layout: SlotLayout, weights_size: int, device: torch.device) -> WeightStore:
+        lag = self._config.rollout.max_policy_lag
         ring = WeightStore.nbytes(weights_size, lag)
         plan = BlockPlan(layout, len(self._workers), lag + 1, ring)
         self._memory = self._block.allocate(plan.nbytes)
-        self.copied = plan.copied(self._memory, range(len(self._workers)))
         self._status = plan.status(self._memory)
         self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
         for worker in self._workers:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
+        if device.type == "cuda":
+            copied = plan.copied(self._memory, range(len(self._workers)))
+            if register_with_cuda(copied, device):
+                self._pinned, self._device = copied, device
+            else:
+                self.notes.append("the buffer cannot be pinned for CUDA: copies are slower")
         return WeightStore.map(plan.weights(self._memory), weights_size, lag)
+
+    def _start(self) -> None:
+        """Spawn the W processes, unless that is done.
+
+        Raises:
+            WorkerError: The system refuses one more.
+        """
+        for index in range(len(self._workers), self._config.num_workers):
+            self._workers.append(self._spawn(index, 0))
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
         environment = worker_environment(self._config, index, auto_is_gpu(self._config.env))
@@ -182,36 +183,19 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- pacing
 
-    def grant(self, version: int, iteration: int, save_env_state: bool) -> None:
-        """Let every worker collect `iteration` with `version` or newer.
-
-        Args:
-            version: The oldest version allowed, published already.
-            iteration: k, at most version + L.
-            save_env_state: Have the env's state stored with this rollout.
-        """
+    def grant(self, oldest: int, iteration: int, save_env_state: bool) -> None:
         body = {"save_env_state": True} if save_env_state else {}
         for worker in self._workers:
             slot = iteration % len(worker.states)
             worker.move(slot, SlotState.FREE, SlotState.WRITING)
-            worker.grant(iteration, version, slot, body)
+            worker.grant(iteration, oldest, slot, body)
 
     def announce(self, version: int) -> None:
-        """Say that `version` is published."""
         self._version = version
         for worker in self._workers:
             worker.say(Kind.VERSION, version=version)
 
     def gather(self, iteration: int) -> list[Slot]:
-        """Wait for rollout `iteration` of every worker.
-
-        Returns:
-            The slots in worker order; the learner's until `release`.
-
-        Raises:
-            WorkerError: A worker failed and may not be replaced.
-            RunInterrupted: A signal has come, and what is waited for is a worker's env being built.
-        """
         while missing := [w for w in self._workers if iteration not in w.ready]:
             replacing = any(worker.phase is Phase.BUILDING for worker in missing)
             if replacing and (signum := self._stop.signum):
@@ -224,8 +208,11 @@ class WorkerPool:
             slots.append(self._slots[worker.index][index])
         return slots
 
+    def beside(self, update: Callable[[], T], meanwhile: Callable[[], R]) -> tuple[T, R]:
+        read = meanwhile()  # the workers collect all the while
+        return update(), read
+
     def release(self, iteration: int) -> None:
-        """Give rollout `iteration`'s slots back; the learner has copied what it needs."""
         for worker in self._workers:
             index = worker.ready.pop(iteration)
             worker.move(index, SlotState.TRAINING, SlotState.FREE)
@@ -406,20 +393,13 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- closing
 
-    def close(self, grace_s: float = CLOSE_GRACE_S) -> list[str]:
-        """End all workers, bounded in time, and settle the counts. May be called again.
-
-        Args:
-            grace_s: Between CLOSE and SIGTERM, and between SIGTERM and SIGKILL [s]; a user who
-                signals again ends it.
-
-        Returns:
-            One line for each env that did not close.
-        """
+    def close(self) -> list[str]:
         if self._closed:
             return []
+        if self._pinned:
+            unregister_from_cuda(self._pinned, self._device)
         had_env = [w for w in self._workers if w.phase is Phase.COLLECTING]
-        end_processes(self._workers, grace_s, lambda: self._stop.at_once)
+        end_processes(self._workers, CLOSE_GRACE_S, lambda: self._stop.at_once)
         for worker in self._workers:
             self._settle(worker)
             worker.pipe.close()

@@ -67,9 +67,9 @@ def test_a_signal_ends_the_wait_for_a_slow_construction(live: Live, slow: list[s
 # With one signal alone this would go on for longer than the test waits.
 ENDLESS_GRACE = """
 from isaac_hydra_ext.cli.train import main
-from isaac_hydra_ext.workers.pool import WorkerPool
+from isaac_hydra_ext.workers import pool
 
-WorkerPool.close.__defaults__ = (3600.0,)
+pool.CLOSE_GRACE_S = 3600.0
 main()
 """
 

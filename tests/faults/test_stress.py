@@ -167,11 +167,11 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
     )
     complete(config, W * B, [])
     pool, chance = WorkerPool(config, StopSignals()), random.Random(1)
-    pool.start()
     try:
-        spec = pool.build(config, tmp_path, None)
+        spec = pool.build(config, tmp_path, None, 0)
         policy = ActorCritic(config.policy, spec, 1, "cpu")
-        weights = pool.attach(policy.distribution.action_dtype, policy.flat.numel())
+        layout = SlotLayout(spec, T, policy.distribution.action_dtype)
+        weights = pool.attach(layout, policy.flat.numel(), torch.device("cpu"))
         weights.publish(0, policy.flat)
         pool.announce(0)
         for k in range(L + 1):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from unit.builders import layout_of
 
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
@@ -76,8 +77,11 @@ def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(collector, "make_env", lambda *arguments: RewritingEnv())
     config = _config()
     source = InProcessCollector(config)
-    spec = source.build(config, tmp_path, None)
-    weights = source.attach(torch.float32, source.collector.policy.flat.numel())
+    spec = source.build(config, tmp_path, None, 0)
+    policy = source.collector.policy
+    weights = source.attach(
+        layout_of(config, spec, policy), policy.flat.numel(), torch.device("cpu")
+    )
     weights.publish(0, source.collector.policy.flat)
     source.announce(0)
     batch = RolloutBatch(spec, 1, T, torch.float32, torch.device("cpu"))

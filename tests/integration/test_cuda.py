@@ -184,7 +184,6 @@ def with_an_outgrown_batch(cuda_graphs: bool) -> dict[str, torch.Tensor]:
             slot.header["final_count"] = 64
             slot.dropped_B[2] = True
         run.learner.load([slot])
-        run.source.release(k)
         assert run.update(k)["Loss/undone"] == 0
     return learner_state(run.learner)
 

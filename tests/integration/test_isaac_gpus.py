@@ -15,12 +15,12 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("gpus", "typed", "workers", "said"),
     [
-        (1, [], 0, "starting no worker processes, simulating on cuda:0"),
+        (1, [], 0, "no worker processes: this one simulates\nsimulating on cuda:0 beside"),
         (1, ["rollout.device=cuda:0", "rollout.num_workers=1", "experiment.device=cpu"], 1,
-         "starting 1 worker process, simulating on cuda:0"),
-        (2, [], 1, "starting 1 worker process, simulating on cuda:1"),
+         "starting 1 worker process; logs in workers/\nsimulating on cuda:0\n"),
+        (2, [], 1, "starting 1 worker process; logs in workers/\nsimulating on cuda:1\n"),
         (2, ["rollout.device=[cuda:0,cuda:1]", "experiment.device=cpu"], 2,
-         "starting 2 worker processes, simulating on cuda:0,cuda:1"),
+         "starting 2 worker processes; logs in workers/\nsimulating on cuda:0,cuda:1\n"),
     ],
 )  # fmt: skip
 def test_gpus_simulate_and_learn(

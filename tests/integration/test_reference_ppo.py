@@ -6,6 +6,7 @@ import pytest
 import torch
 from reference_ppo import ReferencePPO, Rollout, Settings
 from torch import nn
+from unit.builders import layout_of
 
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
@@ -70,9 +71,8 @@ def _raw(slots: list[Slot]) -> Rollout:
 def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
     config, ppo = _config(), _config().ppo
     pool = WorkerPool(config, StopSignals())
-    pool.start()
     try:
-        spec = pool.build(config, tmp_path, None)
+        spec = pool.build(config, tmp_path, None, 0)
         learner = Learner(config, spec, torch.device("cpu"))
         policy = learner.policy
         assert policy.std is not None
@@ -86,7 +86,8 @@ def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
                 ppo.max_grad_norm, ppo.lr, ppo.desired_kl, ppo.update_epochs, ppo.batch_size,
             ),
         )  # fmt: skip
-        weights = pool.attach(policy.distribution.action_dtype, policy.flat.numel())
+        layout = layout_of(config, spec, policy)
+        weights = pool.attach(layout, policy.flat.numel(), torch.device("cpu"))
         truncated = 0
         for k in range(ITERATIONS):
             weights.publish(k, policy.flat)

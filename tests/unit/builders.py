@@ -10,7 +10,9 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.weights import WeightStore
 
 
@@ -60,18 +62,22 @@ def run_config(num_envs: int = 2, **sections: dict[str, Any]) -> RunConfig:
     return config
 
 
+def layout_of(config: RunConfig, spec: EnvSpec, policy: ActorCritic) -> SlotLayout:
+    return SlotLayout(spec, config.rollout.steps_per_env, policy.distribution.action_dtype)
+
+
 class InProcessRun:
     """Learner and collector wired as the runner does at W = 0, without its directory."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config, self.source = config, InProcessCollector(config)
-        spec = self.source.build(config, Path("."), None)
-        self.learner = Learner(config, spec, torch.device(config.experiment.device))
+        spec = self.source.build(config, Path("."), None, 0)
+        device = torch.device(config.experiment.device)
+        self.learner = Learner(config, spec, device)
         self.learner.record()
         policy = self.learner.policy
-        self.weights: WeightStore = self.source.attach(
-            policy.distribution.action_dtype, policy.flat.numel()
-        )
+        layout = layout_of(config, spec, policy)
+        self.weights: WeightStore = self.source.attach(layout, policy.flat.numel(), device)
         self._publish(0)
 
     def _publish(self, version: int) -> None:
@@ -82,10 +88,10 @@ class InProcessRun:
     def collect(self, iteration: int) -> None:
         """Collect and load a rollout; the learner's batch may be edited before `update`."""
         self.learner.load(self.source.gather(iteration))
-        self.source.release(iteration)
 
     def update(self, iteration: int) -> dict[str, float]:
         metrics = self.learner.update(iteration)
+        self.source.release(iteration)
         self._publish(iteration + 1)
         return metrics
 

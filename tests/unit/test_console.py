@@ -234,13 +234,15 @@ def test_workers_tell_what_they_do(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         begin(activity, what)
 
     monkeypatch.setattr(Activity, "begin", spy)
-    config = run_config(rollout={"num_workers": 2, "envs_per_worker": 2, "steps_per_env": 8})
+    config = run_config(
+        env={"imports": ["gymnasium"]},  # else the task is read in this process
+        rollout={"num_workers": 2, "envs_per_worker": 2, "steps_per_env": 8},
+    )
     pool = WorkerPool(config, StopSignals())
     try:
-        pool.start()
         pool.describe()
         (tmp_path / "workers").mkdir()
-        pool.build(config, tmp_path, None)
+        pool.build(config, tmp_path, None, 0)
     finally:
         pool.close()
     by_worker = [[what for who, what in told if who == f"worker {w}"] for w in (0, 1)]

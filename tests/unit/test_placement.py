@@ -194,7 +194,7 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(gpus: Any) -> None:
     config = placed("rollout.device=[cuda:2,cuda:1]")
     pool = WorkerPool(config, StopSignals())
     try:
-        pool.start()
+        pool._start()
         seen: list[Any] = [visible_gpus(worker.process.pid) for worker in pool._workers]
         assert seen == ["2", "1"]
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
@@ -202,11 +202,11 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(gpus: Any) -> None:
         pool._workers[1].say = lambda kind, body: seen.append(body)  # type: ignore
         pool._wait_while = lambda *_: None  # type: ignore[method-assign]
         pool._spec = object()  # type: ignore[assignment]
-        pool.build(config, Path("run"), None)
+        pool.build(config, Path("run"), None, 0)
         assert [body["config"]["rollout"]["device"] for body in seen[2:]] == ["cuda:0", "cuda:0"]
         assert config.rollout.device == "cuda:2,cuda:1"
     finally:
-        pool.close(grace_s=0.1)
+        pool.close()
 
 
 def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
