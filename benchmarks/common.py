@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
-from isaac_hydra_ext.cli.eval import evaluate
 from isaac_hydra_ext.config.placement import available_cores
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parent.parent

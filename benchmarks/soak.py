@@ -28,7 +28,7 @@ import psutil
 
 from benchmarks.common import EVALUATION_SEED, REPOSITORY, markdown, run_benchmark, train
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
-from isaac_hydra_ext.cli.eval import evaluate
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 
 TASKS = {"gym_pendulum": "Pendulum-v1"}
 OVERRIDES = ("rollout.num_workers=2", "checkpoint.every=200")

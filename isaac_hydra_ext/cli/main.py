@@ -25,13 +25,10 @@ COMMANDS = {
     "train": ("isaac_hydra_ext.cli.train", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.cli.eval", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
     "play": ("isaac_hydra_ext.cli.eval", "the same; with --video also a film of it"),
-    "export": (
-        "isaac_hydra_ext.export.export",
-        "write ONNX, TorchScript and JSON: appo export RUN",
-    ),
-    "run-onnx": ("isaac_hydra_ext.export.run_onnx", "play what was exported, without torch"),
-    "plot": ("isaac_hydra_ext.reports.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
-    "report": ("isaac_hydra_ext.reports.report", "a run told in report.md: appo report RUN"),
+    "export": ("isaac_hydra_ext.cli.export", "write ONNX, TorchScript and JSON: appo export RUN"),
+    "run-onnx": ("isaac_hydra_ext.cli.run_onnx", "play what was exported, without torch"),
+    "plot": ("isaac_hydra_ext.cli.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
+    "report": ("isaac_hydra_ext.cli.report", "a run told in report.md: appo report RUN"),
     "list": ("isaac_hydra_ext.cli.listing", "list envs, tasks or configs: appo list --keyword go1"),
     "new": (
         "isaac_hydra_ext.cli.new_package",

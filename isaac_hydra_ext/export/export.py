@@ -1,11 +1,6 @@
 """A trained policy as files that need none of this package: ONNX, TorchScript, and a description.
 
-    appo export RUN [--output DIR] [--actor] [experiment.name=NAME] [experiment.output_dir=DIR]
-
-writes `policy.onnx`, `policy.pt` and `policy.json` into `<run>/exported`, where Isaac Lab's users
-look; with `--actor` the checkpoint without critic and optimizer, a sixth of its size, which
-`appo eval` plays. RUN is a run directory, a checkpoint file, `latest` or `best`. Runs in one
-process, builds no env.
+Runs in the process of `appo export`, on the CPU; builds no env.
 
 The exported function takes raw observations and returns what `env.step` received in training: the
 normaliser, the deterministic action, squashing and clipping are inside. Nothing is written unless
@@ -16,7 +11,6 @@ import hashlib
 import importlib
 import json
 import math
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +20,10 @@ import torch
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
-from isaac_hydra_ext.cli.eval import CRITIC, add_checkpoint_arguments, config_of, find, load_policy
-from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
+from isaac_hydra_ext.evaluation.of_checkpoint import CRITIC, config_of, load_weights
 from isaac_hydra_ext.export.formats import (
     OPSET,
     DeployedPolicy,
@@ -81,7 +72,7 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
     config = config_of(checkpoint)
     spec = EnvSpec.from_json(checkpoint.meta["spec"])
     policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu")
-    load_policy(policy, checkpoint)
+    load_weights(policy, checkpoint)
     if not bool(policy.flat.isfinite().all()):
         raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")
     obs = sample_inputs(policy, spec, CHECKED_INPUTS)
@@ -191,44 +182,3 @@ def describe(
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = CommandParser(
-        prog="appo export",
-        description="Write a trained policy as ONNX and TorchScript, with a description in JSON.",
-        epilog="Raw observations in, the env's actions out: normaliser, squashing and clipping are "
-        "inside. Nothing is written unless both files agree with the policy on 100 inputs, to 1e-5 "
-        "(of the largest output, where that is above 1). "
-        "Needs: pip install 'isaac-hydra-ext[export]'",
-    )
-    add_checkpoint_arguments(parser)
-    parser.add_argument("--output", type=Path, help="directory (default: RUN/exported)")
-    parser.add_argument(
-        "--actor",
-        action="store_true",
-        help="instead write model_N.safetensors without critic and optimizer, for appo eval alone",
-    )
-    arguments = parser.parse_intermixed_args()
-
-    def task() -> None:
-        checkpoint, notes = find(arguments.run, arguments.settings, "export")
-        for note in notes:
-            print(note, file=sys.stderr)
-        if arguments.actor:
-            print(f"wrote {export_actor(checkpoint, arguments.output)}")
-            return
-        done = export(checkpoint, arguments.output)
-        print(f"checkpoint: {checkpoint.path} (iteration {checkpoint.meta['iteration']})")
-        print(f"checked: {CHECKED_INPUTS} inputs, largest difference {done.max_difference:.1e}")
-        for name in FILES:
-            print(f"wrote {done.directory / name}")
-        if facts_of(EnvConfig(kind=checkpoint.meta["config"]["env"]["kind"])).is_pure_gym:
-            print(f"play it without torch: appo run-onnx {done.directory}")
-
-    sys.exit(run_reporting_errors(task))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,13 @@
 """An exported policy in its environment, with ONNX Runtime and without torch.
 
-    appo run-onnx RUN/exported [--episodes 32] [--seed 0] [--json]
-
-Runs in one process of its own. Episodes are those of `appo eval`: every env begins with its own
-seed and plays its share. Nothing here, or imported from here, imports torch: what this file needs
-(onnxruntime, gymnasium, numpy) is what a robot's computer would need.
+Runs in the process of `appo run-onnx`. Episodes are those of `appo eval`: every env begins with its
+own seed and plays its share. Nothing here, or imported from here, imports torch: what this file
+needs (onnxruntime, gymnasium, numpy) is what a robot's computer would need.
 """
 
 import hashlib
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import (
@@ -31,7 +26,7 @@ from isaac_hydra_ext.errors import (
     MissingDependencyError,
     shown,
 )
-from isaac_hydra_ext.evaluation.episodes import add_arguments, show, summarize_episodes
+from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 
 SCHEMA_VERSION = 1
 MAX_ENVS = 32  # as in `appo eval`
@@ -193,24 +188,3 @@ def _play(env: gym.Env, policy: OnnxPolicy, episodes: int, seed: int) -> list[tu
             total, length, done = total + float(reward), length + 1, terminated or truncated
         played.append((total, length))
     return played
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = CommandParser(
-        prog="appo run-onnx",
-        description="Play an exported policy in its Gymnasium env: ONNX Runtime, no torch.",
-    )
-    parser.add_argument("directory", type=Path, help="what appo export wrote: RUN/exported")
-    add_arguments(parser)
-    arguments = parser.parse_args()
-
-    def task() -> None:
-        result = run_onnx(OnnxPolicy(arguments.directory), arguments.episodes, arguments.seed)
-        show(result, arguments.json, "ONNX, no torch")
-
-    sys.exit(run_reporting_errors(task))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,12 @@
 """A run told to a reader: `report.md` beside `summary.json`, with the learning curve.
 
-    appo report RUN
-
-Every run writes it at its end (`logging.report`), in the learner's process; the command runs in one
-of its own. Everything in it is read from the run's directory.
+Every run writes it at its end (`logging.report`), in the learner's process; `appo report` in one of
+its own. Everything in it is read from the run's directory.
 """
 
 import contextlib
 import json
 import shlex
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, shown
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.video import DIRECTORY, preview_of
-from isaac_hydra_ext.reports.curves import RETURN, combine, find_runs, read_run
-from isaac_hydra_ext.reports.plot import STEM, draw, place_of
+from isaac_hydra_ext.reports.curves import RETURN, combine, read_run
+from isaac_hydra_ext.reports.plot import STEM, draw
 from isaac_hydra_ext.terminal.console import as_number, as_share
 
 FILE = "report.md"
@@ -138,24 +133,3 @@ def _text(run_dir: Path, summary: dict[str, Any], curve: str, typed: list[Any]) 
         "",
     ]
     return "\n".join(lines)
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = CommandParser(
-        prog="appo report",
-        description="Write report.md into a run's directory: what came out, the learning curve, "
-        "and the command.",
-    )
-    parser.add_argument("run", help="a run directory, a directory of them (each), or latest")
-    arguments = parser.parse_args()
-
-    def task() -> None:
-        for run_dir in find_runs([place_of(arguments.run)]):
-            print(f"wrote {write_report(run_dir)}")
-
-    sys.exit(run_reporting_errors(task))
-
-
-if __name__ == "__main__":
-    main()

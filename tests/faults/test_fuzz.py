@@ -26,13 +26,13 @@ from isaac_hydra_ext.checkpoints.file import (
 )
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits
-from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
 from isaac_hydra_ext.cli.train import hydra_task
 from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of
 from isaac_hydra_ext.learner.ppo.learner import Learner
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.resume import changed_knobs, resumed_totals

@@ -9,7 +9,6 @@ import torch
 from unit.builders import env_spec, run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.cli.eval import evaluate
 from isaac_hydra_ext.config.placement import available_cores
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.facts import EnvFacts
@@ -17,6 +16,7 @@ from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import facts_of, needs_simulator
 from isaac_hydra_ext.errors import ConfigError, EnvError, IsaacHydraExtError
 from isaac_hydra_ext.evaluation.evaluator import evaluator_config
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.memory import check_processes
 from isaac_hydra_ext.system import entry_points

@@ -12,10 +12,10 @@ import torch
 from isaac_stage import HOW_TO_IMPORT, run_python
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
-from isaac_hydra_ext.cli.eval import config_of, load_policy, with_overrides
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of, load_weights, with_overrides
 from isaac_hydra_ext.evaluation.playing import check_same_spaces
 from isaac_hydra_ext.export import export
 from isaac_hydra_ext.models.actor_critic import ActorCritic
@@ -213,7 +213,7 @@ def test_the_kept_policy_loads_and_acts() -> None:
     config = with_overrides(config_of(checkpoint), ["env.task=Mjlab-Navigation-Unitree-Go1-Play"])
     assert config.env.task == "Mjlab-Navigation-Unitree-Go1-Play"
     policy = ActorCritic(config.policy, spec, seed=0)
-    load_policy(policy, checkpoint)
+    load_weights(policy, checkpoint)
     standing, turning = torch.zeros(2, 1, 235)
     turning[:, 11] = 0.5  # the command's yaw rate, behind 9 of motion and 2 of walking
     actions = [

@@ -19,8 +19,8 @@ from isaac_hydra_ext.checkpoints.file import (
 )
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.checkpoints.meta import SCHEMA_VERSION
-from isaac_hydra_ext.cli.eval import config_of
 from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.resume import resumed_totals
 

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from isaac_hydra_ext.cli import plot, report
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
-from isaac_hydra_ext.reports import plot, report
 from isaac_hydra_ext.reports.curves import RETURN, SAMPLES, Curve, combine, find_runs, read_run
 from isaac_hydra_ext.reports.plot import draw, read_runs
 from isaac_hydra_ext.reports.report import write_report

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.cli.eval import config_of, evaluate, find, video_path, with_overrides
+from isaac_hydra_ext.cli.named_checkpoint import find
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
     RenderError,
 )
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, video_path, with_overrides
 from isaac_hydra_ext.learner.ppo.learner import Learner
 
 from .builders import discrete, env_spec, run_config

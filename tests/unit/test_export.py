@@ -15,7 +15,6 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint, save_checkpoint
-from isaac_hydra_ext.cli.eval import evaluate
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import (
@@ -26,6 +25,7 @@ from isaac_hydra_ext.errors import (
     IsaacHydraExtError,
     MissingDependencyError,
 )
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import FILES, export, export_actor
 from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx

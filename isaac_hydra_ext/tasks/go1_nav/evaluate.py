@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from isaac_hydra_ext.cli.eval import config_of, find, load_policy
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
+from isaac_hydra_ext.cli.named_checkpoint import find
 from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import facts_of, make_env
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of, load_weights
 from isaac_hydra_ext.export.run_onnx import OnnxPolicy
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.tasks.go1_nav.navigation import NUM_LEVELS, OUTCOME
@@ -118,7 +119,7 @@ def _load(policy: str) -> tuple[RunConfig, int, Callable[[EnvSpec, str], Act]]:
 
     def make_act(spec: EnvSpec, device: str) -> Act:
         networks = ActorCritic(config.policy, spec, config.experiment.seed, device)
-        load_policy(networks, checkpoint)
+        load_weights(networks, checkpoint)
         to_env, mode = networks.distribution.to_env, networks.distribution.mode
         return lambda obs: to_env(mode(networks.action_params(obs)))
 

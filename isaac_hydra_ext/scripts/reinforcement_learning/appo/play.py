@@ -11,10 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from isaac_hydra_ext.cli.eval import config_of, evaluate, with_overrides
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluation.episodes import line_of
+from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, with_overrides
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,

@@ -1,0 +1,168 @@
+"""A checkpoint's policy in its environment: N whole episodes, with deterministic actions.
+
+Runs in one process of its own; a training is not disturbed by it.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.envs.registry import make_env
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
+from isaac_hydra_ext.evaluation.episodes import summarize_episodes
+from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
+from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+
+MAX_ENVS = 32
+# Of Isaac Lab's launcher flags those that a task may need; the others show or record something.
+SIMULATED_WITH = ("enable_cameras", "experience", "rendering_mode", "kit_args", "deterministic")
+CRITIC = ("critic.", "critic_normalizers.", "value_normalizer.")  # what acting does not read
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    episodes: int,
+    seed: int,
+    config: RunConfig | None = None,
+    num_envs: int | None = None,
+    real_time: bool = False,
+    run_dir: Path | None = None,
+    video: Path | None = None,
+) -> dict[str, Any]:
+    """Play whole episodes; see `play_episodes`.
+
+    Args:
+        checkpoint: The policy and its environment.
+        episodes: N >= 1.
+        seed: Of the environments.
+        config: To play with; None: `config_of(checkpoint)`.
+        num_envs: Played side by side, at most `episodes`; None: at most 32.
+        real_time: Wait, so that a step takes as long as what it simulates.
+        run_dir: Where the env may write.
+        video: MP4 to make of env 0, as `config.logging.video` says.
+
+    Returns:
+        episodes, mean_return, std_return, mean_length [steps], std_length, iteration, checkpoint;
+        with a video also its path.
+
+    Raises:
+        ConfigError: `episodes` or `num_envs` is not positive.
+        EnvError: An episode does not end.
+        RenderError: There can be no video.
+        CheckpointError: The weights do not fit the env, or the networks of their configuration.
+    """
+    for name, number in (("episodes", episodes), ("num_envs", num_envs)):
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name}={number}: must be at least 1")
+    config = config or config_of(checkpoint)
+    config.rollout.envs_per_worker = min(episodes, num_envs or MAX_ENVS)
+    with ExitStack() as stack:
+        env = make_env(config, seed, run_dir=run_dir, render=video is not None)
+        stack.callback(env.close)
+        try:
+            check_same_spaces(env.spec, EnvSpec.from_json(checkpoint.meta["spec"]))
+        except EnvError as e:
+            raise CheckpointError(f"{checkpoint.path}: {e}") from e
+        policy = ActorCritic(config.policy, env.spec, config.experiment.seed, config.rollout.device)
+        load_weights(policy, checkpoint)
+        writer = None
+        if video is not None:
+            env.reset(seed)
+            check_rendering(env)
+            writer = stack.enter_context(VideoWriter(env, video, config.logging.video))
+        returns, lengths = play_episodes(
+            env,
+            policy,
+            episodes,
+            seed,
+            real_time=real_time,
+            on_state=writer.add if writer else lambda: None,
+        )
+    return {
+        **summarize_episodes(returns, lengths),
+        "iteration": checkpoint.meta["iteration"],
+        "checkpoint": str(checkpoint.path),
+        **({"video": str(video)} if video is not None else {}),
+    }
+
+
+def config_of(checkpoint: Checkpoint) -> RunConfig:
+    """Return the configuration that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: It holds none that a run could have.
+    """
+    saved = deepcopy(checkpoint.meta["config"])
+    try:
+        saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
+        # Of this process, not of that run.
+        if isinstance(launcher := saved["env"].get("launcher"), dict):
+            saved["env"]["launcher"] = {k: v for k, v in launcher.items() if k in SIMULATED_WITH}
+        saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
+        if str(saved["rollout"]["device"]).startswith("cuda"):  # in one process, wherever it was
+            here = "cuda:0" if torch.cuda.is_available() else "cpu"
+            saved["rollout"].update(device=here, num_workers=0, on_invalid="stop")
+        saved["ppo"]["precision"] = "fp32"
+        saved["resume"] = None
+        return load_run_config(saved)
+    except (ConfigError, KeyError) as e:
+        raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
+
+
+def load_weights(policy: ActorCritic, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights and normalisers into `policy`.
+
+    Of an actor's file (`appo export --actor`) the critic stays as it was initialised.
+
+    Raises:
+        CheckpointError: Names the first tensor that does not fit.
+    """
+    for name, tensor in policy.state_dict().items():
+        if checkpoint.meta.get("actor_only") and name.startswith(CRITIC):
+            continue
+        found = checkpoint.tensors.get(f"policy.{name}")
+        if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
+            is_now = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
+            raise CheckpointError(
+                f"{checkpoint.path}: policy.{name} is {is_now}, expected {tuple(tensor.shape)} "
+                f"of {tensor.dtype}"
+            )
+        tensor.copy_(found)
+
+
+def with_overrides(config: RunConfig, tokens: Sequence[str]) -> RunConfig:
+    """Set what the tokens say above the configuration of the checkpoint.
+
+    Raises:
+        ConfigError: A key or a value that does not fit.
+    """
+    plain, given = [token.lstrip("+") for token in tokens], []
+    for token in plain:
+        if "=" not in token or token.startswith("~"):
+            raise ConfigError(f"{token}: KEY=VALUE is expected here")
+        try:
+            given.append(OmegaConf.from_dotlist([token]))
+        except (YAMLError, OmegaConfBaseException) as e:
+            raise ConfigError(f"{shown(token)}: KEY=VALUE is expected here, as YAML has it") from e
+    merged = OmegaConf.merge(config.to_dict(), *given)
+    return load_run_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
+
+
+def video_path(checkpoint: Checkpoint, seed: int) -> Path:
+    """Return where a video of a checkpoint goes: the run's videos/, or here if it is in no run."""
+    directory = checkpoint.path.absolute().parent
+    run = directory.parent if directory.name == "checkpoints" else Path.cwd()
+    return run / DIRECTORY / f"play_{checkpoint.meta['iteration']}_seed{seed}.mp4"
