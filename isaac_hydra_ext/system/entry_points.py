@@ -1,4 +1,4 @@
-"""What other packages register: environments, networks, sources of rollouts.
+"""What other packages register: environments, tasks, networks, sources of rollouts.
 
 Runs in every process of a run.
 
@@ -9,6 +9,9 @@ A package names its own in its pyproject.toml, and needs no change here:
 
     [project.entry-points."isaac_hydra_ext.env_facts"]
     my_sim = "my_package.facts:FACTS"       # an EnvFacts, where its defaults do not suit
+
+    [project.entry-points."isaac_hydra_ext.tasks"]
+    my_tasks = "my_package.tasks:register"  # a function, or a module whose import registers them
 
     [project.entry-points."isaac_hydra_ext.policies"]
     my_network = "my_package.networks:build"
@@ -24,6 +27,7 @@ from isaac_hydra_ext.errors import ConfigError, did_you_mean
 
 ENVS = "isaac_hydra_ext.envs"
 ENV_FACTS = "isaac_hydra_ext.env_facts"
+TASKS = "isaac_hydra_ext.tasks"
 POLICIES = "isaac_hydra_ext.policies"
 SOURCES = "isaac_hydra_ext.sources"
 
@@ -67,5 +71,26 @@ def load(key: str, name: str, group: str) -> Any:
     try:
         return found[0].load()
     except Exception as e:  # of somebody else's module
-        text = " ".join(f"{type(e).__name__}: {e}".split())
-        raise ConfigError(f"{key}={name}: {found[0].value} cannot be imported ({text})") from e
+        why = f"{found[0].value} cannot be imported ({_in_a_line(e)})"
+        raise ConfigError(f"{key}={name}: {why}") from e
+
+
+def run_all(group: str) -> list[str]:
+    """Import all that is registered in `group`, and call what is a function.
+
+    Returns:
+        A line for each that failed: one package must not keep the others from working.
+    """
+    failures = []
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        try:
+            found = entry.load()
+            if callable(found):
+                found()
+        except Exception as e:  # of somebody else's module
+            failures.append(f"{entry.name} ({entry.value}) of {group}: {_in_a_line(e)}")
+    return failures
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

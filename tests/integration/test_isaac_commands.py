@@ -231,11 +231,20 @@ def test_what_others_register_is_listed_and_the_shipped_task_too(
     root = isaac.where / f"isaac_{generation}"
     (root / "my_tasks.py").write_text(
         "import gymnasium as gym\n"
-        "def register():\n"
-        "    gym.register(id='My-Sber-v0', entry_point='isaaclab.envs:DirectRLEnv',\n"
+        "def register(name='My'):\n"
+        "    gym.register(id=f'{name}-Sber-v0', entry_point='isaaclab.envs:DirectRLEnv',\n"
         "        kwargs={'env_cfg_entry_point': 'isaaclab_tasks.cfgs:CartpoleCfg'})\n"
+        "def enter():\n"
+        "    register('Installed')\n"
+    )
+    info = root / "my_pkg-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_pkg\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[isaac_hydra_ext.tasks]\nbroken = no_such_package\nentered = my_tasks:enter\n"
     )
     shipped = [f"Isaac-Velocity-Sber-Unitree-Go1{v}-v0" for v in ("-Eval", "-Play", "")]
+    shipped.insert(0, "Installed-Sber-v0")
     for how in (["--external_callback", "my_tasks.register"], ["env.imports=[my_tasks:register]"]):
         done = isaac.module("train", "--list_tasks", "--keyword", "sber", *how)
         assert done.returncode == 0, done.stderr
@@ -243,6 +252,11 @@ def test_what_others_register_is_listed_and_the_shipped_task_too(
     code = LIST_TASKS.format(kind="isaaclab")  # of `appo list tasks`
     listed = run_python(["-c", code], isaac.env, isaac.where)
     assert set(shipped) <= set(json.loads(listed.stdout.splitlines()[-1]))
+    done = isaac.train(task="Isaac-Nothing-v0")
+    assert done.returncode == 2
+    assert (
+        "tasks are missing: broken (no_such_package) of isaac_hydra_ext.tasks: Mod" in done.stderr
+    )
     # With Kit up, which would not let go: the stand-in's threads do as much.
     (root / "stuck.py").write_text(
         "import threading\n"

@@ -66,7 +66,7 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     """Resolve the task and what its trainer cfgs recommend; see `TaskDescription`."""
     with output_kept(_said):
         configs = open_task(env_config, device, worker=0)
-    notes: list[str] = []
+    notes = [f"tasks are missing: {line}" for line in isaac_ids.not_registered]
     settings: dict[str, Any] = {}
     if configs.agent is None:
         notes.append(f"{configs.task}: no rsl_rl cfg is used; this package's defaults are")

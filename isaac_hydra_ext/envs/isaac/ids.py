@@ -15,6 +15,8 @@ APPO_ENTRY = "appo_cfg_entry_point"
 PLAY = re.compile(r"-Play(?=-|$)")
 # Tasks of this package that the installed Isaac Lab cannot have, as `trained_task` says -> why.
 unavailable: dict[str, str] = {}
+# What installed packages could not register, and why, a line each.
+not_registered: list[str] = []
 
 
 def list_tasks() -> list[str]:
@@ -57,10 +59,9 @@ def find_task(task: str, play: bool = False) -> str:
     if why := unavailable.get(trained_task(task)):
         raise EnvNotFoundError(f"env.task={task}: cannot be had here; {why}")
     hint = did_you_mean(name, known) or did_you_mean(bare, known)
-    raise EnvNotFoundError(
-        f"env.task={task}: not registered with Isaac Lab"
-        + (hint or "; --list_tasks shows all, env.imports=[my_pkg] registers yours")
-    )
+    hint = hint or "; --list_tasks shows all, env.imports=[my_pkg] registers yours"
+    hint += "".join(f"; tasks are missing: {line}" for line in not_registered)
+    raise EnvNotFoundError(f"env.task={task}: not registered with Isaac Lab{hint}")
 
 
 def _forms(bare: str) -> list[str]:

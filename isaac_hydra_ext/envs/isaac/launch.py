@@ -22,6 +22,7 @@ import torch
 from isaac_hydra_ext.config.placement import thread_caps
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.isaac import ids
 from isaac_hydra_ext.envs.isaac.host import (
     first_line,
     host_settings_kept,
@@ -33,7 +34,7 @@ from isaac_hydra_ext.errors import (
     EnvError,
     MissingDependencyError,
 )
-from isaac_hydra_ext.tasks.go1_nav.isaac_registration import register_all
+from isaac_hydra_ext.system import entry_points
 
 # AppLauncher arguments that show or record something: one worker is enough.
 WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
@@ -165,7 +166,7 @@ class Runtime:
         _leave_without_kit()
 
     def import_tasks(self, imports: Sequence[str]) -> None:
-        """Fill Gymnasium's registry: Isaac Lab's tasks, ours, then the user's packages.
+        """Fill Gymnasium's registry: Isaac Lab's tasks, those of installed packages, the user's.
 
         `package.module:function` is also called (Isaac Lab's `--external_callback`).
 
@@ -176,7 +177,7 @@ class Runtime:
             importlib.import_module("isaaclab_tasks")
         with contextlib.suppress(ImportError):
             importlib.import_module("isaaclab_tasks_experimental")
-        register_all()
+        ids.not_registered[:] = entry_points.run_all(entry_points.TASKS)
         import_packages(imports)
 
     def start(self, env_cfg: Any, kitless: Sequence[str]) -> None:

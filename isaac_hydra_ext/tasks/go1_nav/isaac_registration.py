@@ -1,8 +1,8 @@
 """Registers the task with Isaac Lab, without importing any of it: its ids, and where its cfgs are.
 
-Imported where the simulation is hosted, once Isaac Lab's own tasks are registered. What the ids
-name, `isaac_task`, is imported when one of them is asked for: before Kit has started (3.0) Isaac
-Lab's environments need not be there.
+Called, as an entry point, where the simulation is hosted, once Isaac Lab's own tasks are there.
+What the ids name, `isaac_task`, is imported when one of them is asked for: before Kit has started
+(3.0) Isaac Lab's environments need not be there.
 """
 
 from typing import Any
