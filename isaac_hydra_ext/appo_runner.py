@@ -44,7 +44,7 @@ from isaac_hydra_ext.run.resume import find_resumed, last_iteration
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.system.tracing import Tracer
 from isaac_hydra_ext.terminal.clock import Clock
-from isaac_hydra_ext.terminal.console import Progress, RunConsole
+from isaac_hydra_ext.terminal.console import IterationView, RunConsole
 from isaac_hydra_ext.trackers.trackers import check_trackers
 from isaac_hydra_ext.workers.sources import make_source
 
@@ -330,7 +330,7 @@ class Run:
         totals, done = self.record.totals, self.record.totals.iterations
         if done % self.config.logging.every == 0 or done == self.last:
             self.record.log(metrics)
-            self.console.show(Progress(done, self.last, totals.env_steps, metrics, eta_s))
+            self.console.show(IterationView(done, self.last, totals.env_steps, metrics, eta_s))
 
     def _is_checkpoint(self, done: int) -> bool:
         planned = done % self.config.checkpoint.every == 0 or done == self.last

@@ -14,7 +14,7 @@ import torch
 TERRAIN = ("terrain_levels", "terrain_types")
 
 
-def read_progress(core: Any) -> dict[str, Any]:
+def read_curriculum(core: Any) -> dict[str, Any]:
     """Return JSON-ready data of an unwrapped env."""
     terrain = _terrain(core)
     levels = {n: getattr(terrain, n).tolist() for n in TERRAIN} if terrain is not None else {}
@@ -22,21 +22,21 @@ def read_progress(core: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def restored(core: Any, progress: Mapping[str, Any]) -> Iterator[None]:
-    """Put progress back, and hold the curriculum still while the block resets the env.
+def curriculum_restored(core: Any, saved: Mapping[str, Any]) -> Iterator[None]:
+    """Put the curriculum back, and hold it still while the block resets the env.
 
     The first reset would run the curriculum, which moves every env to another level.
 
     Args:
         core: The unwrapped env.
-        progress: From `read_progress`. Levels of another number of envs are left alone.
+        saved: From `read_curriculum`. Levels of another number of envs are left alone.
     """
-    core.common_step_counter = int(progress["common_step_counter"])
+    core.common_step_counter = int(saved["common_step_counter"])
     terrain, held = _terrain(core), []
-    if terrain is not None and len(progress.get(TERRAIN[0], ())) == len(terrain.terrain_levels):
+    if terrain is not None and len(saved.get(TERRAIN[0], ())) == len(terrain.terrain_levels):
         for name in TERRAIN:
             tensor = getattr(terrain, name)
-            tensor.copy_(torch.as_tensor(progress[name], dtype=tensor.dtype))
+            tensor.copy_(torch.as_tensor(saved[name], dtype=tensor.dtype))
         origins = terrain.terrain_origins[terrain.terrain_levels, terrain.terrain_types]
         terrain.env_origins.copy_(origins)
         held.append((terrain, "update_env_origins"))

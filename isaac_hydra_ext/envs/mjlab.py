@@ -1,7 +1,7 @@
 """mjlab tasks (Isaac Lab's API on MuJoCo-Warp) behind the contract. The only file that imports it.
 
 Lives in the process that hosts the simulation. mjlab gives no final observations: truncations
-bootstrap from V(s_t). Of its state, the curriculum's progress is kept: physics offers none.
+bootstrap from V(s_t). Of its state the curriculum alone is kept: physics offers none.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from isaac_hydra_ext.envs.contract import (
     TensorSpec,
     copy_obs,
 )
-from isaac_hydra_ext.envs.curriculum import read_progress, restored
+from isaac_hydra_ext.envs.curriculum import curriculum_restored, read_curriculum
 from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.errors import (
     EnvNotFoundError,
@@ -179,12 +179,12 @@ class MjlabVecEnv:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the curriculum's progress; physics and managers offer no state."""
-        return read_progress(self._env)
+        """Return how far the curriculum is; physics and managers offer no state."""
+        return read_curriculum(self._env)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Go on with the curriculum of `state`; episodes start anew."""
-        with restored(self._env, state):
+        with curriculum_restored(self._env, state):
             return copy_obs(self._env.reset()[0])
 
     def render(self) -> np.ndarray:

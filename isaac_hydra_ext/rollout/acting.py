@@ -38,11 +38,9 @@ class PlainActing:
         self._policy, self._slot = policy, slot
 
     def begin(self, noise_TBP: torch.Tensor) -> None:
-        """See `Acting`."""
         self._noise_TBP, self._params = noise_TBP, []
 
     def act(self, t: int) -> torch.Tensor:
-        """See `Acting`."""
         distribution, slot = self._policy.distribution, self._slot
         obs = {group: slot.obs[group][t] for group in self._policy.actor_groups}
         params = self._policy.action_params(obs)
@@ -52,7 +50,6 @@ class PlainActing:
         return distribution.to_env(action)
 
     def params(self, steps: int) -> torch.Tensor:
-        """See `Acting`."""
         return torch.stack(self._params[:steps])
 
 
@@ -70,16 +67,14 @@ class RecordedActing:
         self._step = Recorded(self._act, torch.cuda.Stream(device), before_each=self._t.zero_)
 
     def begin(self, noise_TBP: torch.Tensor) -> None:
-        """See `Acting`."""
         self._noise_TBP.copy_(noise_TBP)
         self._t.zero_()
 
     def act(self, t: int) -> torch.Tensor:
-        """See `Acting`; an env may keep the action, so it is given a copy."""
+        """Return a copy: an env may keep the action."""
         return self._step().clone()
 
     def params(self, steps: int) -> torch.Tensor:
-        """See `Acting`."""
         return self._params_TBP[:steps]
 
     def _act(self) -> torch.Tensor:

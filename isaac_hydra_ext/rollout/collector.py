@@ -18,7 +18,7 @@ from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
-from isaac_hydra_ext.rollout.handover import Progress
+from isaac_hydra_ext.rollout.handover import Handover
 from isaac_hydra_ext.rollout.invalid_numbers import (
     InvalidNumber,
     find_invalid,
@@ -68,9 +68,9 @@ class Collector:
         """
         self._config, self._address = config, (worker, generation)
         self._dump_dir, self._notes_left = run_dir / NAN_DUMP, MAX_NOTES
-        self._progress = Progress(run_dir, worker)
+        self._handover = Handover(run_dir, worker)
         if generation and env_state is None:
-            env_state = self._progress.read()
+            env_state = self._handover.read()
         when = (first,) if first else ()
         env_seed = self._env_seed(*when)
         self.env = make_env(config, env_seed, worker, run_dir)
@@ -86,7 +86,7 @@ class Collector:
         self.device = next(iter(self.obs.values())).device
         self.policy = ActorCritic(config.policy, self.env.spec, config.experiment.seed, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
-        self._leave_progress()
+        self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
 
@@ -143,13 +143,13 @@ class Collector:
         slot.header["collect_s"] = time.monotonic() - started
         state = self.env.state_dict() if save_env_state else None
         slot.write_extra({"log": log, "env_state": state, "notes": notes})
-        self._leave_progress()
+        self._leave_handover()
 
-    def _leave_progress(self) -> None:
+    def _leave_handover(self) -> None:
         """Leave what outlives this env's episodes to a worker that might take this one's place."""
         spec, workers = self.env.spec, self._config.num_workers
-        if workers and spec.has_state and not spec.whole_state and self._progress.is_due:
-            self._progress.write(self.env.state_dict())
+        if workers and spec.has_state and not spec.whole_state and self._handover.is_due:
+            self._handover.write(self.env.state_dict())
 
     def _act(self, slot: Slot, on_step: Callable[[int], None]) -> dict[str, float]:
         """Take T steps and write them; returns the means of what the env logs."""

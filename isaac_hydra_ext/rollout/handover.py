@@ -15,12 +15,12 @@ from typing import Any
 EVERY_S = 1.0  # between two writes
 
 
-class Progress:
+class Handover:
     """A worker's file in the run's `workers/`."""
 
     def __init__(self, run_dir: Path, worker: int) -> None:
         """Nothing is read or written yet."""
-        self._path = run_dir / "workers" / f"worker_{worker}_progress.json"
+        self._path = run_dir / "workers" / f"worker_{worker}_handover.json"
         self._due = 0.0
 
     @property

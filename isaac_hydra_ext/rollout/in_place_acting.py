@@ -54,14 +54,13 @@ class InPlaceActing:
         self._bias, self._weight = last.bias.detach(), last.weight.detach().t()
 
     def begin(self, noise_TBP: torch.Tensor) -> None:
-        """See `Acting`."""
         self._noise_BP = noise_TBP.unbind(0)
         std = self._policy.current_std()
         if std is not None:  # no observation changes it
             self._params_TBP[..., std.shape[0] :] = std
 
     def act(self, t: int) -> torch.Tensor:
-        """See `Acting`; the env's copy is a new tensor each time, because an env may keep it."""
+        """Return a new tensor each time: an env may keep the action."""
         for part, shaped, rows, normalizer in self._inputs:
             shaped.copy_(rows[t])
             if normalizer is not None:
@@ -75,7 +74,6 @@ class InPlaceActing:
         return self._distribution.to_env(action)
 
     def params(self, steps: int) -> torch.Tensor:
-        """See `Acting`."""
         return self._params_TBP[:steps]
 
 

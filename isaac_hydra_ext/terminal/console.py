@@ -38,7 +38,7 @@ OUR_GROUPS = ("Train/", "Perf/", "Loss/", "Policy/", "Async/", "Eval/")
 
 
 @dataclass
-class Progress:
+class IterationView:
     """One iteration, as it is shown."""
 
     iteration: int  # done so far
@@ -49,10 +49,10 @@ class Progress:
 
 
 class RunConsole:
-    """Prints messages, and shows progress in the mode that was asked for."""
+    """Prints messages, and shows iterations in the mode that was asked for."""
 
     def __init__(self, mode: str) -> None:
-        """Choose how to show progress.
+        """Choose how to show iterations.
 
         Args:
             mode: `logging.console`: auto, table, plain or quiet.
@@ -65,7 +65,7 @@ class RunConsole:
         self._live: Live | None = None
         self._start: StartProgress | None = None
         self._title = ""
-        self._undrawn: Progress | None = None
+        self._undrawn: IterationView | None = None
         self._drawn = -MIN_REDRAW_S
 
     def say(self, line: str) -> None:
@@ -105,14 +105,14 @@ class RunConsole:
         if self._mode == "table":
             self._open_live(transient=False)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, view: IterationView) -> None:
         """Show one iteration."""
         if self._live is not None:
-            self._undrawn = progress
+            self._undrawn = view
             if time.monotonic() - self._drawn >= MIN_REDRAW_S:
                 self._draw_iteration()
         elif self._mode == "plain":
-            self._write(lambda: print(_line(progress), flush=True))
+            self._write(lambda: print(_line(view), flush=True))
 
     def close(self) -> None:
         """End the progress of the start; leave the last table standing."""
@@ -130,9 +130,9 @@ class RunConsole:
         self._write(live.start)
 
     def _draw_iteration(self) -> None:
-        progress, self._undrawn = self._undrawn, None
-        if progress is not None:
-            self._draw(self._table(progress))
+        view, self._undrawn = self._undrawn, None
+        if view is not None:
+            self._draw(self._table(view))
 
     def _draw_start(self, start: StartProgress) -> None:
         self._draw(start.table())
@@ -152,11 +152,11 @@ class RunConsole:
             self._console.quiet = True
             drop(sys.stdout)
 
-    def _table(self, progress: Progress) -> Table:
+    def _table(self, view: IterationView) -> Table:
         width = self._console.width
-        cells = _cells(progress)
+        cells = _cells(view)
         if width >= THREE_PAIRS:
-            cells += _more_cells(progress.metrics)
+            cells += _more_cells(view.metrics)
         pairs = len(cells) // ROWS if width >= TWO_PAIRS else 1
         table = Table(title=self._title, title_justify="left", show_header=False)
         for pair in range(pairs):
@@ -175,20 +175,20 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def _cells(progress: Progress) -> list[tuple[str, str]]:
+def _cells(view: IterationView) -> list[tuple[str, str]]:
     """Return what every width shows: two columns of rows, one after the other."""
-    m = progress.metrics
-    share = progress.iteration / progress.total
+    m = view.metrics
+    share = view.iteration / view.total
     return [
-        ("iteration", f"{progress.iteration}/{progress.total} ({share:.0%})"),
-        ("env steps", f"{progress.env_steps:,}"),
+        ("iteration", f"{view.iteration}/{view.total} ({share:.0%})"),
+        ("env steps", f"{view.env_steps:,}"),
         ("mean return", as_number(m.get("Train/mean_reward"))),
         ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
         ("entropy", f"{m['Loss/entropy']:.3f}"),
         ("KL", f"{m['Policy/kl']:.4f}"),
         ("policy lag", f"{m['Async/policy_lag']:.2f}"),
         ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
-        ("time left", as_duration(progress.eta_s)),
+        ("time left", as_duration(view.eta_s)),
         ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
         ("mean length", as_number(m.get("Train/mean_episode_length"))),
         ("value loss", f"{m['Loss/value']:.4f}"),
@@ -210,11 +210,11 @@ def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
     return [(name[:NAME_WIDTH], f"{value:.4g}") for name, value in [*task, *more][:ROWS]]
 
 
-def _line(progress: Progress) -> str:
-    m = progress.metrics
+def _line(view: IterationView) -> str:
+    m = view.metrics
     restarts = m["Async/worker_restarts"]
     return (
-        f"iteration {progress.iteration}/{progress.total}"
+        f"iteration {view.iteration}/{view.total}"
         f" | return {as_number(m.get('Train/mean_reward'))}"
         f" | length {as_number(m.get('Train/mean_episode_length'))}"
         f" | {m['Perf/total_fps']:,.0f} steps/s"
@@ -222,7 +222,7 @@ def _line(progress: Progress) -> str:
         f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
         f" | workers wait {as_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
         + (f" | restarts {restarts:.0f}" if restarts else "")
-        + f" | ETA {as_duration(progress.eta_s)}"
+        + f" | ETA {as_duration(view.eta_s)}"
     )
 
 

@@ -44,11 +44,9 @@ class WandbTracker:
         self._run.define_metric(f"{EVALUATIONS}*", step_metric=EVALUATED)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """See `Tracker.log`."""
         self._log(metrics, iteration)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`."""
         self._log({tag: self._wandb.Video(str(path), format="mp4")}, iteration)
 
     def _log(self, metrics: dict[str, Any], iteration: int) -> None:
@@ -62,10 +60,10 @@ class WandbTracker:
         self._run.log(metrics, step=self._newest)
 
     def flush(self) -> None:
-        """See `Tracker.flush`; its own process writes and uploads as points come."""
+        """Nothing to do: its own process writes and uploads as points come."""
 
     def close(self) -> None:
-        """See `Tracker.close`; waits for the upload."""
+        """Wait for the upload."""
         self._run.finish()
 
 
@@ -94,19 +92,18 @@ class SwanLabTracker:
         self.run_id: str | None = str(self._run.id)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """See `Tracker.log`."""
         self._run.log(metrics, step=iteration)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`; as the GIF beside it, which is all that SwanLab takes."""
+        """Upload the GIF beside it, which is all that SwanLab takes."""
         gif = self._swanlab.Video(str(preview_of(path)))
         self._run.log({tag: gif}, step=iteration)
 
     def flush(self) -> None:
-        """See `Tracker.flush`; its own thread writes and uploads as points come."""
+        """Nothing to do: its own thread writes and uploads as points come."""
 
     def close(self) -> None:
-        """See `Tracker.close`; waits for the upload."""
+        """Wait for the upload."""
         self._run.finish()
 
 

@@ -44,20 +44,19 @@ class TrackerInThread:
         self.run_id = self._tracker.run_id
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """See `Tracker.log`."""
         self._call(lambda: self._tracker.log(metrics, iteration))
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`; waits, as a video that fails is not the tracker's end."""
+        """Wait for it: a video that fails must not end the tracker."""
         self._call(lambda: self._tracker.log_video(tag, path, iteration))
         self._wait(VIDEO_LIMIT_S, "no answer")
 
     def flush(self) -> None:
-        """See `Tracker.flush`; services write as points come."""
+        """Nothing to do: services write as points come."""
         self._raise_failed()
 
     def close(self) -> None:
-        """See `Tracker.close`; waits for the upload.
+        """Wait for the upload.
 
         Raises:
             TimeoutError: It takes too long, or the user is in a hurry.

@@ -25,22 +25,19 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """See `Tracker.log`."""
         for tag, value in metrics.items():
             self._writer.add_scalar(tag, value, iteration)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`; as the GIF beside it, the one film that TensorBoard plays."""
+        """Log the GIF beside it, the one film that TensorBoard plays."""
         file_writer = self._writer.file_writer
         assert file_writer is not None, "only a closed writer has none"
         file_writer.add_summary(gif_summary(tag, path), iteration)
 
     def flush(self) -> None:
-        """See `Tracker.flush`."""
         self._writer.flush()
 
     def close(self) -> None:
-        """See `Tracker.close`."""
         self._writer.close()
 
 
@@ -65,7 +62,6 @@ class CsvTracker:
             self._write()
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        """See `Tracker.log`."""
         if new := [tag for tag in metrics if tag not in self._columns]:
             self._file.close()
             self._columns += new
@@ -88,14 +84,12 @@ class CsvTracker:
         self._rows = csv.DictWriter(self._file, self._columns)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
-        """See `Tracker.log_video`; a table has none."""
+        """Nothing to do: a table has no videos."""
 
     def flush(self) -> None:
-        """See `Tracker.flush`."""
         self._file.flush()
 
     def close(self) -> None:
-        """See `Tracker.close`."""
         self._file.close()
 
 

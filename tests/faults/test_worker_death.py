@@ -194,7 +194,7 @@ def test_a_replacement_goes_on_with_the_curriculum(live: Live) -> None:
     )  # fmt: skip
 
     def left() -> int:
-        files = list(run.logs.glob("*/*/workers/worker_0_progress.json"))
+        files = list(run.logs.glob("*/*/workers/worker_0_handover.json"))
         return json.loads(files[0].read_text())["common_step_counter"] if files else 0
 
     deadline = time.monotonic() + HANG_S  # a first start compiles kernels

@@ -86,7 +86,7 @@ def test_a_sigkill_of_the_whole_run_leaves_progress_to_go_on_from(tmp_path: Path
     run_dir = saved()[0].parents[1]
     # What each worker has left for a replacement is whole, wherever it was hit.
     for worker in (0, 1):
-        progress = json.loads((run_dir / "workers" / f"worker_{worker}_progress.json").read_text())
+        progress = json.loads((run_dir / "workers" / f"worker_{worker}_handover.json").read_text())
         assert progress["common_step_counter"] % T == 0 and len(progress["terrain_levels"]) == 3
     # Every checkpoint holds all workers' progress of the same moment, which is its iteration's.
     newest = {}

@@ -252,9 +252,9 @@ def test_episodes_of_a_dead_worker_are_over(school: Any, tmp_path: Path) -> None
     env = Schooling(whole=True)
     school(1, env)
     assert env.clock_B.tolist() == [0.0] * B and len(env.resets) == 1
-    assert not list(tmp_path.rglob("*progress*"))
+    assert not list(tmp_path.rglob("*handover*"))
 
 
 def test_without_workers_nobody_is_replaced(school: Any, tmp_path: Path) -> None:
     collected(school(0, Schooling(), workers=0))
-    assert not list(tmp_path.rglob("*progress*"))
+    assert not list(tmp_path.rglob("*handover*"))

@@ -16,7 +16,7 @@ from isaac_hydra_ext.system.activity import Activity, listen, tell
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal import console as console_module
 from isaac_hydra_ext.terminal import start_progress
-from isaac_hydra_ext.terminal.console import Progress, RunConsole
+from isaac_hydra_ext.terminal.console import IterationView, RunConsole
 from isaac_hydra_ext.terminal.start_progress import StartProgress
 from isaac_hydra_ext.workers.pool import WorkerPool
 
@@ -36,8 +36,8 @@ TASK = {
 }
 
 
-def progress(iteration: int = 110, **more: float) -> Progress:
-    return Progress(iteration, 200, 1_225_280, METRICS | more, 10.0)
+def view(iteration: int = 110, **more: float) -> IterationView:
+    return IterationView(iteration, 200, 1_225_280, METRICS | more, 10.0)
 
 
 class Tty(io.StringIO):
@@ -72,7 +72,7 @@ def test_the_table_fits_the_terminals_width(
     tty = on_terminal(monkeypatch, width)
     console = RunConsole("auto")
     console.start("APPO x")
-    console.show(progress(**TASK))
+    console.show(view(**TASK))
     console.close()
     frame = last_frame(tty)
     table = [line for line in frame if line.startswith(("┌", "│", "└"))]
@@ -91,7 +91,7 @@ def test_a_wide_table_without_a_tasks_log_shows_more_of_the_update(
     tty = on_terminal(monkeypatch, 120)
     console = RunConsole("table")
     console.start("APPO x")
-    console.show(progress())
+    console.show(view())
     console.close()
     text = "\n".join(last_frame(tty))
     assert "iteration [s]" in text and "samples abandoned" in text
@@ -105,7 +105,7 @@ def test_it_is_drawn_no_more_often_than_anybody_can_read(
     console = RunConsole("auto")
     console.start("APPO x")
     for iteration in range(1, 201):
-        console.show(progress(iteration))
+        console.show(view(iteration))
     console.close()
     assert "200/200 (100%)" in "\n".join(last_frame(tty)), "the last one stands"
     assert len(re.findall(r"\d+/200 \(", tty.getvalue())) <= 3
@@ -116,7 +116,7 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     console = RunConsole("auto")
     console.start("APPO x")
-    console.show(progress())
+    console.show(view())
     console.warn("careful")
     console.close()
     colours = re.findall(r"\x1b\[(?:\d+;)*(?:3|4|9)\d(?:;\d+)*m", tty.getvalue())
@@ -135,7 +135,7 @@ def test_elsewhere_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch, termin
         monkeypatch.setenv("FORCE_COLOR", "1")
     console = RunConsole("auto")
     console.start("APPO x")
-    console.show(progress())
+    console.show(view())
     console.close()
     (line,) = out.getvalue().splitlines()
     assert line.startswith("iteration 110/200 | return -1,234.50") and line.endswith("ETA 0:00:10")
@@ -146,7 +146,7 @@ def test_quiet_says_only_what_goes_wrong(capfd: pytest.CaptureFixture[str]) -> N
     console.say("hello")
     console.starting([Activity("worker 0")], shared=False)
     console.start("APPO x")
-    console.show(progress())
+    console.show(view())
     console.warn("careful")
     console.close()
     assert capfd.readouterr() == ("", "careful\n")
@@ -186,7 +186,7 @@ def test_a_start_is_drawn_on_a_terminal_and_gone_when_it_is_over(
     console.starting(begun("builds 4 envs", "waits"), shared=False)
     until(lambda: "builds 4 envs" in tty.getvalue())
     console.start("APPO x")
-    console.show(progress())
+    console.show(view())
     console.close()
     assert "builds" not in "\n".join(last_frame(tty))
     drawn = len(tty.getvalue())

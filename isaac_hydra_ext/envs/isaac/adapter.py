@@ -26,7 +26,7 @@ from isaac_hydra_ext.envs.contract import (
     TensorSpec,
     copy_obs,
 )
-from isaac_hydra_ext.envs.curriculum import read_progress, restored
+from isaac_hydra_ext.envs.curriculum import curriculum_restored, read_curriculum
 from isaac_hydra_ext.envs.isaac import cfg as isaac_cfg
 from isaac_hydra_ext.envs.isaac import ids as isaac_ids
 from isaac_hydra_ext.envs.isaac.cfg import TaskConfigs
@@ -250,12 +250,12 @@ class IsaacLabVecEnv:
         return True
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the curriculum's progress; physics and managers offer no state."""
-        return read_progress(self._core)
+        """Return how far the curriculum is; physics and managers offer no state."""
+        return read_curriculum(self._core)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """Go on with the curriculum of `state`; episodes start anew."""
-        with restored(self._core, state):
+        with curriculum_restored(self._core, state):
             return self._groups(self._env.reset()[0])
 
     def render(self) -> np.ndarray:
