@@ -18,7 +18,7 @@ import torch
 from benchmarks.common import markdown, run_benchmark, run_module
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 
@@ -71,8 +71,8 @@ def measure_one(name: str, threads: int, compiled: str, times: int) -> dict[str,
         has_final_obs=False,
     )
     started = time.monotonic()
-    learner = Learner(config, spec, torch.device("cpu"))
-    learner.record()
+    learner = PPO(config, spec, torch.device("cpu"))
+    learner.capture()
     start_up = time.monotonic() - started
     slot = Slot.allocate(SlotLayout(spec, steps, torch.float32), "cpu")
     for tensor in (*slot.obs.values(), slot.reward_TB, slot.action_TBA):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rsl_rl.algorithms import PPO
+from rsl_rl.algorithms import PPO as RslRlPPO
 from rsl_rl.models import MLPModel
 from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
@@ -24,7 +24,7 @@ from benchmarks.common import markdown, run_benchmark
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 
@@ -120,10 +120,10 @@ def our_update(num_envs: int, precision: str, compiled: str, graphs: bool) -> Ca
         max_episode_length=1000,
         has_final_obs=False,
     )
-    learner = Learner(config, spec, DEVICE)
+    learner = PPO(config, spec, DEVICE)
     slot = Slot.allocate(SlotLayout(spec, T, torch.float32), str(DEVICE))
     fill(slot, learner)
-    learner.record()
+    learner.capture()
 
     def update() -> object:
         learner.load([slot])
@@ -148,7 +148,7 @@ def our_config(num_envs: int, precision: str, compiled: str, graphs: bool) -> Ru
     return config
 
 
-def fill(slot: Slot, learner: Learner) -> None:
+def fill(slot: Slot, learner: PPO) -> None:
     """Write a rollout of noise, acted by the learner's own policy."""
     for obs in slot.obs.values():
         obs.normal_()
@@ -194,7 +194,7 @@ def rsl_rl_update(num_envs: int, mode: str) -> Callable[[], object]:
     return update
 
 
-def make_rsl_rl(obs: TensorDict) -> tuple[PPO, RolloutStorage]:
+def make_rsl_rl(obs: TensorDict) -> tuple[RslRlPPO, RolloutStorage]:
     """Return rsl_rl's algorithm for observations like these, and where it keeps its samples."""
     num_envs = obs.batch_size[0]
     gaussian = {"class_name": "GaussianDistribution", "init_std": 1.0, "std_type": "scalar"}
@@ -202,7 +202,7 @@ def make_rsl_rl(obs: TensorDict) -> tuple[PPO, RolloutStorage]:
     actor = MLPModel(obs, groups, "actor", ACTIONS, HIDDEN, "elu", True, gaussian)
     critic = MLPModel(obs, groups, "critic", 1, HIDDEN, "elu", True)
     storage = RolloutStorage("rl", num_envs, T, obs, [ACTIONS], str(DEVICE))
-    ppo = PPO(
+    ppo = RslRlPPO(
         actor,
         critic,
         storage,

@@ -212,20 +212,18 @@ def stand_alone(run: Run) -> tuple[Collector, Slot]:
         collector = run.source.collector
     else:
         collector = Collector(run.config, 0, 99, run.run_dir)
-    layout = SlotLayout(
-        run.spec, run.config.rollout.steps_per_env, run.learner.policy.distribution.action_dtype
-    )
+    layout = SlotLayout.of(run.spec, run.config.rollout.steps_per_env, run.learner.policy)
     slot = Slot.allocate(layout, str(collector.device))
     for group, obs in collector.obs.items():
         slot.obs[group][0].copy_(obs)
     return collector, slot
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def simulate(collector: Collector, slot: Slot, steps: int) -> None:
     """Take a rollout's steps, and keep of each what the next action is chosen from."""
     acting = collector.acting_on(slot)
-    acting.begin(noise(collector, slot))
+    acting.begin(noise(collector, slot), {})
     for t in range(steps):
         result = collector.env.step(acting.act(t))
         for group, obs in result.obs.items():
@@ -234,11 +232,11 @@ def simulate(collector: Collector, slot: Slot, steps: int) -> None:
         obs[0].copy_(obs[-1])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def act(collector: Collector, slot: Slot, steps: int) -> None:
     """Do the policy's part of `simulate`, on observations that are there already."""
     acting = collector.acting_on(slot)
-    acting.begin(noise(collector, slot))
+    acting.begin(noise(collector, slot), {})
     for t in range(steps):
         acting.act(t)
 

@@ -33,7 +33,7 @@ from isaac_hydra_ext.errors import (
     LearnerError,
     RunInterrupted,
 )
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.memory import check_memory, check_processes
 from isaac_hydra_ext.rollout.source import RolloutSource
@@ -211,18 +211,16 @@ class Run:
         self.stop.raise_if_requested()
         self._tell_notes()
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
-        self.learner = Learner(config, self.spec, self.device)
+        self.learner = make_algorithm(config, self.spec, self.device)
         if resumed is not None:
             self._load(resumed)
-        self.learner.record()
+        self.learner.capture()
         self.stop.keep()
         for note in self.learner.notes:
             self.console.say(note)
         self.record.begin(self.spec, source.random_start, resumed)
         policy = self.learner.policy
-        layout = SlotLayout(
-            self.spec, config.rollout.steps_per_env, policy.distribution.action_dtype
-        )
+        layout = SlotLayout.of(self.spec, config.rollout.steps_per_env, policy)
         self.weights = source.attach(layout, policy.flat.numel(), self.device)
         self._tell_notes()
         self.learner.publish(self.weights, self.first)
@@ -253,10 +251,7 @@ class Run:
                 self.console.warn(line)
         else:
             check_fits(resumed, own, spec)
-        self.learner.load_state_dict(resumed.tensors)
-        before, ppo = resumed.meta["config"]["ppo"], self.config.ppo
-        if (before["lr"], before["lr_schedule"]) != (ppo.lr, ppo.lr_schedule):
-            self.learner.lr.fill_(ppo.lr)  # changed on purpose
+        self.learner.load_state_dict(resumed.tensors, resumed.meta["config"])
 
     def iterate(self) -> None:
         """Learn until the last iteration.

@@ -194,10 +194,22 @@ def check_rest(config: RunConfig, typed: Sequence[str]) -> None:
         words = " or ".join(f"resume={word}" for word in RESUME_WORDS)
         raise ConfigError(f"resume={shown(resume)}: no such file or directory (or say {words})")
     _check_evaluate(config)
-    network, group = shown(config.policy.network), entry_points.POLICIES
-    entry_points.check_name("policy.network", network, ("mlp",), group)
-    if network != "mlp":
-        entry_points.load("policy.network", network, group)
+    _check_registered(config)
+
+
+def _check_registered(config: RunConfig) -> None:
+    """Check every name that a package may have registered, and that what it names is there."""
+    policy = config.policy
+    names = [
+        ("policy.kind", policy.kind, ("actor_critic",), entry_points.POLICIES),
+        ("policy.network", policy.network, ("mlp",), entry_points.NETWORKS),
+        ("algorithm.kind", config.algorithm.kind, ("ppo",), entry_points.ALGORITHMS),
+        *(("ppo.terms", name, (), entry_points.TERMS) for name in config.ppo.terms),
+    ]
+    for key, name, built_in, group in names:
+        entry_points.check_name(key, shown(name), built_in, group)
+        if name not in built_in:
+            entry_points.load(key, name, group)
 
 
 def check_names(config: RunConfig) -> None:

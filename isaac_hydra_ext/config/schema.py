@@ -159,6 +159,9 @@ class PPOConfig:
     max_importance_weight: float = knob(
         2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
     )
+    terms: dict[str, Any] = knob(
+        {}, "losses that packages register, with what each reads: {my_term: {weight: 0.1}}"
+    )
     max_bad_updates: int = knob(
         3, "[updates] in a row that are undone for NaN or Inf; one more ends the run", ge=0
     )
@@ -175,9 +178,19 @@ class PPOConfig:
 
 
 @dataclass
+class AlgorithmConfig:
+    """Which algorithm learns from the rollouts."""
+
+    kind: str = knob("ppo", "ppo (its knobs are the group ppo), or one that a package registers")
+    kwargs: dict[str, Any] = knob({}, "what a registered algorithm reads")
+
+
+@dataclass
 class PolicyConfig:
     """The actor and the critic."""
 
+    kind: str = knob("actor_critic", "actor_critic, or a whole policy that a package registers")
+    kwargs: dict[str, Any] = knob({}, "what a registered policy reads")
     network: str = knob("mlp", "architecture: mlp, or one that a package registers")
     hidden_dims: list[int] = knob(
         [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
@@ -303,6 +316,7 @@ class RunConfig:
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -8,15 +8,14 @@ import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.errors import EnvError, shown
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.policy import Policy, restarted
 
 MAX_STEPS = 100_000  # of one episode
 
 
-@torch.inference_mode()
 def play_episodes(
     env: VecEnv,
-    policy: ActorCritic,
+    policy: Policy,
     episodes: int,
     seed: int,
     *,
@@ -46,15 +45,18 @@ def play_episodes(
     return_B, length_B = np.zeros(B), np.zeros(B, np.int64)
     returns: list[float] = []
     lengths: list[int] = []
+    fresh = state = policy.initial_state(B)
     obs = env.reset(seed)
     on_state()
     while quota_B.any():
         started = time.monotonic()
-        action = policy.distribution.mode(policy.action_params(obs))
-        result = env.step(policy.distribution.to_env(action))
+        with torch.no_grad():  # not around the env, which may differentiate
+            acted = policy.act(obs, state, None)
+        result = env.step(acted.env_action_BA)
         on_state()
         obs = result.obs
-        return_B += result.reward_B.cpu().numpy()
+        state = restarted(acted.state, fresh, result.terminated_B | result.truncated_B)
+        return_B += result.reward_B.detach().cpu().numpy()
         length_B += 1
         done_B = (result.terminated_B | result.truncated_B).cpu().numpy()
         counted_B = done_B & (quota_B > 0)

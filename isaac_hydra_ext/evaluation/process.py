@@ -19,7 +19,7 @@ from isaac_hydra_ext.errors import MissingDependencyError, RenderError
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.child import (
@@ -99,7 +99,7 @@ class EvaluatorProcess:
         self._env = self._make_env()
         check_same_spaces(self._env.spec, EnvSpec.from_json(body["spec"]))
         device = config.rollout.device
-        self._policy = ActorCritic(config.policy, self._env.spec, config.experiment.seed, device)
+        self._policy = make_policy(config, self._env.spec, device)
         size = self._policy.flat.numel()
         memory = self._block.attach(body["name"], WeightStore.nbytes(size, 0))
         self._weights = WeightStore.map(memory, size, 0)

@@ -1,4 +1,4 @@
-"""Adam over the policy's one flat vector, with everything that decides about a step on the device.
+"""Steps on the policy's one flat vector, with everything that decides about them on the device.
 
 Runs in the learner's process. Learning rate, gradient clipping and the flag that turns steps into
 nothing are device tensors, in eager mode and in a CUDA graph alike: the host is never asked.
@@ -9,23 +9,20 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from isaac_hydra_ext.config.schema import PPOConfig
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.learner.adam import adam_, no_moments
+from isaac_hydra_ext.learner.group import Group
+from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system.compiler import fused
 
 LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
 CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's, as everywhere
-# Of weights, learning rate and moments.
-Copies = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]
 
 
 class FlatAdam:
-    """Adam (Kingma and Ba 2015, algorithm 1) over all parameters as one vector.
+    """Adam over all parameters of a policy as one vector.
 
-    Written out, and not torch's: compiled, it is one kernel with the clipping, of the whole GPU
-    (torch's gives one vector of 400,000 to seven of 132 processors). The actor's gradient and
-    the critic's are clipped apart, as in rsl_rl 5: a large value error must not shrink the
-    actor's step.
+    The gradient of each of the policy's parameter groups is clipped by itself, as in rsl_rl 5: a
+    large value error must not shrink the actor's step.
 
     Attributes:
         lr: 0-dim, on the device.
@@ -34,25 +31,23 @@ class FlatAdam:
         bad: 1 once a loss or gradient of this update was not finite.
     """
 
-    def __init__(self, ppo: PPOConfig, policy: ActorCritic, compiled: bool) -> None:
+    def __init__(self, ppo: PPOConfig, policy: Policy, group: Group, compiled: bool) -> None:
         """Begin with no moments.
 
         Args:
             ppo: lr, lr_schedule, desired_kl, stop_kl and max_grad_norm are read.
             policy: Its `flat` is optimised in place.
+            group: Whose mean gradient is stepped on.
             compiled: Fuse kernels with torch.compile.
         """
-        self._ppo, self._policy = ppo, policy
+        self._ppo, self._policy, self._group = ppo, policy, group
         device = policy.flat.device
         self._parameters = policy.flat[: policy.num_params]
-        self._gradient = torch.zeros_like(self._parameters)
+        self._sizes = [sum(p.numel() for p in ps) for ps in policy.parameter_groups().values()]
+        self._reduced = torch.zeros(0, device=device)  # gradient, KL and losses, side by side
         self.lr = torch.tensor(ppo.lr, device=device)
         self.stop, self.bad = torch.zeros((), device=device), torch.zeros((), device=device)
-        self._moments = {
-            "step": torch.zeros((), device=device),
-            "exp_avg": torch.zeros_like(self._parameters),
-            "exp_avg_sq": torch.zeros_like(self._parameters),
-        }
+        self._moments = no_moments(self._parameters)
         self._decide_and_step = fused(self._decided_step, compiled)
 
     def begin(self) -> None:
@@ -67,17 +62,26 @@ class FlatAdam:
 
         Args:
             gradients: Of all parameters, in the policy's order.
-            losses: That they come from; one that is not finite stops the update.
+            losses: That they come from, 0-dim; one that is not finite stops the update.
             kl: Of the minibatch; decides about the learning rate, and an early stop.
 
         Returns:
-            Gradient norms before clipping, of actor and critic, [2].
+            The gradient's norm before clipping, for each of the policy's parameter groups.
         """
-        torch.cat([gradient.reshape(-1) for gradient in gradients], out=self._gradient)
+        num_params = self._parameters.shape[0]
+        size = num_params + 1 + len(losses)
+        if self._reduced.shape[0] != size:  # once: the number of losses stays the same
+            self._reduced = torch.zeros(size, device=self._parameters.device)
+        torch.cat([x.reshape(-1) for x in (*gradients, kl, *losses)], out=self._reduced)
+        self._group.mean(self._reduced)  # the one collective of a minibatch step
         norms = self._decide_and_step(
-            self._gradient, torch.stack([*losses]), kl, self._parameters, **self._moments
+            self._reduced[:num_params],
+            self._reduced[num_params + 1 :],
+            self._reduced[num_params],
+            self._parameters,
+            **self._moments,
         )
-        self._policy.keep_std_positive()
+        self._policy.after_step()
         return norms
 
     def _decided_step(
@@ -90,12 +94,13 @@ class FlatAdam:
         exp_avg: torch.Tensor,
         exp_avg_sq: torch.Tensor,
     ) -> torch.Tensor:
-        """Clip, decide and step, all in place; returns the gradients' norms, [2].
+        """Clip, decide and step, all in place; returns the gradients' norms, one a group.
 
-        `gradient`, `parameters` and both moments are [P], `losses` [2], `kl` and `step` 0-dim.
+        `gradient`, `parameters` and both moments are [P], `losses` [K], `kl` and `step` 0-dim.
         """
-        ppo, actor, lr, stop = self._ppo, self._policy.num_actor_params, self.lr, self.stop
-        norms = torch.stack([gradient[:actor].norm(), gradient[actor:].norm()])
+        ppo, lr, stop = self._ppo, self.lr, self.stop
+        groups = gradient.split(self._sizes)
+        norms = torch.stack([part.norm() for part in groups])
         finite = torch.isfinite(losses).all() & torch.isfinite(norms).all()
         self.bad.copy_(torch.maximum(self.bad, 1.0 - finite.float()))
         stopped = torch.maximum(stop, self.bad)
@@ -106,44 +111,20 @@ class FlatAdam:
         if ppo.lr_schedule == "adaptive":
             lr.copy_(torch.where(steps, adapted(lr, kl, ppo.desired_kl), lr))
         scales = (ppo.max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0)
-        gradient[:actor].mul_(scales[0])
-        gradient[actor:].mul_(scales[1])
-
-        step.add_(steps)
-        # A decay of 1 keeps a moment to the last bit, as 0 times a gradient that is finite does.
-        taken = torch.where(steps, gradient, 0.0)
-        decay_1, decay_2 = torch.where(steps, BETA_1, 1.0), torch.where(steps, BETA_2, 1.0)
-        exp_avg.mul_(decay_1).add_(taken * (1.0 - BETA_1))
-        exp_avg_sq.mul_(decay_2).add_(taken.square() * (1.0 - BETA_2))
-        count = step.clamp(min=1.0)
-        rate = torch.where(steps, lr / (1.0 - BETA_1**count), 0.0)
-        root = (exp_avg_sq / (1.0 - BETA_2**count)).sqrt_().add_(EPSILON)
-        parameters.sub_(rate * exp_avg / root)
+        for part, scale in zip(groups, scales.unbind(), strict=True):
+            part.mul_(scale)
+        adam_(parameters, gradient, lr, steps, step, exp_avg, exp_avg_sq)
         return norms
 
-    def copy_state(self) -> Copies:
-        """Copy what steps change: weights, learning rate, moments."""
-        moments = {name: value.clone() for name, value in self._moments.items()}
-        return self._policy.flat.clone(), self.lr.clone(), moments
-
-    def restore(self, before: Copies) -> None:
-        """Go back to `copy_state`'s copy."""
-        flat, lr, moments = before
-        self._policy.flat.copy_(flat)
-        self.lr.copy_(lr)
-        for name, value in moments.items():
-            self._moments[name].copy_(value)
-
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the moments and the learning rate, as named tensors."""
+        """Return the moments and the learning rate, as named tensors; loading copies into them."""
         return {**{f"optimizer.{k}": v for k, v in self._moments.items()}, "lr": self.lr}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore `state_dict`'s tensors in place; moments that are not there stay as they are."""
-        for name, moment in self._moments.items():
-            if (saved := state.get(f"optimizer.{name}")) is not None:
-                moment.copy_(saved)
-        self.lr.copy_(state["lr"])
+        for name, tensor in self.state_dict().items():
+            if (saved := state.get(name)) is not None:
+                tensor.copy_(saved)
 
 
 def adapted(lr: torch.Tensor, kl: torch.Tensor, desired_kl: float) -> torch.Tensor:

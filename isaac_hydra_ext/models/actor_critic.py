@@ -1,8 +1,6 @@
-"""The actor and the critic, and the one flat vector that is broadcast.
+"""The policy that this package brings: an actor and a critic, each with normalisers of its own.
 
-Used by the learner and by every collector. Everything the policy needs (parameters and the
-normalisers' float32 statistics) lives in `flat`, one float32 vector that all tensors of the
-module are views of: publishing and loading a version are one copy each.
+Used by the learner, by every collector and wherever a policy is played.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +9,13 @@ import torch
 from torch import nn
 
 from isaac_hydra_ext.config.schema import PolicyConfig
-from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
-from isaac_hydra_ext.models.networks import last_layer, make_network
-from isaac_hydra_ext.models.normalizer import Normalizer
+from isaac_hydra_ext.models.flat import flatten
+from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network
+from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
+from isaac_hydra_ext.models.policy import Acted, Chain, Policy, Samples, Sequences, State
 from isaac_hydra_ext.system.seeding import Stream, stream_seed
 
 MIN_STD = 1e-3
@@ -56,15 +56,10 @@ def _of_group(name: str, available: Sequence[str]) -> list[str]:
     return [group for group in available if group == name or group.startswith(f"{name}/")]
 
 
-class ActorCritic(nn.Module):
-    """Two networks with their own obs groups and normalisers.
+class ActorCritic(nn.Module, Policy):
+    """Two networks with their own obs groups and normalisers; see `Policy` for the attributes."""
 
-    Attributes:
-        flat: float32 [P + S]; P parameters first, then the normalisers' statistics.
-        num_params: P.
-        num_actor_params: Of these, the actor's (its std included), which come first.
-        distribution: Turns the actor's outputs into actions.
-    """
+    fields: Mapping[str, TensorSpec] = {}
 
     def __init__(
         self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
@@ -86,7 +81,9 @@ class ActorCritic(nn.Module):
         actor_in = sum(sizes[g] for g in self.actor_groups)
         critic_in = sum(sizes[g] for g in self.critic_groups)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, Stream.INIT))
+            # The CPU's generator alone: `torch.manual_seed` would seed every GPU's too, and a
+            # simulation that draws there would repeat another worker's numbers.
+            torch.default_generator.manual_seed(stream_seed(seed, Stream.INIT))
             self.actor = make_network(config, "actor", actor_in, actor_out)
             self.critic = make_network(config, "critic", critic_in, 1)
         self.log_std_type = config.std_type == "log"
@@ -102,21 +99,19 @@ class ActorCritic(nn.Module):
         if config.normalize_values:
             last_layer(self.critic)
         self.to(device)
-        self._flatten()
+        self.flat, self.num_params = flatten(self)  # std, actor, critic, statistics
 
-    def _flatten(self) -> None:
-        """Move all parameters and float32 buffers into `flat` and make them views of it."""
-        parameters = list(self.parameters())  # std, actor, critic: in the order of registration
-        statistics = [b for b in self.buffers() if b.dtype == torch.float32]
-        tensors = [p.data for p in parameters] + statistics
-        self.flat = torch.cat([t.reshape(-1) for t in tensors])
-        self.num_params = sum(p.numel() for p in parameters)
-        self.num_actor_params = self.num_params - sum(p.numel() for p in self.critic.parameters())
-        offset = 0
-        for tensor, owner in zip(tensors, parameters + statistics, strict=True):
-            view = self.flat[offset : offset + tensor.numel()].view(tensor.shape)
-            owner.data = view
-            offset += tensor.numel()
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        parameters, critic = list(self.parameters()), list(self.critic.parameters())
+        return {"actor": parameters[: len(parameters) - len(critic)], "critic": critic}
+
+    def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
+        params, distribution = self.action_params(obs), self.distribution
+        if noise_BN is None:
+            action = distribution.mode(params)
+        else:
+            action = distribution.sample(params, noise_BN)
+        return Acted(action, distribution.to_env(action), params)
 
     def _gather(
         self, obs: Mapping[str, torch.Tensor], groups: Sequence[str], normalizers: nn.ModuleDict
@@ -129,9 +124,8 @@ class ActorCritic(nn.Module):
             parts.append(normalizers[_key(group)](x) if len(normalizers) else x)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def action_params(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the distribution's parameters [N, P] for obs groups of [N, ...]."""
-        out = self.actor(self._gather(obs, self.actor_groups, self.actor_normalizers))
+    def action_params(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
+        out = self.actor(self._gather(samples, self.actor_groups, self.actor_normalizers))
         std = self.current_std()
         return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
 
@@ -145,42 +139,45 @@ class ActorCritic(nn.Module):
         """Return the Gaussian's std [A]; None for discrete actions."""
         return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
+    def chain(self) -> Chain | None:
+        if not is_chain(self.actor):
+            return None
+        normalizers = [self.actor_normalizer(group) for group in self.actor_groups]
+        return Chain(self.actor_groups, normalizers, [*self.actor.children()], self.current_std)
+
     @torch.no_grad()
     def mean_std(self) -> torch.Tensor:
-        """Return the Gaussian's std averaged over actions; 0 for discrete actions."""
         std = self.current_std()
         return torch.zeros((), device=self.flat.device) if std is None else std.mean()
 
     @torch.no_grad()
-    def keep_std_positive(self) -> None:
-        """Project a directly learned std back after an optimizer step; `log` needs none."""
+    def after_step(self) -> None:
+        """Project a directly learned std back; `log` needs none."""
         if self.std is not None and not self.log_std_type:
             self.std.data.clamp_(min=MIN_STD)
 
-    def raw_value(self, obs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the critic's output [N]: normalised returns if `normalize_values`."""
-        return self.critic(self._gather(obs, self.critic_groups, self.critic_normalizers)).squeeze(
-            -1
-        )
+    def raw_value(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
+        """Return the critic's output [M]: normalised returns if `normalize_values`."""
+        inputs = self._gather(samples, self.critic_groups, self.critic_normalizers)
+        return self.critic(inputs).squeeze(-1)
 
     def denormalize_value(self, value: torch.Tensor) -> torch.Tensor:
-        """Turn the critic's output into returns."""
         normalizer = self.value_normalizer
         return value if normalizer is None else normalizer.inverse(value)
 
     def normalize_value(self, value: torch.Tensor) -> torch.Tensor:
-        """Turn returns into what the critic is trained on."""
         normalizer = self.value_normalizer
         return value if normalizer is None else normalizer(value)
 
     @property
     def has_statistics(self) -> bool:
-        """Whether there is a normaliser, so that `update_statistics` does something."""
         normalizers = len(self.actor_normalizers) + len(self.critic_normalizers)
         return normalizers > 0 or self.value_normalizer is not None
 
     @torch.no_grad()
-    def update_statistics(self, obs: Mapping[str, torch.Tensor], returns_N: torch.Tensor) -> None:
+    def update_statistics(
+        self, obs: Samples, returns_N: torch.Tensor, combine: Reduction = own_alone
+    ) -> None:
         """Merge one iteration's raw observations and returns into the normalisers.
 
         The critic's last layer is rescaled so that its denormalised outputs do not move when its
@@ -190,11 +187,11 @@ class ActorCritic(nn.Module):
             for key, normalizer in normalizers.items():
                 assert isinstance(normalizer, Normalizer)
                 x = obs[_group(key)]
-                normalizer.update(x.reshape(x.shape[0], -1))
+                normalizer.update(x.reshape(x.shape[0], -1), combine)
         if self.value_normalizer is not None:
             normalizer, last = self.value_normalizer, last_layer(self.critic)
             old_mean, old_std = normalizer.mean.clone(), normalizer.std.clone()
-            normalizer.update(returns_N.unsqueeze(1))
+            normalizer.update(returns_N.unsqueeze(1), combine)
             last.weight.data.mul_(old_std / normalizer.std)
             last.bias.data.copy_(
                 (old_std * last.bias.data + old_mean - normalizer.mean) / normalizer.std

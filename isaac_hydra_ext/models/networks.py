@@ -48,6 +48,16 @@ def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: 
     return _mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[config.activation])
 
 
+def is_chain(network: nn.Module) -> bool:
+    """Return whether a network is linear layers with biases, and known activations between."""
+    if type(network) is not nn.Sequential:
+        return False
+    ends = (type(network[0]), type(network[-1]))
+    linear = [layer for layer in network if type(layer) is nn.Linear and layer.bias is not None]
+    others = [layer for layer in network if type(layer) in ACTIVATIONS.values()]
+    return ends == (nn.Linear, nn.Linear) and len(linear) + len(others) == len(network)
+
+
 def last_layer(critic: nn.Module) -> nn.Linear:
     """Return the layer that PopArt rescales.
 
@@ -76,7 +86,7 @@ def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
 
 
 def _registered(config: PolicyConfig, role: str, num_inputs: int, num_outputs: int) -> nn.Module:
-    build = entry_points.load("policy.network", config.network, entry_points.POLICIES)
+    build = entry_points.load("policy.network", config.network, entry_points.NETWORKS)
     where = f"policy.network={config.network}: the {role}"
     try:
         network = build(config, role, num_inputs, num_outputs)

@@ -4,10 +4,20 @@ The policy reads `mean` and `std`, float32 buffers that travel with the weights.
 them are float64 and stay with the learner: a float32 count stops counting at 2^24 samples.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
+# (rows, mean [S], variance [S]) of a rank's batch -> of all ranks' together.
+Moments = tuple[torch.Tensor | int, torch.Tensor, torch.Tensor]
+Reduction = Callable[[int, torch.Tensor, torch.Tensor], Moments]
 EPSILON = 1e-2  # added to std, as rsl_rl does: a constant input stays near zero
+
+
+def own_alone(rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:
+    """One rank's moments are all there are."""
+    return rows, mean, var
 
 
 class Normalizer(nn.Module):
@@ -41,10 +51,15 @@ class Normalizer(nn.Module):
         return x * self.std + self.mean
 
     @torch.no_grad()
-    def update(self, batch_NS: torch.Tensor) -> None:
-        """Merge a batch into the statistics, on the batch's device, without synchronising."""
-        rows = batch_NS.shape[0]
+    def update(self, batch_NS: torch.Tensor, combine: Reduction = own_alone) -> None:
+        """Merge a batch into the statistics, on the batch's device, without synchronising.
+
+        Args:
+            batch_NS: N samples.
+            combine: Makes the batch's moments those of all ranks.
+        """
         batch_var, batch_mean = torch.var_mean(batch_NS.double(), dim=0, correction=0)
+        rows, batch_mean, batch_var = combine(batch_NS.shape[0], batch_mean, batch_var)
         total = self.count + rows
         delta = batch_mean - self.exact_mean
         share = rows / total

@@ -1,6 +1,6 @@
 """Acting: the policy's part of each step of a rollout, between two steps of the env.
 
-Runs wherever the simulation does. On a GPU the part is one CUDA graph, recorded for each slot: it
+Runs wherever the simulation does. On a GPU the part is one CUDA graph, captured for each slot: it
 reads the slot's newest observation and writes what the policy makes of it beside it.
 """
 
@@ -8,21 +8,35 @@ from typing import Protocol
 
 import torch
 
-from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing, can_act_in_place
+from isaac_hydra_ext.models.policy import Acted, Policy, State, restarted
+from isaac_hydra_ext.rollout.in_place_acting import InPlaceActing
 from isaac_hydra_ext.rollout.slot import Slot
-from isaac_hydra_ext.system.cuda import Recorded
+from isaac_hydra_ext.system.cuda import Captured
 
 
 class Acting(Protocol):
-    """The policy on one slot."""
+    """The policy on one slot. The caller has switched gradients off."""
 
-    def begin(self, noise_TBP: torch.Tensor) -> None:
-        """Start a rollout with the randomness of its actions."""
+    def begin(self, noise_TBN: torch.Tensor, state: State) -> None:
+        """Start a rollout.
+
+        Args:
+            noise_TBN: The randomness of its actions.
+            state: What the policy remembers of the episodes that go on.
+        """
         ...
 
     def act(self, t: int) -> torch.Tensor:
-        """Answer observation t: write the action into the slot, return the env's copy of it."""
+        """Answer observation t: write what is recorded into the slot, return the env's action."""
+        ...
+
+    def forget(self, ended_B: torch.Tensor) -> None:
+        """Begin with the initial state where an episode has just ended; for policies with one."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """What the policy remembers after the last step."""
         ...
 
     def params(self, steps: int) -> torch.Tensor:
@@ -31,77 +45,95 @@ class Acting(Protocol):
 
 
 class PlainActing:
-    """One operation after the other, on any device."""
+    """Any policy, one operation after the other, on any device."""
 
-    def __init__(self, policy: ActorCritic, slot: Slot) -> None:
+    def __init__(self, policy: Policy, slot: Slot) -> None:
         """Act with `policy`, whose weights may change between rollouts, on `slot`."""
         self._policy, self._slot = policy, slot
+        self._fresh = policy.initial_state(slot.reward_TB.shape[1])
 
-    def begin(self, noise_TBP: torch.Tensor) -> None:
-        self._noise_TBP, self._params = noise_TBP, []
+    def begin(self, noise_TBN: torch.Tensor, state: State) -> None:
+        self._noise_TBN, self.state = noise_TBN, state
+        self._params: list[torch.Tensor] = []
 
     def act(self, t: int) -> torch.Tensor:
-        distribution, slot = self._policy.distribution, self._slot
-        obs = {group: slot.obs[group][t] for group in self._policy.actor_groups}
-        params = self._policy.action_params(obs)
-        self._params.append(params)
-        action = distribution.sample(params, self._noise_TBP[t])
-        slot.action_TBA[t].copy_(action)
-        return distribution.to_env(action)
+        rows = self._slot.rows
+        obs = {group: obs[t] for group, obs in rows.obs.items()}
+        acted = self._policy.act(obs, self.state, self._noise_TBN[t])
+        self._params.append(acted.params_BP)
+        rows.action[t].copy_(acted.action_BA)
+        for name, field in rows.fields.items():
+            field[t].copy_(acted.recorded[name])
+        self.state = acted.state
+        return acted.env_action_BA
+
+    def forget(self, ended_B: torch.Tensor) -> None:
+        self.state = restarted(self.state, self._fresh, ended_B)
 
     def params(self, steps: int) -> torch.Tensor:
         return torch.stack(self._params[:steps])
 
 
-class RecordedActing:
+class CapturedActing:
     """One CUDA graph for every step: it counts the steps itself, on the device."""
 
-    def __init__(self, policy: ActorCritic, slot: Slot, noise_TBP: torch.Tensor) -> None:
-        """Record; `noise_TBP` gives shape and device of what `begin` will be given."""
+    def __init__(self, policy: Policy, slot: Slot, noise_TBN: torch.Tensor) -> None:
+        """Capture; `noise_TBN` gives shape and device of what `begin` will be given."""
         self._policy, self._slot = policy, slot
-        device = slot.reward_TB.device
-        self._noise_TBP = torch.zeros_like(noise_TBP)
+        device, (T, B) = slot.reward_TB.device, slot.reward_TB.shape
+        self._noise_TBN = torch.zeros_like(noise_TBN)
         self._t = torch.zeros(1, dtype=torch.int64, device=device)
-        T, B = slot.reward_TB.shape
         self._params_TBP = torch.zeros(T, B, policy.distribution.num_params, device=device)
-        self._step = Recorded(self._act, torch.cuda.Stream(device), before_each=self._t.zero_)
+        self._fresh = policy.initial_state(B)
+        self.state: State = {name: x.clone() for name, x in self._fresh.items()}
+        self._step = Captured(self._act, torch.cuda.Stream(device), before_each=self._t.zero_)
 
-    def begin(self, noise_TBP: torch.Tensor) -> None:
-        self._noise_TBP.copy_(noise_TBP)
+    def begin(self, noise_TBN: torch.Tensor, state: State) -> None:
+        self._noise_TBN.copy_(noise_TBN)
+        self._remember(state)
         self._t.zero_()
 
     def act(self, t: int) -> torch.Tensor:
-        """Return a copy: an env may keep the action."""
-        return self._step().clone()
+        return self._step().clone()  # an env may keep the action
+
+    def forget(self, ended_B: torch.Tensor) -> None:
+        self._remember(restarted(self.state, self._fresh, ended_B))
 
     def params(self, steps: int) -> torch.Tensor:
         return self._params_TBP[:steps]
 
+    def _remember(self, state: State) -> None:
+        """Keep the addresses that the graph reads."""
+        for name, ours in self.state.items():
+            ours.copy_(state[name])
+
     def _act(self) -> torch.Tensor:
-        distribution, slot, t = self._policy.distribution, self._slot, self._t
-        obs = {g: slot.obs[g].index_select(0, t)[0] for g in self._policy.actor_groups}
-        params = self._policy.action_params(obs)
-        action = distribution.sample(params, self._noise_TBP.index_select(0, t)[0])
-        self._params_TBP.index_copy_(0, t, params.unsqueeze(0))
-        slot.action_TBA.index_copy_(0, t, action.unsqueeze(0))
+        slot, t = self._slot, self._t
+        obs = {group: obs.index_select(0, t)[0] for group, obs in slot.obs.items()}
+        acted: Acted = self._policy.act(obs, self.state, self._noise_TBN.index_select(0, t)[0])
+        self._params_TBP.index_copy_(0, t, acted.params_BP.unsqueeze(0))
+        slot.action_TBA.index_copy_(0, t, acted.action_BA.unsqueeze(0))
+        for name, field in slot.fields.items():
+            field.index_copy_(0, t, acted.recorded[name].unsqueeze(0))
+        self._remember(acted.state)
         self._t.add_(1)
-        return distribution.to_env(action)
+        return acted.env_action_BA
 
 
-def make_acting(policy: ActorCritic, slot: Slot, recorded: bool = True) -> Acting:
-    """Choose by where the slot is; see `Recorded` for when to call it on a GPU.
+def make_acting(policy: Policy, slot: Slot, captured: bool = True) -> Acting:
+    """Choose by where the slot is; see `Captured` for when to call it on a GPU.
 
     Args:
         policy: That acts.
         slot: That it acts on.
-        recorded: Use a CUDA graph on a GPU (`ppo.cuda_graphs`).
+        captured: Use a CUDA graph on a GPU (`ppo.cuda_graphs`).
     """
     device = slot.reward_TB.device
-    if device.type == "cpu" and can_act_in_place(policy.actor):
-        return InPlaceActing(policy, slot)
-    if device.type != "cuda" or not recorded:
+    if device.type == "cpu" and (chain := policy.chain()) is not None:
+        return InPlaceActing(chain, policy.distribution, slot)
+    if device.type != "cuda" or not captured:
         return PlainActing(policy, slot)
     generator = torch.Generator(device)
-    noise_TBP = policy.distribution.draw_noise(tuple(slot.reward_TB.shape), generator)
-    with torch.inference_mode():
-        return RecordedActing(policy, slot, noise_TBP)
+    noise_TBN = policy.distribution.draw_noise(tuple(slot.reward_TB.shape), generator)
+    with torch.no_grad():
+        return CapturedActing(policy, slot, noise_TBN)

@@ -16,7 +16,8 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import InvalidNumberError
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.policy import restarted
+from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
 from isaac_hydra_ext.rollout.handover import Handover
 from isaac_hydra_ext.rollout.invalid_numbers import (
@@ -84,8 +85,10 @@ class Collector:
                 self._randomize_time(*when)
             check_obs(self.obs, self.env.spec)
         self.device = next(iter(self.obs.values())).device
-        self.policy = ActorCritic(config.policy, self.env.spec, config.experiment.seed, self.device)
+        self.policy = make_policy(config, self.env.spec, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
+        self._fresh = self.policy.initial_state(self.env.spec.num_envs)
+        self._state = self._fresh  # of the policy, between two rollouts
         self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
@@ -106,7 +109,6 @@ class Collector:
             generator = make_generator(seed, Stream.EPISODE_TIME, *self._address, *address)
             self.random_start = self.env.randomize_episode_time(generator)
 
-    @torch.inference_mode()
     def collect(
         self,
         slot: Slot,
@@ -158,12 +160,16 @@ class Collector:
         address = (*self._address, int(slot.header["iteration"][0]))
         generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self.device)
         acting, log = self.acting_on(slot), defaultdict(list)
-        acting.begin(distribution.draw_noise(shape, generator))
-        for group, rows in slot.rows.obs.items():
-            rows[0].copy_(self.obs[group])
+        with torch.no_grad():
+            for name, state in slot.state.items():
+                state.copy_(self._state[name])
+            for group, rows in slot.rows.obs.items():
+                rows[0].copy_(self.obs[group])
+            acting.begin(distribution.draw_noise(shape, generator), self._state)
         for t in range(T):
             on_step(t)
-            action = acting.act(t)
+            with torch.no_grad():  # not around the env, which may differentiate
+                action = acting.act(t)
             try:
                 result = self.env.step(action)
             except Exception as e:
@@ -172,10 +178,13 @@ class Collector:
                 raise
             check_obs(result.obs, self.env.spec)
             _write_step(slot, t, result)
+            if self._fresh:
+                acting.forget(result.terminated_B | result.truncated_B)
             for key, value in result.log.items():
                 log[key].append(value)
             self.obs = result.obs
         on_step(T)
+        self._state = acting.state
         self._write_log_prob(slot, acting.params(T))
         return _means(log)
 
@@ -185,6 +194,7 @@ class Collector:
             self._acting[slot] = make_acting(self.policy, slot, self._config.ppo.cuda_graphs)
         return self._acting[slot]
 
+    @torch.no_grad()
     def _write_log_prob(self, slot: Slot, params_TBP: torch.Tensor) -> None:
         """Write one log-prob of [T, B] instead of T small ones; from the parameters that acted."""
         steps = len(params_TBP)
@@ -233,8 +243,11 @@ class Collector:
             address = (int(slot.header["iteration"][0]), AFTER)
             self._start_episodes(self._env_seed(*address), *address)
             slot.restarted_B.fill_(True)
+            self._state = self._fresh
             return
         slot.restarted_B[envs] = True
+        ended_B = slot.restarted_B.to(self.device)
+        self._state = restarted(self._state, self._fresh, ended_B)
         for group in self.env.spec.obs:
             self.obs[group][envs] = rows[group]
 
@@ -263,6 +276,7 @@ def _means(log: Mapping[str, list[Any]]) -> dict[str, float]:
     return means
 
 
+@torch.no_grad()
 def _write_step(slot: Slot, t: int, result: StepResult) -> None:
     """Copy what step t gave, and the final observations of the episodes that it cut off."""
     rows = slot.rows

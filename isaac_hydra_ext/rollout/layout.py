@@ -3,16 +3,19 @@
 Learner and workers compute the same layout from the same few numbers, so that no address ever
 travels. With W = 0 the same fields are ordinary tensors on the simulation's device.
 
-    slot = | header | obs groups | action | log-prob | reward | flags | final obs | envs | extra |
+    slot = | header | obs groups | action | log-prob | reward | flags | the policy's own fields
+           | final obs | envs | extra |
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.models.policy import Policy
 
 PAGE = 4096  # bytes: slots never share a page, and registered memory wants whole ones
 EXTRA_BYTES = 64 * 1024  # JSON: the env's log, and its state where it has one
@@ -47,19 +50,30 @@ class SlotLayout:
     """The fields of one [T, B] slot.
 
     `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
-    after the last step. `final_obs/<group>` are sparse rows whose (t, b) stand in `final_index`;
-    the block has T * B rows, whose untouched pages cost nothing, so they are never pinned.
+    after the last step. `field/<name>` has a row a step of what the policy records besides its
+    action, `state/<name>` what it remembered before the first step. `final_obs/<group>` are sparse
+    rows whose (t, b) stand in `final_index`; the block has T * B rows, whose untouched pages cost
+    nothing, so they are never pinned.
     `dropped` are envs whose steps are not to be learned from, `restarted` those whose next episode
     begins after this rollout.
     """
 
-    def __init__(self, spec: EnvSpec, steps_per_env: int, action_dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        steps_per_env: int,
+        action_dtype: torch.dtype,
+        fields: Mapping[str, TensorSpec] | None = None,
+        state: Mapping[str, TensorSpec] | None = None,
+    ) -> None:
         """Lay the fields out.
 
         Args:
             spec: Gives B, the obs groups and the action's size.
             steps_per_env: T.
             action_dtype: float32, or int64 for discrete actions.
+            fields: `Policy.fields`.
+            state: Of one env's `Policy.initial_state`.
         """
         T, B = steps_per_env, spec.num_envs
         self.spec, self.steps_per_env = spec, steps_per_env
@@ -72,6 +86,10 @@ class SlotLayout:
         self._add("reward", (T, B), torch.float32)
         self._add("terminated", (T, B), torch.bool)
         self._add("truncated", (T, B), torch.bool)
+        for name, tensor in (fields or {}).items():
+            self._add(f"field/{name}", (T, B, *tensor.shape), getattr(torch, tensor.dtype))
+        for name, tensor in (state or {}).items():
+            self._add(f"state/{name}", (B, *tensor.shape), getattr(torch, tensor.dtype))
         self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
         if spec.has_final_obs:
             self._add("final_index", (T * B, 2), torch.int64)
@@ -83,6 +101,13 @@ class SlotLayout:
         extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
         self._add("extra", (extra,), torch.uint8)
         self.nbytes = align(self._end, PAGE)
+
+    @classmethod
+    def of(cls, spec: EnvSpec, steps_per_env: int, policy: Policy) -> "SlotLayout":
+        """Lay out a slot for what a policy reads and records."""
+        state = {name: TensorSpec.of(x) for name, x in policy.initial_state(1).items()}
+        dtype = policy.distribution.action_dtype
+        return cls(spec, steps_per_env, dtype, policy.fields, state)
 
     def _add(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         nbytes = math.prod(shape) * dtype.itemsize

@@ -21,6 +21,7 @@ class StepRows:
     Attributes:
         obs: Group -> T + 1 times [B, ...].
         action: T times [B, A].
+        fields: Name -> T times [B, ...].
         reward: T times [B], as the flags.
         terminated: See `reward`.
         truncated: See `reward`.
@@ -28,6 +29,7 @@ class StepRows:
 
     obs: dict[str, tuple[torch.Tensor, ...]]
     action: tuple[torch.Tensor, ...]
+    fields: dict[str, tuple[torch.Tensor, ...]]
     reward: tuple[torch.Tensor, ...]
     terminated: tuple[torch.Tensor, ...]
     truncated: tuple[torch.Tensor, ...]
@@ -45,6 +47,8 @@ class Slot:
         self.reward_TB = tensors["reward"]
         self.terminated_TB = tensors["terminated"]
         self.truncated_TB = tensors["truncated"]
+        self.fields = _with_prefix(tensors, "field/")  # name -> [T, B, ...]
+        self.state = _with_prefix(tensors, "state/")  # name -> [B, ...]
         self.final_index_C2 = tensors.get("final_index")  # row -> (t, b)
         self.final_obs = _with_prefix(tensors, "final_obs/")  # group -> [C, ...]
         self.dropped_B = tensors["dropped"]  # on the host, as is all that follows
@@ -81,11 +85,10 @@ class Slot:
         room = len(self.final_index_C2)
         if finals <= room:
             return
-        with torch.inference_mode(False):  # a collector acts in it, who reads the slot does not
-            for name in [name for name in self._tensors if name.startswith("final_")]:
-                old = self._tensors[name]
-                self._tensors[name] = old.new_empty((2 * finals, *old.shape[1:]))
-                self._tensors[name][:room] = old
+        for name in [name for name in self._tensors if name.startswith("final_")]:
+            old = self._tensors[name]
+            self._tensors[name] = old.new_empty((2 * finals, *old.shape[1:]))
+            self._tensors[name][:room] = old
         self.final_index_C2 = self._tensors["final_index"]
         self.final_obs = _with_prefix(self._tensors, "final_obs/")
 
@@ -105,6 +108,7 @@ class Slot:
         return StepRows(
             {group: obs.unbind(0) for group, obs in self.obs.items()},
             self.action_TBA.unbind(0),
+            {name: field.unbind(0) for name, field in self.fields.items()},
             self.reward_TB.unbind(0),
             self.terminated_TB.unbind(0),
             self.truncated_TB.unbind(0),

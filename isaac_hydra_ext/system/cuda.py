@@ -12,14 +12,14 @@ T = TypeVar("T")
 WARM_UPS = 3  # as PyTorch's own make_graphed_callables; the first of them also compiles
 
 
-class Recorded(Generic[T]):
-    """A function's kernels, recorded once as a CUDA graph and replayed without their launch cost.
+class Captured(Generic[T]):
+    """A function's kernels, captured once as a CUDA graph and replayed without their launch cost.
 
-    The function reads and writes the same tensors each time. Record before other threads use the
-    GPU: whatever they allocate while a graph is recorded ends the recording.
+    The function reads and writes the same tensors each time. Capture before other threads use the
+    GPU: whatever they allocate while a graph is captured ends the capture.
 
     Attributes:
-        result: What the function returned while it was recorded; a replay writes it anew.
+        result: What the function returned while it was captured; a replay writes it anew.
     """
 
     def __init__(
@@ -28,22 +28,22 @@ class Recorded(Generic[T]):
         stream: torch.cuda.Stream,
         before_each: Callable[[], object] = lambda: None,
     ) -> None:
-        """Run the function `WARM_UPS` times on `stream`, then record it.
+        """Run the function `WARM_UPS` times on `stream`, then capture it.
 
         Args:
             function: Kept, and with it every tensor that it reads: a replay would otherwise read
                 the freed memory of one that had gone.
             stream: Not the default one.
-            before_each: Called before each of these runs; not recorded.
+            before_each: Called before each of these runs; not captured.
 
         Raises:
             LearnerError: The function does what no graph can hold.
         """
         self._function = function
         with torch.cuda.device(stream.device):  # else another GPU gets a context too
-            self._record(stream, before_each)
+            self._capture(stream, before_each)
 
-    def _record(self, stream: torch.cuda.Stream, before_each: Callable[[], object]) -> None:
+    def _capture(self, stream: torch.cuda.Stream, before_each: Callable[[], object]) -> None:
         function = self._function
         stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(stream):
@@ -54,13 +54,13 @@ class Recorded(Generic[T]):
         stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         try:
-            # A recording that fails leaves its stream the current one: the outer `with` does not.
+            # A capture that fails leaves its stream the current one: the outer `with` does not.
             with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
                 self.result = function()
         except RuntimeError as e:
-            cause = e.__context__ or e  # ending the recording fails too, and says less
+            cause = e.__context__ or e  # ending the capture fails too, and says less
             raise LearnerError(
-                f"a network's work cannot be recorded as a CUDA graph ({first_line(cause)}): one "
+                f"a network's work cannot be captured as a CUDA graph ({first_line(cause)}): one "
                 "that waits for the GPU, or whose shapes depend on values, needs "
                 "ppo.cuda_graphs=false"
             ) from e

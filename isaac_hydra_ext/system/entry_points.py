@@ -1,11 +1,12 @@
-"""What other packages register: environments, tasks, networks, sources of rollouts.
-
-Runs in every process of a run.
+"""What other packages register. Runs in every process of a run.
 
 A package names its own in its pyproject.toml, and needs no change here:
 
     [project.entry-points."isaac_hydra_ext.envs"]
-    my_sim = "my_package.adapter"           # a module with `describe` and `make`
+    my_sim = "my_package.adapter"              # env.kind=my_sim: `envs/registry.py`
+
+    [project.entry-points."isaac_hydra_ext.networks"]
+    my_network = "my_package.networks:build"   # policy.network=my_network: `models/networks.py`
 
     [project.entry-points."isaac_hydra_ext.env_facts"]
     my_sim = "my_package.facts:FACTS"       # an EnvFacts, where its defaults do not suit
@@ -14,10 +15,16 @@ A package names its own in its pyproject.toml, and needs no change here:
     my_tasks = "my_package.tasks:register"  # a function, or a module whose import registers them
 
     [project.entry-points."isaac_hydra_ext.policies"]
-    my_network = "my_package.networks:build"
+    my_policy = "my_package.policy:make"       # policy.kind=my_policy: `models/policy.py`
+
+    [project.entry-points."isaac_hydra_ext.algorithms"]
+    my_algorithm = "my_package.algorithm:make" # algorithm.kind=my_algorithm: `learner/algorithm.py`
+
+    [project.entry-points."isaac_hydra_ext.terms"]
+    my_term = "my_package.term:make"           # ppo.terms.my_term={}: `learner/terms.py`
 
     [project.entry-points."isaac_hydra_ext.sources"]
-    my_source = "my_package.source:make"    # see `rollout/source.py`
+    my_source = "my_package.source:make"       # rollout.source=my_source: `rollout/source.py`
 """
 
 from importlib.metadata import entry_points
@@ -28,7 +35,10 @@ from isaac_hydra_ext.errors import ConfigError, did_you_mean
 ENVS = "isaac_hydra_ext.envs"
 ENV_FACTS = "isaac_hydra_ext.env_facts"
 TASKS = "isaac_hydra_ext.tasks"
+NETWORKS = "isaac_hydra_ext.networks"
 POLICIES = "isaac_hydra_ext.policies"
+ALGORITHMS = "isaac_hydra_ext.algorithms"
+TERMS = "isaac_hydra_ext.terms"
 SOURCES = "isaac_hydra_ext.sources"
 
 

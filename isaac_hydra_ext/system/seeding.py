@@ -20,6 +20,7 @@ class Stream(IntEnum):
     EPISODE_TIME = 2  # random initial episode times
     POLICY_NOISE = 3  # action sampling of one rollout
     SHUFFLE = 4  # minibatch order (and sampled entropies) of one iteration
+    TERM = 5  # weights of one of PPO's terms
 
 
 def stream_seed(seed: int, stream: Stream, *address: int) -> int:

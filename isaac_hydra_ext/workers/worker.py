@@ -155,9 +155,7 @@ class WorkerProcess:
     def _attach(self, message: Message) -> None:
         assert self._collector is not None
         rollout, policy = self._config.rollout, self._collector.policy
-        layout = SlotLayout(
-            self._collector.env.spec, rollout.steps_per_env, policy.distribution.action_dtype
-        )
+        layout = SlotLayout.of(self._collector.env.spec, rollout.steps_per_env, policy)
         size, lag = policy.flat.numel(), rollout.max_policy_lag
         plan = BlockPlan(layout, self._config.num_workers, lag + 1, WeightStore.nbytes(size, lag))
         memory = self._block.attach(message.body["name"], plan.nbytes)

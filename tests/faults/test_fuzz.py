@@ -33,7 +33,7 @@ from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.evaluation.of_checkpoint import config_of
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.resume import changed_knobs, resumed_totals
 
@@ -69,8 +69,8 @@ SMALL = run_config(policy={"hidden_dims": [2], "normalize_obs": False})
 
 
 @cache
-def small_learner() -> Learner:
-    return Learner(SMALL, env_spec(), torch.device("cpu"))
+def small_learner() -> PPO:
+    return PPO(SMALL, env_spec(), torch.device("cpu"))
 
 
 def go_on_from(path: Path) -> Checkpoint:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from unit.builders import layout_of
 
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
@@ -14,6 +13,7 @@ from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, StepResult, Tenso
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.rollout import collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.layout import SlotLayout
 
 T, B, ROLLOUTS = 6, 3, 4
 
@@ -78,9 +78,10 @@ def test_every_step_keeps_its_own_values(monkeypatch: pytest.MonkeyPatch, tmp_pa
     config = _config()
     source = InProcessCollector(config)
     spec = source.build(config, tmp_path, None, 0)
-    policy = source.collector.policy
     weights = source.attach(
-        layout_of(config, spec, policy), policy.flat.numel(), torch.device("cpu")
+        SlotLayout(spec, T, torch.float32),
+        source.collector.policy.flat.numel(),
+        torch.device("cpu"),
     )
     weights.publish(0, source.collector.policy.flat)
     source.announce(0)

@@ -37,13 +37,13 @@ assert not torch._C._cuda_hasPrimaryContext(0), "the first GPU has a context tha
 """
 UNRECORDABLE = """
 import torch
-from isaac_hydra_ext.system.cuda import Recorded
+from isaac_hydra_ext.system.cuda import Captured
 from isaac_hydra_ext.errors import LearnerError
 ones, before = torch.ones(4, device="cuda"), torch.cuda.current_stream()
 try:
-    Recorded(lambda: ones.sum().item(), torch.cuda.Stream())
+    Captured(lambda: ones.sum().item(), torch.cuda.Stream())
 except LearnerError as e:
-    assert "cannot be recorded as a CUDA graph" in str(e), e
+    assert "cannot be captured as a CUDA graph" in str(e), e
     assert "previous error" not in str(e), f"that is how it ended, not why: {e}"
 else:
     raise AssertionError("it waits for the GPU, and was recorded")
@@ -157,12 +157,12 @@ def test_recorded_acting_is_plain_acting(kind: str) -> None:
     obs_TBO = torch.randn(7, 32, 3, device="cuda")
     acting = make_acting(policy, recorded)
     policy.flat.mul_(1.1)  # new weights, where the graph reads them
-    with torch.inference_mode():  # as the collector
+    with torch.no_grad():  # as the collector
         for rollout in range(2):
             one_by_one = PlainActing(policy, plain)
             for slot, actor in ((recorded, acting), (plain, one_by_one)):
                 slot.obs["policy"].copy_(obs_TBO + rollout)
-                actor.begin(noise_TBP)
+                actor.begin(noise_TBP, {})
             for t in range(6):
                 torch.testing.assert_close(acting.act(t), one_by_one.act(t))
             torch.testing.assert_close(recorded.action_TBA, plain.action_TBA)

@@ -106,7 +106,7 @@ lost_sim = far_package.no_such_module
 half_sim = far_package.facts:FACTS
 gone_sim = far_package.facts:NO_FACTS
 
-[isaac_hydra_ext.policies]
+[isaac_hydra_ext.networks]
 residual = far_package.networks:Residual
 gone = far_package.no_such_module:build
 """
@@ -234,7 +234,7 @@ def test_one_name_of_two_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     info = tmp_path / "second" / "second-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[isaac_hydra_ext.policies]\nresidual = second:build\n")
+    (info / "entry_points.txt").write_text("[isaac_hydra_ext.networks]\nresidual = second:build\n")
     monkeypatch.syspath_prepend(str(tmp_path / "second"))
     said = refusal(ConfigError, lambda: entry_points.load("k", "residual", entry_points.POLICIES))
     assert "k=residual: registered by" in said

@@ -45,7 +45,7 @@ def test_the_learners_process_never_imports_isaac_lab(generation: str, tmp_path:
     assert done.returncode == 0, done.stderr
     status, run_dir, modules = json.loads(done.stdout.splitlines()[-1])
     assert status == "completed"
-    assert "isaac_hydra_ext.learner.ppo.learner" in modules
+    assert "isaac_hydra_ext.learner.ppo.ppo" in modules
     simulators = ("isaaclab", "isaacsim", "omni", "warp", "newton", "mujoco", "pxr")
     assert [m for m in modules if m.split(".")[0].startswith(simulators)] == []
     for worker in (0, 1):  # while they had it

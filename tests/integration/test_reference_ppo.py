@@ -6,11 +6,10 @@ import pytest
 import torch
 from reference_ppo import ReferencePPO, Rollout, Settings
 from torch import nn
-from unit.builders import layout_of
 
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.seeding import Stream, make_generator
 from isaac_hydra_ext.system.stop_signals import StopSignals
@@ -73,7 +72,7 @@ def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
     pool = WorkerPool(config, StopSignals())
     try:
         spec = pool.build(config, tmp_path, None, 0)
-        learner = Learner(config, spec, torch.device("cpu"))
+        learner = PPO(config, spec, torch.device("cpu"))
         policy = learner.policy
         assert policy.std is not None
         assert ppo.value_clip is not None
@@ -86,7 +85,7 @@ def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
                 ppo.max_grad_norm, ppo.lr, ppo.desired_kl, ppo.update_epochs, ppo.batch_size,
             ),
         )  # fmt: skip
-        layout = layout_of(config, spec, policy)
+        layout = SlotLayout.of(spec, config.rollout.steps_per_env, policy)
         weights = pool.attach(layout, policy.flat.numel(), torch.device("cpu"))
         truncated = 0
         for k in range(ITERATIONS):
@@ -111,7 +110,9 @@ def test_the_update_is_synchronous_ppo(tmp_path: Path) -> None:
                 assert metrics[tag] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), tag
             ours = list(policy.parameters())
             assert len(ours) == len(reference.parameters)
-            gradients = learner._optimizer._gradient.split([p.numel() for p in ours])
+            gradients = learner._epochs.optimizer._reduced[: learner.policy.num_params].split(
+                [p.numel() for p in ours]
+            )
             gradient_of = {id(p): g.view(p.shape) for p, g in zip(ours, gradients, strict=True)}
             theirs = dict(
                 zip(("actor", "critic"), (reference.actor, reference.critic), strict=True)

@@ -12,7 +12,7 @@ from test_determinism import Train, assert_bit_identical
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.envs.gym import GymVecEnv
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 
 @pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])
@@ -37,7 +37,7 @@ def test_n_plus_n_equals_2n_to_the_last_bit(
 def test_an_async_run_loads_all_learner_state(train_run: Train) -> None:
     saved = train_run("experiment.max_iterations=3", "rollout.num_workers=1")
     config = load_config(saved.meta["config"])
-    learner = Learner(config, GymVecEnv(config.env, 4).spec, torch.device("cpu"))
+    learner = PPO(config, GymVecEnv(config.env, 4).spec, torch.device("cpu"))
     learner.load_state_dict(saved.tensors)
     state = learner.state_dict()
     assert {"optimizer.exp_avg", "optimizer.exp_avg_sq", "optimizer.step", "lr"} < state.keys()

@@ -9,8 +9,7 @@ from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.envs.loading import load_run_config
-from isaac_hydra_ext.learner.ppo.learner import Learner
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.weights import WeightStore
@@ -62,10 +61,6 @@ def run_config(num_envs: int = 2, **sections: dict[str, Any]) -> RunConfig:
     return config
 
 
-def layout_of(config: RunConfig, spec: EnvSpec, policy: ActorCritic) -> SlotLayout:
-    return SlotLayout(spec, config.rollout.steps_per_env, policy.distribution.action_dtype)
-
-
 class InProcessRun:
     """Learner and collector wired as the runner does at W = 0, without its directory."""
 
@@ -73,10 +68,10 @@ class InProcessRun:
         self.config, self.source = config, InProcessCollector(config)
         spec = self.source.build(config, Path("."), None, 0)
         device = torch.device(config.experiment.device)
-        self.learner = Learner(config, spec, device)
-        self.learner.record()
+        self.learner = PPO(config, spec, device)
+        self.learner.capture()
         policy = self.learner.policy
-        layout = layout_of(config, spec, policy)
+        layout = SlotLayout.of(spec, config.rollout.steps_per_env, policy)
         self.weights: WeightStore = self.source.attach(layout, policy.flat.numel(), device)
         self._publish(0)
 
@@ -96,7 +91,7 @@ class InProcessRun:
         return metrics
 
 
-def learner_state(learner: Learner) -> dict[str, torch.Tensor]:
+def learner_state(learner: PPO) -> dict[str, torch.Tensor]:
     """A copy of everything the learner goes on from."""
     return {name: tensor.clone() for name, tensor in learner.state_dict().items()}
 

@@ -49,13 +49,13 @@ class Rig:
     def distribution(self):  # noqa: ANN201
         return self.policy.distribution
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def check(self, seed: int) -> None:
         """Act, and compare with what the networks and the distribution say, to the last bit."""
         statistics = self.policy.flat[self.policy.num_params :]
         statistics.copy_(torch.rand(statistics.shape) + 0.5)
         noise = self.distribution.draw_noise((T, B), torch.Generator().manual_seed(seed))
-        self.acting.begin(noise)
+        self.acting.begin(noise, {})
         for t in range(T):
             given = self.acting.act(t)
             params = self.policy.action_params({g: x[t] for g, x in self.slot.obs.items()})
@@ -112,10 +112,10 @@ def test_networks_of_other_packages_are_called_as_they_are(network: nn.Module) -
 
 
 @pytest.mark.parametrize("action", [BOX, discrete(3)], ids=["box", "choice"])
-@torch.inference_mode()
+@torch.no_grad()
 def test_what_the_env_is_given_is_its_own(action: ActionSpec) -> None:
     rig = Rig(action)
-    rig.acting.begin(rig.distribution.draw_noise((T, B), torch.Generator().manual_seed(1)))
+    rig.acting.begin(rig.distribution.draw_noise((T, B), torch.Generator().manual_seed(1)), {})
     given = [rig.acting.act(t) for t in range(T)]
     assert len({x.data_ptr() for x in given}) == T, "an env may remember its last action"
     written = rig.slot.action_TBA.clone()

@@ -232,21 +232,21 @@ def test_without_value_normalisation_values_are_returns() -> None:
     assert policy.normalize_value(x) is x
 
 
-def test_keep_std_positive_lifts_a_scalar_std_to_its_floor_inside_flat() -> None:
+def test_after_step_lifts_a_scalar_std_to_its_floor_inside_flat() -> None:
     policy = policy_of()
     assert policy.std is not None
     policy.std.data.fill_(-0.2)
-    policy.keep_std_positive()
+    policy.after_step()
     assert policy.std.item() == pytest.approx(MIN_STD)
     assert (policy.flat == policy.std.item()).sum() == 1
     policy.std.data.fill_(0.3)
-    policy.keep_std_positive()
+    policy.after_step()
     assert policy.std.item() == pytest.approx(0.3)
 
 
 def test_a_logarithmic_std_may_be_negative_and_acts_as_its_exponential() -> None:
     policy = policy_of(std_type="log", init_std=0.25)
-    policy.keep_std_positive()
+    policy.after_step()
     assert policy.std is not None and policy.std.item() < 0
     assert policy.action_params(observations(1))[0, 1].item() == pytest.approx(0.25)
     assert policy.mean_std().item() == pytest.approx(0.25)

@@ -22,7 +22,7 @@ from isaac_hydra_ext.checkpoints.file import (
 )
 from isaac_hydra_ext.checkpoints.find import list_checkpoints
 from isaac_hydra_ext.errors import CheckpointError, RunInterrupted
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from .builders import env_spec, run_config
 from .checkpoint_samples import meta
@@ -71,11 +71,11 @@ def test_round_trip_is_exact_to_the_last_bit(tmp_path: Path) -> None:
 
 def test_a_learners_state_survives_with_its_float64_statistics(tmp_path: Path) -> None:
     config = run_config(policy={"normalize_values": True})
-    learner = Learner(config, env_spec(), torch.device("cpu"))
+    learner = PPO(config, env_spec(), torch.device("cpu"))
     learner.policy.actor_normalizers["policy"].count.fill_(2.0**40 + 1)
     learner.policy.actor_normalizers["policy"].exact_mean.fill_(1 / 3)
     path = save_checkpoint(tmp_path, 1, learner.state_dict(), META)
-    other = Learner(run_config(experiment={"seed": 9}, policy={"normalize_values": True}),
+    other = PPO(run_config(experiment={"seed": 9}, policy={"normalize_values": True}),
                     env_spec(), torch.device("cpu"))  # fmt: skip
     other.load_state_dict(load_checkpoint(path).tensors)
     for name, tensor in learner.state_dict().items():

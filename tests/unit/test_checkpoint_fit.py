@@ -11,7 +11,7 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from .builders import continuous, discrete, env_spec, run_config
 
@@ -19,13 +19,13 @@ SPEC = env_spec(2)
 
 
 def file_of(spec: EnvSpec = SPEC, **policy: Any) -> Checkpoint:
-    learner = Learner(run_config(policy=policy), spec, torch.device("cpu"))
+    learner = PPO(run_config(policy=policy), spec, torch.device("cpu"))
     meta = json.loads(json.dumps({"spec": spec.to_json(), "iteration": 1}))  # as in a file
     return Checkpoint(Path("some/model_1.safetensors"), learner.state_dict(), meta)
 
 
 def misfit(checkpoint: Checkpoint, spec: EnvSpec = SPEC) -> str:
-    own = Learner(run_config(), spec, torch.device("cpu")).state_dict()
+    own = PPO(run_config(), spec, torch.device("cpu")).state_dict()
     with pytest.raises(CheckpointError) as caught:
         check_fits(checkpoint, own, spec.to_json())
     message = str(caught.value)
@@ -34,7 +34,7 @@ def misfit(checkpoint: Checkpoint, spec: EnvSpec = SPEC) -> str:
 
 
 def test_the_same_env_and_network_fit_whatever_the_number_of_envs() -> None:
-    own = Learner(run_config(), SPEC, torch.device("cpu")).state_dict()
+    own = PPO(run_config(), SPEC, torch.device("cpu")).state_dict()
     check_fits(file_of(env_spec(64)), own, SPEC.to_json())
 
 
@@ -71,7 +71,7 @@ def test_another_environment_is_named_by_what_differs(other: EnvSpec, key: str) 
 
 def test_unbounded_actions_fit_themselves_after_json() -> None:
     spec = env_spec(2, action=continuous((-float("inf"), float("inf"))))
-    own = Learner(run_config(), spec, torch.device("cpu")).state_dict()
+    own = PPO(run_config(), spec, torch.device("cpu")).state_dict()
     check_fits(file_of(spec), own, spec.to_json())
 
 
@@ -81,10 +81,10 @@ def moments(size: int) -> dict[str, torch.Tensor]:
 
 
 def own_state(**policy: Any) -> dict[str, torch.Tensor]:
-    return Learner(run_config(policy=policy), SPEC, torch.device("cpu")).state_dict()
+    return PPO(run_config(policy=policy), SPEC, torch.device("cpu")).state_dict()
 
 
-PARAMS = Learner(run_config(), SPEC, torch.device("cpu")).policy.num_params
+PARAMS = PPO(run_config(), SPEC, torch.device("cpu")).policy.num_params
 
 
 def test_the_optimizer_may_be_absent_on_either_side() -> None:
@@ -153,7 +153,7 @@ def test_what_fits_is_taken_and_the_rest_is_listed_and_kept() -> None:
     assert "policy.actor.0.weight" not in text
     assert all(line.startswith("not taken from some/model_1.safetensors: ") for line in left_out)
     check_fits(part, own, SPEC.to_json())
-    learner = Learner(run_config(), SPEC, torch.device("cpu"))
+    learner = PPO(run_config(), SPEC, torch.device("cpu"))
     learner.load_state_dict(part.tensors)
     assert torch.equal(
         learner.state_dict()["policy.actor.0.weight"], before["policy.actor.0.weight"]

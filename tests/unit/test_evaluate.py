@@ -17,7 +17,7 @@ from isaac_hydra_ext.errors import (
     RenderError,
 )
 from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, video_path, with_overrides
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from .builders import discrete, env_spec, run_config
 from .checkpoint_samples import write
@@ -74,7 +74,7 @@ def counting(end: int) -> Checkpoint:
     env = {"id": f"{PREFIX}Counter-v0", "kwargs": {"end": end}}
     config = run_config(env=env)
     spec = env_spec(2, {"policy": ((2,), "float32")}, discrete(2))
-    learner = Learner(config, spec, torch.device("cpu"))
+    learner = PPO(config, spec, torch.device("cpu"))
     return checkpoint_of(config, dict(learner.state_dict()))
 
 

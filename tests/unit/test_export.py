@@ -29,7 +29,7 @@ from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import FILES, export, export_actor
 from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from .builders import continuous, discrete, env_spec, run_config
 from .checkpoint_samples import meta
@@ -61,7 +61,7 @@ def trained(
     """A checkpoint whose normalisers have seen data far from 0, and whose weights are not new."""
     config: RunConfig = run_config(**sections)
     spec = env_spec() if spec is None else spec
-    learner = Learner(config, spec, torch.device("cpu"))
+    learner = PPO(config, spec, torch.device("cpu"))
     torch.manual_seed(5)
     obs = {
         g: (100 + 20 * torch.randn(64, *s.shape)).to(getattr(torch, s.dtype))

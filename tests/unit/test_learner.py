@@ -8,8 +8,9 @@ import torch
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import NonFiniteError
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.group import OneProcess
 from isaac_hydra_ext.learner.ppo.losses import actor_loss, critic_loss
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.learner.ppo.preparation import Prepared, prepare
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -51,11 +52,11 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
     assert normalizer.count == 5 * 16 * 32
 
 
-def prepared(config: RunConfig, learner: Learner) -> Prepared:
-    return prepare(config.ppo, learner._spec, learner.policy, learner.batch, None)
+def prepared(config: RunConfig, learner: PPO) -> Prepared:
+    return prepare(config.ppo, learner._spec, learner.policy, learner.batch, None, OneProcess())
 
 
-def reference_epoch(config: RunConfig, learner: Learner) -> tuple[list[int], torch.Tensor]:
+def reference_epoch(config: RunConfig, learner: PPO) -> tuple[list[int], torch.Tensor]:
     """One epoch by plain autograd on a second network, with its own Adam on separate tensors."""
     policy = ActorCritic(config.policy, learner._spec, config.experiment.seed)
     policy.load_state_dict(learner.policy.state_dict())
@@ -103,7 +104,7 @@ def test_every_epoch_has_its_own_order_and_the_same_seed_the_same_weights() -> N
     assert not torch.equal(flats[0], flats[2])
 
 
-def hand_filled(values: tuple[float, ...] = (2, 4, 6, 8), **knobs: Any) -> tuple[Learner, Slot]:
+def hand_filled(values: tuple[float, ...] = (2, 4, 6, 8), **knobs: Any) -> tuple[PPO, Slot]:
     """A learner and a slot of T = 3, B = 1, whose critic says `values`, then the one after.
 
     The critic is its first input. Rewards are 1, 2, 3; the episode is cut off after the second.
@@ -111,7 +112,7 @@ def hand_filled(values: tuple[float, ...] = (2, 4, 6, 8), **knobs: Any) -> tuple
     settings = {"gamma": 0.5, "lam": 0.0, "value_clip": None, "batch_size": 3, **FIXED}
     config = run_config(1, rollout={"steps_per_env": 3}, ppo=settings)
     spec = env_spec(1, **knobs)
-    learner = Learner(config, spec, CPU)
+    learner = PPO(config, spec, CPU)
     with torch.no_grad():
         for layer in learner.policy.critic:
             if isinstance(layer, torch.nn.Linear):
@@ -132,7 +133,7 @@ def hand_filled(values: tuple[float, ...] = (2, 4, 6, 8), **knobs: Any) -> tuple
     return learner, slot
 
 
-def value_loss(learner: Learner, slot: Slot) -> float:
+def value_loss(learner: PPO, slot: Slot) -> float:
     learner.load([slot])
     return learner.update(0)["Loss/value"]
 

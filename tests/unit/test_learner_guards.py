@@ -5,7 +5,7 @@ import torch
 
 from isaac_hydra_ext.errors import DeviceMemoryError, NonFiniteError
 from isaac_hydra_ext.learner.optimizer import LR_RANGE
-from isaac_hydra_ext.learner.ppo.learner import Learner
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.models.actor_critic import MIN_STD
 
 from .builders import InProcessRun, changed, env_spec, learner_state, run_config
@@ -18,10 +18,8 @@ FIXED = {"lr_schedule": "fixed", "batch_size": 8, "update_epochs": 1}
 
 
 def adapted(lr: float, kl: float, stop: float = 0.0) -> float:
-    learner = Learner(
-        run_config(ppo={"lr": lr, "desired_kl": 0.01}), env_spec(), torch.device("cpu")
-    )
-    optimizer = learner._optimizer
+    learner = PPO(run_config(ppo={"lr": lr, "desired_kl": 0.01}), env_spec(), torch.device("cpu"))
+    optimizer = learner._epochs.optimizer
     optimizer.stop.fill_(stop)
     optimizer.step([torch.zeros(learner.policy.num_params)], [torch.zeros(())], torch.tensor(kl))
     return learner.lr.item()

@@ -77,4 +77,5 @@ def test_stream_numbers_are_what_old_checkpoints_were_trained_with() -> None:
         "EPISODE_TIME": 2,
         "POLICY_NOISE": 3,
         "SHUFFLE": 4,
+        "TERM": 5,
     }

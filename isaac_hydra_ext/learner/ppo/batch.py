@@ -3,9 +3,11 @@
 Filled in the learner's main thread, read by the update.
 """
 
+from collections.abc import Mapping
+
 import torch
 
-from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.rollout.slot import Slot
 
 
@@ -17,6 +19,7 @@ class RolloutBatch:
     Attributes:
         obs: Group -> [T + 1, N, ...]; the last row are the observations after the last step.
         action_TNA: As sampled; `behavior_log_prob_TN` beside it, float32.
+        fields: Name -> [T, N, ...], what the policy recorded besides.
         reward_TN: Raw, float32; `terminated_TN` and `truncated_TN` beside it, bool.
         final_obs: Group -> [F, ...], of episodes that were cut off; empty where none are given.
         final_step: [F] index t * N + n of the step each of them ended. On a GPU there is room for
@@ -31,8 +34,9 @@ class RolloutBatch:
         steps_per_env: int,
         action_dtype: torch.dtype,
         device: torch.device,
+        fields: Mapping[str, TensorSpec] | None = None,
     ) -> None:
-        """Allocate for `num_collectors` slots of [T, B]."""
+        """Allocate for `num_collectors` slots of [T, B], with `Policy.fields` in them."""
         T, N = steps_per_env, num_collectors * spec.num_envs
         self._spec, self.device = spec, device
 
@@ -42,6 +46,10 @@ class RolloutBatch:
         self._obs = {
             group: zeros(T + 1, N, *s.shape, dtype=getattr(torch, s.dtype))
             for group, s in spec.obs.items()
+        }
+        self._fields = {
+            name: zeros(T, N, *s.shape, dtype=getattr(torch, s.dtype))
+            for name, s in (fields or {}).items()
         }
         self._action_TNA = zeros(T, N, spec.action.dim, dtype=action_dtype)
         self._behavior_log_prob_TN = zeros(T, N)
@@ -59,6 +67,7 @@ class RolloutBatch:
         """Show the first columns; all of them are the tensors themselves."""
         self.narrow = columns < self._reward_TN.shape[1]
         self.obs = {group: obs[:, :columns] for group, obs in self._obs.items()}
+        self.fields = {name: field[:, :columns] for name, field in self._fields.items()}
         self.action_TNA = self._action_TNA[:, :columns]
         self.behavior_log_prob_TN = self._behavior_log_prob_TN[:, :columns]
         self.reward_TN = self._reward_TN[:, :columns]
@@ -78,6 +87,7 @@ class RolloutBatch:
             count = self._spec.num_envs if kept is None else kept.shape[0]
             for ours, theirs in (
                 *((self._obs[group], slot.obs[group]) for group in self._spec.obs),
+                *((self._fields[name], slot.fields[name]) for name in self._fields),
                 (self._action_TNA, slot.action_TBA),
                 (self._behavior_log_prob_TN, slot.behavior_log_prob_TB),
                 (self._reward_TN, slot.reward_TB),
@@ -123,6 +133,12 @@ class RolloutBatch:
     def obs_N(self) -> dict[str, torch.Tensor]:
         """Observations acted on, group -> [T * N, ...]; views."""
         return {group: obs[:-1].flatten(0, 1) for group, obs in self.obs.items()}
+
+    @property
+    def samples_N(self) -> dict[str, torch.Tensor]:
+        """What a policy's networks may read: `obs_N`, and recorded fields as `field/<name>`."""
+        fields = {f"field/{name}": field.flatten(0, 1) for name, field in self.fields.items()}
+        return {**self.obs_N, **fields}
 
 
 def _final_rows(

@@ -3,12 +3,14 @@
 Runs in the learner's process. Eager, compiled and inside a CUDA graph it is this one code.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from isaac_hydra_ext.config.schema import PPOConfig
+from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.learner.optimizer import FlatAdam
 from isaac_hydra_ext.learner.ppo.losses import (
     ActorLoss,
@@ -18,14 +20,15 @@ from isaac_hydra_ext.learner.ppo.losses import (
     critic_loss,
 )
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.learner.terms import TrainedTerm
+from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.models.policy import Samples as Inputs
 from isaac_hydra_ext.system.compiler import fused
 from isaac_hydra_ext.system.cuda import Beside
 
-Obs = Mapping[str, torch.Tensor]
 # Of the actor's loss and the critic's.
 Forwards = tuple[Callable[..., ActorLoss], Callable[..., torch.Tensor]]
-MINIBATCH_METRICS = (  # what `_step` returns, in this order
+MINIBATCH_METRICS = (  # what `_step` returns, in this order; then the terms' losses
     "Loss/surrogate",
     "Loss/entropy",
     "Policy/kl",
@@ -38,9 +41,15 @@ MINIBATCH_METRICS = (  # what `_step` returns, in this order
 
 @dataclass
 class Samples:
-    """One iteration's, flat: `obs` as [N, ...] of every group that a network reads."""
+    """One iteration's, flat.
 
-    obs: dict[str, torch.Tensor]
+    Attributes:
+        inputs: Name -> [N, ...]: what the networks and the terms read.
+        actor: For the actor's loss.
+        critic: For the critic's.
+    """
+
+    inputs: dict[str, torch.Tensor]
     actor: ActorSamples
     critic: CriticSamples
 
@@ -49,27 +58,33 @@ class Epochs:
     """Passes over the samples in shuffled minibatches."""
 
     def __init__(
-        self, ppo: PPOConfig, policy: ActorCritic, usual_samples: int, compiled: bool
+        self,
+        ppo: PPOConfig,
+        policy: Policy,
+        terms: Sequence[TrainedTerm],
+        group: Group,
+        usual_samples: int,
+        compiled: bool,
     ) -> None:
         """Make the optimizer, and compile what can be.
 
         Args:
             ppo: Of the run.
             policy: Trained in place.
+            terms: Further losses.
+            group: The ranks that learn together.
             usual_samples: N of an iteration from which no env is left out.
             compiled: Fuse kernels with torch.compile.
         """
         self._ppo, self._policy, self._usual_samples = ppo, policy, usual_samples
+        self._terms, self._group = terms, group
         self._device = policy.flat.device
-        self.optimizer = FlatAdam(ppo, policy, compiled)
+        self.optimizer = FlatAdam(ppo, policy, group, compiled)
         self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
-        parameters = list(policy.parameters())
-        critics = len(list(policy.critic.parameters()))
-        self._actor_parameters, self._critic_parameters = (
-            parameters[:-critics],
-            parameters[-critics:],
-        )
+        groups = policy.parameter_groups()
+        self._actor_parameters, self._critic_parameters = [*groups["actor"]], [*groups["critic"]]
         self._critics_stream = Beside(self._device)
+        self._tags = [*MINIBATCH_METRICS, *(f"Loss/{term.name}" for term in terms)]
 
     def run(self, samples: Samples, orders_EN: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take all steps, without the host knowing how they go; returns their metrics.
@@ -83,7 +98,7 @@ class Epochs:
         forwards = self._fused if usual else (self._actor_loss, self._critic_loss)
         optimizer = self.optimizer
         optimizer.begin()
-        totals = torch.zeros(len(MINIBATCH_METRICS), device=self._device)
+        totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
         # As equal as can be: a step on the few that are left over would undo the others' work.
         minibatches = -(-orders_EN.shape[1] // self._ppo.batch_size)
@@ -95,7 +110,7 @@ class Epochs:
                 steps += taken
         finite = torch.isfinite(self._policy.flat).all()
         return {
-            **dict(zip(MINIBATCH_METRICS, totals / steps.clamp(min=1.0), strict=True)),
+            **dict(zip(self._tags, totals / steps.clamp(min=1.0), strict=True)),
             "Loss/minibatch_steps": steps,
             "Loss/stopped_early": optimizer.stop,
             "Loss/undone": torch.maximum(optimizer.bad, 1.0 - finite.float()),
@@ -105,32 +120,57 @@ class Epochs:
         """Take one minibatch step, or none after a stop; returns its metrics."""
         actor_forward, critic_forward = forwards
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
-            value = critic_forward(samples.obs, samples.critic, rows)
+            value = critic_forward(samples.inputs, samples.critic, rows)
             critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
         with matrix_products(self._ppo.precision, self._device):
-            actor = actor_forward(samples.obs, samples.actor, rows)
+            actor = actor_forward(samples.inputs, samples.actor, rows)
             actor_gradients = _gradients(actor.total, self._actor_parameters)
         self._critics_stream.join()
         value = value.detach()
-        norms = self.optimizer.step(
-            [*actor_gradients, *critic_gradients], [actor.total.detach(), value], actor.kl
-        )
+        gradients, further, own = [*actor_gradients, *critic_gradients], [], []
+        for term in self._terms:
+            loss, gradients, of_term = self._term_gradients(term, samples.inputs, rows, gradients)
+            further.append(loss)
+            own.append(of_term)
+        norms = self.optimizer.step(gradients, [actor.total.detach(), value, *further], actor.kl)
+        for term, of_term in zip(self._terms, own, strict=True):
+            term.step(of_term, self.optimizer.stop, self._group)
         scalars = [actor.surrogate, actor.entropy, actor.kl, actor.clip_fraction, value]
-        return torch.cat([torch.stack(scalars), norms])
+        return torch.cat([torch.stack(scalars), norms, *(loss.reshape(1) for loss in further)])
 
-    def _actor_loss(self, obs: Obs, samples: ActorSamples, rows: torch.Tensor) -> ActorLoss:
+    def _term_gradients(
+        self,
+        term: TrainedTerm,
+        inputs: Inputs,
+        rows: torch.Tensor,
+        gradients: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """Return a term's loss, the policy's gradients with its own added, and the term's."""
+        minibatch = {name: x[rows] for name, x in inputs.items()}
+        with matrix_products(self._ppo.precision, self._device):
+            loss = term.term.loss(self._policy, minibatch).float()
+            parameters = [*self._actor_parameters, *self._critic_parameters, *term.parameters]
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        ours = [g if more is None else g + more for g, more in zip(gradients, found, strict=False)]
+        theirs = [
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(term.parameters, found[len(gradients) :], strict=True)
+        ]
+        return loss.detach(), ours, theirs
+
+    def _actor_loss(self, inputs: Inputs, samples: ActorSamples, rows: torch.Tensor) -> ActorLoss:
         policy = self._policy
-        params = policy.action_params({group: obs[group][rows] for group in policy.actor_groups})
+        params = policy.action_params({name: inputs[name][rows] for name in policy.actor_groups})
         return actor_loss(self._ppo, policy.distribution, samples.take(rows), params.float())
 
-    def _critic_loss(self, obs: Obs, samples: CriticSamples, rows: torch.Tensor) -> torch.Tensor:
+    def _critic_loss(
+        self, inputs: Inputs, samples: CriticSamples, rows: torch.Tensor
+    ) -> torch.Tensor:
         policy = self._policy
-        value = policy.raw_value({group: obs[group][rows] for group in policy.critic_groups})
+        value = policy.raw_value({name: inputs[name][rows] for name in policy.critic_groups})
         return critic_loss(self._ppo, samples.take(rows), value.float())
 
 
-def _gradients(
-    loss: torch.Tensor, parameters: list[torch.nn.Parameter]
-) -> tuple[torch.Tensor, ...]:
+def _gradients(loss: torch.Tensor, parameters: list[nn.Parameter]) -> tuple[torch.Tensor, ...]:
     """Return the gradient for every parameter; zeros for one that the loss does not read."""
     return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)

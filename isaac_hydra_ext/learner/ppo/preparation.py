@@ -11,11 +11,12 @@ import torch
 
 from isaac_hydra_ext.config.schema import PPOConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.learner.group import Group, combined
 from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, vtrace
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.policy import Policy
 
 CHUNK_ROWS = 98_304  # enough for any GPU to be busy
 Network = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
@@ -42,9 +43,10 @@ class Prepared:
 def prepare(
     ppo: PPOConfig,
     spec: EnvSpec,
-    policy: ActorCritic,
+    policy: Policy,
     batch: RolloutBatch,
     entropy_noise_NP: torch.Tensor | None,
+    group: Group,
 ) -> Prepared:
     """Evaluate the proximal policy, the critic and the advantages on the whole batch.
 
@@ -58,11 +60,13 @@ def prepare(
         policy: The networks before the first minibatch step.
         batch: The iteration's rollouts.
         entropy_noise_NP: For sampled entropies.
+        group: The ranks over which advantages are normalised.
     """
     distribution = policy.distribution
     T, N = batch.reward_TN.shape
     with matrix_products(ppo.precision, batch.device):
-        params = _in_chunks(policy.action_params, batch.obs_N, ppo)
+        samples = batch.samples_N
+        params = _in_chunks(policy.action_params, {g: samples[g] for g in policy.actor_groups}, ppo)
     action_NA = batch.action_TNA.flatten(0, 1)
     proximal_log_prob = distribution.log_prob(params, action_NA)
     rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
@@ -82,14 +86,17 @@ def prepare(
         "Loss/explained_variance": 1.0 - unexplained / (target.var(correction=0) + 1e-8),
     }
     if ppo.normalize_advantages:
-        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        # `std` and not `var`: alone, the square's root is it again, to the last bit.
+        mean, var = advantage.mean(), advantage.std(correction=0).square()
+        _, mean, var = combined(group, advantage.shape[0], mean, var)
+        advantage = (advantage - mean) / (var.sqrt() + 1e-8)
     actor = ActorSamples(action_NA, advantage, params, proximal_log_prob, weight, entropy_noise_NP)
     critic = CriticSamples(policy.normalize_value(target), raw_value_T1N[:-1].flatten())
     return Prepared(actor, critic, target, diagnostics)
 
 
 def _values(
-    policy: ActorCritic, batch: RolloutBatch, ppo: PPOConfig
+    policy: Policy, batch: RolloutBatch, ppo: PPOConfig
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Run the critic once over all T + 1 observations and the final ones.
 

@@ -1,0 +1,77 @@
+"""What ranks of a data-parallel learner must agree on goes through here. Runs in each rank.
+
+A rank is one process that learns from rollouts of its own; gradients and statistics are those of
+all ranks together, so that the weights are the same bits on each. One process is a group of one.
+"""
+
+from typing import Protocol
+
+import torch
+
+from isaac_hydra_ext.models.normalizer import Moments
+
+
+class Group(Protocol):
+    """The ranks that learn together. All call the same methods in the same order.
+
+    Every method works on the device, without the host waiting for it, so that it can be part of a
+    CUDA graph.
+
+    Attributes:
+        rank: Of this process, from 0.
+        size: How many ranks there are.
+    """
+
+    rank: int
+    size: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank is the one that prints, saves and publishes."""
+        return self.rank == 0
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        """Add `x` over all ranks, in place; returns it."""
+        ...
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        """Average `x` over all ranks, in place; returns it. NaN or Inf on one is so on all."""
+        ...
+
+    def broadcast(self, x: torch.Tensor) -> torch.Tensor:
+        """Overwrite `x` with the first rank's, in place; returns it."""
+        ...
+
+
+class OneProcess(Group):
+    """A learner that is alone."""
+
+    rank, size = 0, 1
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def broadcast(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def combined(group: Group, rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:
+    """Return the moments of all ranks' samples together (Chan et al. 1979).
+
+    Ranks may have different numbers of samples. Alone, every bit stays as it is.
+
+    Args:
+        group: The ranks.
+        rows: How many samples this rank has.
+        mean: Of them.
+        var: Of them, not corrected.
+    """
+    # A fill and no copy from the host: this may be part of a CUDA graph.
+    total = group.sum(torch.full((), rows, dtype=torch.float64, device=mean.device))
+    share = (rows / total).to(mean.dtype)
+    mean_of_all = group.sum(mean * share)
+    var_of_all = group.sum((var + (mean - mean_of_all).square()) * share)
+    return total, mean_of_all, var_of_all

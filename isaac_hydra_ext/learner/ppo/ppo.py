@@ -1,0 +1,276 @@
+"""PPO: one `update` turns the rollouts of an iteration into the next policy version.
+
+Runs in the learner's process: in the main thread, or in a background thread with W = 0 and L >= 1.
+Everything between loading the batch and reading the metrics is device tensors; the host waits for
+the device once an iteration. On a GPU all of it runs on the learner's own stream, so that a
+simulation on the same GPU goes on beside it, and is replayed as two CUDA graphs.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.learner.group import Group, OneProcess, combined
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
+from isaac_hydra_ext.learner.ppo.preparation import prepare
+from isaac_hydra_ext.learner.ppo.randomness import Draws, Randomness
+from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
+from isaac_hydra_ext.learner.terms import make_terms
+from isaac_hydra_ext.models.normalizer import Moments
+from isaac_hydra_ext.models.registry import make_policy
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.system import compiler
+from isaac_hydra_ext.system.cuda import Captured
+from isaac_hydra_ext.terminal.metric import Metric
+
+COMPILE_FROM = 16_384  # samples an iteration on a GPU: below, compiling takes longer than it saves
+
+
+class PPO:
+    """Networks, optimizer and the update; see `Algorithm` for the methods.
+
+    Attributes:
+        policy: The current networks; `policy.flat` is what is published.
+        batch: The samples of the iteration.
+        lr: The learning rate, 0-dim, on the device.
+        notes: What to tell the user of how updates are computed.
+    """
+
+    fields: Collection[str] = ()
+    shown: Sequence[Metric] = (
+        Metric("surrogate loss", "Loss/surrogate", ".4f"),
+        Metric("entropy", "Loss/entropy", ".3f"),
+        Metric("KL", "Policy/kl", ".4f"),
+        Metric("value loss", "Loss/value", ".4f"),
+        Metric("action std", "Policy/mean_std", ".3f"),
+        Metric("learning rate", "Loss/learning_rate", ".2e"),
+    )
+
+    def __init__(
+        self,
+        config: RunConfig,
+        spec: EnvSpec,
+        device: torch.device,
+        group: Group | None = None,
+    ) -> None:
+        """Build networks and optimizer; arguments as of `make_algorithm`."""
+        self._config, self._ppo, self._spec, self.device = config, config.ppo, spec, device
+        self._group = group = group or OneProcess()
+        self.notes: list[str] = []
+        self.policy = make_policy(config, spec, device)
+        seed, T = config.experiment.seed, config.rollout.steps_per_env
+        dtype, fields = self.policy.distribution.action_dtype, self.policy.fields
+        self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields)
+        self._compiled = self._is_compiled()
+        self._terms = make_terms(config.ppo.terms, self.policy, spec, seed, device)
+        self._epochs = Epochs(
+            config.ppo, self.policy, self._terms, group, config.n_buffer, self._compiled
+        )
+        self.lr = self._epochs.optimizer.lr
+        noisy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
+        self._randomness = Randomness(config, self.policy.distribution, noisy, device, group.rank)
+        self._bad_in_a_row = 0
+        self._tags: list[str] = []  # of the numbers that `_compute` returns
+        self._stream = LearnerStream(device)
+        self._draws: Draws | None = None  # where the captured update reads them
+        self._update: Captured[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._statistics: Captured[None] | None = None
+        self._outgrown = False  # the captured update reads a batch that is no longer this one
+
+    def _is_compiled(self) -> bool:
+        ppo, on_gpu = self._ppo, self.device.type == "cuda"
+        # Not by itself on a CPU: a run's bits must not depend on its length or on a C++ compiler.
+        pays = on_gpu and self._config.n_buffer >= COMPILE_FROM
+        if ppo.compile == "never" or (ppo.compile == "auto" and not pays):
+            return False
+        if why_not := compiler.why_not(self.device.type):
+            self.notes.append(f"ppo.compile={ppo.compile}: {why_not}; updates are not compiled")
+        return not why_not
+
+    # ---------------------------------------------------------------- in and out
+
+    def load(self, slots: list[Slot]) -> None:
+        """Copy the iteration's rollouts in; the slots are free when this returns.
+
+        On a GPU a slot of that GPU is free for what the caller's stream is given from now on.
+        """
+        room = self.batch.final_step.shape[0]
+        with naming_memory(self.device, self._config.n_buffer), self._stream.in_turn():
+            self.batch.load(slots)
+        if slots[0].reward_TB.device.type == "cpu":
+            self._stream.wait()
+        # More final observations than there was room for: what is captured reads the old tensors.
+        self._outgrown |= self.batch.final_step.shape[0] != room
+        if self._update is not None and self._outgrown and not self.batch.narrow:
+            self.capture()
+
+    def publish(self, store: WeightStore, version: int) -> None:
+        with self._stream.in_turn():
+            store.publish(version, self.policy.flat)
+
+    # ---------------------------------------------------------------- the update
+
+    def capture(self) -> None:
+        """Compile, and capture as CUDA graphs, what `ppo.compile` and `ppo.cuda_graphs` say."""
+        with naming_memory(self.device, self._config.n_buffer):
+            self._capture()
+
+    def _capture(self) -> None:
+        stream = self._stream.stream if self._ppo.cuda_graphs else None  # to capture on
+        if stream is None and not self._compiled:
+            return
+        before = copies(self.state_dict())
+        with self._stream.in_turn():
+            draws = self._randomness.draw(0, self._config.n_buffer)
+        if stream is not None:
+            self._update = self._statistics = None  # what an earlier graph holds is needed again
+            self._outgrown, self._draws = False, draws
+            self._update = Captured(lambda: self._compute(draws), stream)
+            _, target_N = self._update.result
+            if self.policy.has_statistics:  # PyTorch warns of a graph without work
+                self._statistics = Captured(lambda: self._learn_statistics(target_N), stream)
+        else:  # compiled now, and not in the first iteration
+            with self._stream.in_turn():
+                self._compute(draws)
+        copy_each(self.state_dict(), before)
+        if self._stream.stream is not None:
+            torch.cuda.synchronize(self.device)
+
+    def update(self, iteration: int) -> dict[str, float]:
+        """Train on the loaded batch: version `iteration` becomes `iteration + 1`.
+
+        A loss, gradient or weight that is NaN or Inf undoes the whole update: weights, moments,
+        learning rate and normalisers are to the last bit what they were, and `Loss/undone` is 1.
+
+        Returns:
+            Metrics by tag.
+
+        Raises:
+            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone, or there is no
+                sample.
+            DeviceMemoryError: The GPU is too small for it; nothing has changed.
+        """
+        if not self.batch.reward_TN.numel():
+            raise NonFiniteError(
+                f"iteration {iteration}: every env has been left out for NaN or Inf "
+                "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
+            )
+        ppo = self._ppo
+        with naming_memory(self.device, self._config.n_buffer), self._stream.current():
+            before = copies(self._changing())
+            if ppo.lr_schedule == "linear":
+                self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
+            draws = self._randomness.draw(iteration, self.batch.reward_TN.numel())
+            captured = self._update is not None and not (self.batch.narrow or self._outgrown)
+            try:
+                numbers, target_N = self._replay(draws) if captured else self._compute(draws)
+            except Exception:  # half an update is none
+                copy_each(self._changing(), before)
+                raise
+            self._stream.wait()
+            metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
+            if metrics["Loss/undone"]:
+                return metrics | self._undo(iteration, before)
+            self._bad_in_a_row = 0
+            if captured and self._statistics is not None:
+                self._statistics()
+            else:
+                self._learn_statistics(target_N)
+        return metrics
+
+    def _replay(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the captured `_compute`."""
+        assert self._draws is not None and self._update is not None
+        self._draws.copy_(draws)
+        return self._update()
+
+    def _compute(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepare and take all minibatch steps.
+
+        Returns:
+            The update's numbers, in the order of `_tags`, and the value targets [N], on the device.
+        """
+        inputs = self.batch.samples_N
+        for trained in self._terms:
+            inputs |= {f"term/{k}": x for k, x in trained.term.prepare(self.batch).items()}
+        prepared = prepare(
+            self._ppo, self._spec, self.policy, self.batch, draws.noise_NP, self._group
+        )
+        if self._terms:
+            inputs["action"] = prepared.actor.action_MA
+        samples = Samples(inputs, prepared.actor, prepared.critic)
+        numbers = self._epochs.run(samples, draws.orders_EN) | prepared.diagnostics
+        numbers |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
+        self._tags = list(numbers)
+        return self._group.mean(torch.stack([*numbers.values()])), prepared.target_N
+
+    def _learn_statistics(self, target_N: torch.Tensor) -> None:
+        self.policy.update_statistics(self.batch.obs_N, target_N, self._combine)
+
+    def _combine(self, rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:
+        return combined(self._group, rows, mean, var)
+
+    # ---------------------------------------------------------------- state
+
+    def _undo(self, iteration: int, before: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Go back to the state before the update; returns the metrics that are then other ones."""
+        copy_each(self._changing(), before)
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row > self._ppo.max_bad_updates:
+            raise NonFiniteError(
+                f"iteration {iteration}: the loss or its gradient is not finite, in "
+                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
+                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
+                "good ones; look for huge values in observations and rewards, or lower ppo.lr"
+            )
+        return {
+            "Loss/minibatch_steps": 0.0,
+            "Policy/mean_std": self.policy.mean_std().item(),
+            "Loss/learning_rate": self.lr.item(),
+        }
+
+    def _changing(self) -> dict[str, torch.Tensor]:
+        """Return what minibatch steps change; normalisers follow them."""
+        return {"policy.flat": self.policy.flat, **self._learning_state()}
+
+    def _learning_state(self) -> dict[str, torch.Tensor]:
+        state = self._epochs.optimizer.state_dict()
+        for term in self._terms:
+            state |= term.state_dict()
+        return state
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        self._stream.wait()
+        policy = {f"policy.{name}": value for name, value in self.policy.state_dict().items()}
+        return policy | self._learning_state()
+
+    def load_state_dict(
+        self, state: Mapping[str, torch.Tensor], before: Mapping[str, Any] | None = None
+    ) -> None:
+        """Moments that are not there stay as they are; a learning rate that was changed, too."""
+        own = self.state_dict()
+        copy_each(
+            own, {name: own[name] if state.get(name) is None else state[name] for name in own}
+        )
+        saved, ppo = (before or {}).get("ppo"), self._ppo
+        if saved and (saved["lr"], saved["lr_schedule"]) != (ppo.lr, ppo.lr_schedule):
+            self.lr.fill_(ppo.lr)
+        if self._stream.stream is not None:
+            torch.cuda.synchronize(self.device)
+
+
+def copy_each(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensors into those of the same name."""
+    for name, tensor in ours.items():
+        tensor.copy_(theirs[name])
+
+
+def copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies by name."""
+    return {name: tensor.clone() for name, tensor in tensors.items()}

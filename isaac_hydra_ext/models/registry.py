@@ -1,0 +1,30 @@
+"""Which policy serves which `policy.kind`. Used wherever a policy is built."""
+
+import torch
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.system import entry_points
+
+BUILT_IN_POLICIES = ("actor_critic",)
+
+
+def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "cpu") -> Policy:
+    """Build the run's policy with the weights that its seed gives: the same in every process.
+
+    Args:
+        config: `policy` and `experiment.seed` are read.
+        spec: Of one collector's env.
+        device: Where it acts or is learned.
+
+    Raises:
+        ConfigError: `policy` does not go with the env's spaces, or a registered policy cannot be
+            imported.
+    """
+    kind, seed = config.policy.kind, config.experiment.seed
+    if kind in BUILT_IN_POLICIES:
+        return ActorCritic(config.policy, spec, seed, device)
+    make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
+    return make(config.policy, spec, seed, device)
