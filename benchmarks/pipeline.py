@@ -123,8 +123,8 @@ class Pipeline:
         set_learner_threads(config)
         spec = pool.build(config, run_dir, None, 0)
         self._policy = ActorCritic(config.policy, spec, seed=1)
+        layout = SlotLayout.of(spec, steps, self._policy)
         dtype = self._policy.distribution.action_dtype
-        layout = SlotLayout(spec, steps, dtype)
         self._weights = pool.attach(layout, self._policy.flat.numel(), cpu)
         self._batch = RolloutBatch(spec, config.num_workers, steps, dtype, cpu)
         self._spare = Slot.allocate(layout, "cpu")

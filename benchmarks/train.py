@@ -94,7 +94,7 @@ class Turns:
         self._times: dict[str, list[float]] = {tag: [] for tag in TIMES}
         for _ in range(WARM_UP):
             self._train()
-        run.learner.lr.zero_()
+        run.learner.state_dict()["lr"].zero_()  # the tensor itself, not a copy
         started = time.perf_counter()
         self._train()
         once = time.perf_counter() - started

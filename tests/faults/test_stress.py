@@ -170,7 +170,7 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
     try:
         spec = pool.build(config, tmp_path, None, 0)
         policy = ActorCritic(config.policy, spec, 1, "cpu")
-        layout = SlotLayout(spec, T, policy.distribution.action_dtype)
+        layout = SlotLayout.of(spec, config.rollout.steps_per_env, policy)
         weights = pool.attach(layout, policy.flat.numel(), torch.device("cpu"))
         weights.publish(0, policy.flat)
         pool.announce(0)

@@ -236,6 +236,6 @@ def test_one_name_of_two_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[isaac_hydra_ext.networks]\nresidual = second:build\n")
     monkeypatch.syspath_prepend(str(tmp_path / "second"))
-    said = refusal(ConfigError, lambda: entry_points.load("k", "residual", entry_points.POLICIES))
+    said = refusal(ConfigError, lambda: entry_points.load("k", "residual", entry_points.NETWORKS))
     assert "k=residual: registered by" in said
     assert "second:build" in said

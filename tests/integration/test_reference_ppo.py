@@ -10,6 +10,7 @@ from torch import nn
 from isaac_hydra_ext.config.reading import complete, load_config
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.learner.ppo.ppo import PPO
+from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.seeding import Stream, make_generator
 from isaac_hydra_ext.system.stop_signals import StopSignals
