@@ -1,8 +1,9 @@
 """What a checkpoint's metadata must be, checked whole before anything is taken from it.
 
-Runs where checkpoints are read: in the learner's process, and in workers for the env states. A
-checksum proves that a file is as it was written, not who wrote it: every value that a run goes on
-from is checked for its type and range, and the findings are `ValueError`s of one line.
+Runs wherever a checkpoint is read: in the learner's process, in a command that plays or exports,
+and in a worker, for its env's state. A checksum proves that a file is as it was written, not who
+wrote it: every value that a run goes on from is checked for its type and range, and the findings
+are `ValueError`s of one line.
 """
 
 import json

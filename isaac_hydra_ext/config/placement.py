@@ -7,10 +7,10 @@ turns. A worker sees its own GPU alone, as cuda:0.
 """
 
 import os
-from pathlib import Path
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.system.limits import cpu_quota
 
 IN_WORKER = "cuda:0"  # what a worker calls the one GPU that it sees
 # Libraries read these once, while they load.
@@ -20,11 +20,6 @@ THREAD_CAPS = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "PXR_WORK_THREAD_LIMIT",
-)
-# A container's processor time [us] for each period [us]; control groups 2 have both in one file.
-CPU_QUOTA = (
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
 
 
@@ -123,17 +118,13 @@ def thread_caps() -> dict[str, str]:
 
 
 def available_cores() -> int:
-    """Return how many cores' time this process may use: a container may have less than it sees."""
+    """Return how many cores' time this process may use: its groups may allow less than it sees."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    for files in CPU_QUOTA:
-        if all(Path(file).exists() for file in files):
-            quota, period = " ".join(Path(file).read_text() for file in files).split()
-            if quota.isdigit():  # else there is no limit: "max", or -1
-                cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, int(quota)))
 
 
 def set_learner_threads(config: RunConfig) -> None:

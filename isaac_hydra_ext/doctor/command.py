@@ -41,7 +41,7 @@ CHECKS: Mapping[str, Callable[[], Finding]] = {
     "cores": machine.cores,
     "memory": machine.memory,
     "shared memory": machine.shared_memory,
-    "ulimits": machine.limits,
+    "ulimits": machine.ulimits,
     "write access": machine.write_access,
 }
 

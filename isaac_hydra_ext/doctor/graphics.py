@@ -10,9 +10,10 @@ from pathlib import Path
 
 from isaac_hydra_ext.doctor.finding import Finding
 from isaac_hydra_ext.doctor.software import has_kit, has_nvidia
+from isaac_hydra_ext.system.limits import machine_file
 
-EGL_VENDORS = (Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d"))
-VULKAN_ICDS = (Path("/usr/share/vulkan/icd.d"), Path("/etc/vulkan/icd.d"))
+EGL_VENDORS = ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d")
+VULKAN_ICDS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")
 VULKAN_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the second is the older name
 MUJOCO_BACKENDS = ("egl", "osmesa", "glfw", "disable", "disabled", "off", "false", "0", "")
 CAPABILITIES = "start the container with NVIDIA_DRIVER_CAPABILITIES=all"
@@ -44,7 +45,7 @@ def egl() -> Finding:
     if absent := _absent(override):
         fix = "unset __EGL_VENDOR_LIBRARY_FILENAMES, or name files that exist"
         return Finding("egl", "warn", f"__EGL_VENDOR_LIBRARY_FILENAMES: no {absent}", fix)
-    vendors = sorted(f.name for d in EGL_VENDORS if d.is_dir() for f in d.glob("*.json"))
+    vendors = _descriptions(EGL_VENDORS)
     vendors = [Path(p).name for p in override.split(":")] if override else vendors
     if has_nvidia() and not any("nvidia" in name for name in vendors):
         return Finding(
@@ -59,7 +60,7 @@ def vulkan() -> Finding:
     if absent := _absent(override):
         fix = f"unset {' and '.join(VULKAN_VARIABLES)}, or name files that exist"
         return Finding("vulkan", "warn", f"the ICD file {absent} does not exist", fix)
-    icds = sorted(f.name for d in VULKAN_ICDS if d.is_dir() for f in d.glob("*.json"))
+    icds = _descriptions(VULKAN_ICDS)
     icds = [Path(p).name for p in override.split(":")] if override else icds
     if has_kit() and not any("nvidia" in name for name in icds):
         return Finding("vulkan", "warn", f"ICDs: {_names(icds)}; NVIDIA's is missing", CAPABILITIES)
@@ -114,6 +115,11 @@ def visible_devices() -> Finding:
         )
         return Finding("visible gpus", "warn", text, fix)
     return Finding("visible gpus", "ok", text)
+
+
+def _descriptions(directories: tuple[str, ...]) -> list[str]:
+    """Return the names of the JSON files in these directories of the machine."""
+    return sorted(f.name for d in directories for f in machine_file(d).glob("*.json"))
 
 
 def _loads(library: str) -> bool:

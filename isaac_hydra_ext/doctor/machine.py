@@ -1,4 +1,7 @@
-"""Cores, memory, limits, and where runs are written. Runs in the process of `appo doctor`."""
+"""Cores, memory, ulimits, and where runs are written. Runs in the process of `appo doctor`.
+
+What a run would choose is asked of what chooses it: placement, and the reader of control groups.
+"""
 
 import os
 import resource
@@ -6,12 +9,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from isaac_hydra_ext.config.placement import auto_workers, available_cores
 from isaac_hydra_ext.doctor.finding import Finding
+from isaac_hydra_ext.system import limits
 
 GIB = 2**30
-MEMINFO = Path("/proc/meminfo")
-SHM = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")  # version 2, as containers see their own
 MIN_MEMORY = 4 * GIB
 MIN_DISK = GIB
 MIN_SHM = 256 * 2**20
@@ -19,33 +21,26 @@ MIN_FILES = 256  # a run of two workers needs about 60; simulators open more
 
 
 def cores() -> Finding:
-    """Count the cores this process may use, and what its container may use of them."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    total, text = os.cpu_count(), f"{usable} of {os.cpu_count()} usable"
-    quota = _cgroup("cpu.max").split()
-    if usable and len(quota) == 2 and quota[0].isdigit():
-        share = int(quota[0]) / int(quota[1])
-        text += f", {share:g} by the container's limit"
-        if share < usable:
-            fix = f"set rollout.num_workers={max(1, int(share) - 1)}; auto counts {usable} cores"
-            return Finding("cores", "warn", text, fix)
-    if usable == 1 and total:
+    """Count the cores this process may use, and how many workers a CPU simulation then gets."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = f"{seen} of {os.cpu_count()} usable"
+    if (quota := limits.cpu_quota()) is not None:
+        text += f", the control group allows the time of {quota:g}"
+    text += f"; rollout.num_workers=auto is {auto_workers(False, 'cpu')} on the CPU"
+    if available_cores() == 1:
         fix = "collect in the learner's process: rollout.num_workers=0"
         return Finding("cores", "warn", text, fix)
-    return Finding(
-        "cores", "ok", f"{text}; rollout.num_workers=auto is {max(1, (usable or 1) - 1)}"
-    )
+    return Finding("cores", "ok", text)
 
 
 def memory() -> Finding:
-    """Look at what can still be allocated, in the container's limit too."""
-    lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    """Look at what can still be allocated, by the machine and by the process's control groups."""
+    free = limits.available_memory()
+    if free is None:
+        return Finding("memory", "warn", "this system does not say", "look at it by hand")
     text = f"{free / GIB:.1f} GiB available"
-    limit = _cgroup("memory.max")
-    if limit.isdigit():
-        free = min(free, int(limit) - int(_cgroup("memory.current") or 0))
-        text += f", {free / GIB:.1f} GiB of the container's {int(limit) / GIB:.1f}"
+    if group := limits.memory_limit():
+        text += f", the control group allows {group.limit / GIB:.1f} GiB"
     if free < MIN_MEMORY:
         fix = "lower rollout.num_workers (each costs 0.5 GiB and its simulation), or add memory"
         return Finding("memory", "warn", text, fix)
@@ -54,7 +49,8 @@ def memory() -> Finding:
 
 def shared_memory() -> Finding:
     """Make a memfd; where there is none the rollout buffer must fit into /dev/shm."""
-    size = shutil.disk_usage(SHM).free if SHM.is_dir() else 0
+    shm = limits.machine_file("/dev/shm")
+    size = shutil.disk_usage(shm).free if shm.is_dir() else 0
     text = f"/dev/shm has {size / 2**20:,.0f} MiB free"
     try:
         os.close(os.memfd_create("doctor"))
@@ -65,7 +61,7 @@ def shared_memory() -> Finding:
     return Finding("shared memory", "ok", f"memfd works; {text}, which is not used then")
 
 
-def limits() -> Finding:
+def ulimits() -> Finding:
     """Look at ulimits that a run may hit."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     address = resource.getrlimit(resource.RLIMIT_AS)[0]
@@ -99,10 +95,3 @@ def write_access() -> Finding:
 
 def _limit(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else f"{value:,}"
-
-
-def _cgroup(name: str) -> str:
-    try:
-        return (CGROUP / name).read_text().strip()
-    except OSError:
-        return ""  # no limit, or version 1

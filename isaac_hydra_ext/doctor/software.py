@@ -3,26 +3,25 @@
 import importlib.metadata
 import importlib.util
 import os
-import re
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from isaac_hydra_ext.doctor.finding import Finding
+from isaac_hydra_ext.system.limits import machine_file
 from isaac_hydra_ext.system.probing import ProbeError, probe, run_bounded
 
 DISTRIBUTION = "isaac-hydra-ext"
 # For a source tree on the path without an installation, which has no metadata.
 REQUIRED = (
     "hydra-core>=1.3.2", "omegaconf>=2.3", "torch>=2.5", "gymnasium>=0.29", "numpy>=1.23",
-    "tensorboard>=2.10", "safetensors>=0.4", "rich>=12.0",
+    "packaging>=20.0", "tensorboard>=2.10", "safetensors>=0.4", "rich>=12.0",
 )  # fmt: skip
 OPTIONAL = {
     "mjlab": "mjlab", "onnxruntime": "export", "matplotlib": "plot", "wandb": "wandb",
     "swanlab": "swanlab", "imageio_ffmpeg": "video",
 }  # fmt: skip
-NVIDIA_VERSION = Path("/proc/driver/nvidia/version")
 ASSETS = "https://omniverse-content-production.s3-us-west-2.amazonaws.com"
 ISAAC_MODULES = ("isaaclab", "isaaclab_tasks", "isaacsim", "newton")
 EULA_VARIABLES = ("OMNI_KIT_ACCEPT_EULA", "ACCEPT_EULA")
@@ -55,7 +54,7 @@ print(json.dumps({"tasks": len(list_tasks()), "mujoco": mujoco.__version__,
 """
 ISAAC_LAB = """
 import json
-from isaac_hydra_ext.envs.isaac.launch import detect_generation
+from isaac_hydra_ext.envs.isaac.generation import detect_generation
 print(json.dumps(detect_generation().value))
 """
 
@@ -73,34 +72,32 @@ def python() -> Finding:
 def packages() -> Finding:
     """Compare what is installed with this package's lower bounds."""
     wrong, found = [], []
-    for requirement in required():
-        name, _, bound = requirement.partition(">=")
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{name} is missing")
+    fix = f"{sys.executable} -m pip install {DISTRIBUTION}"
+    try:
+        from packaging.requirements import Requirement
+    except ImportError as e:
+        return Finding("packages", "fail", f"{e.name} is missing", fix)
+    for wanted in map(Requirement, required()):
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        found.append(f"{name} {version}")
-        if numbers(version) < numbers(bound):
-            wrong.append(f"{name} {version} is older than {bound}")
+        version = _version(wanted.name)
+        if not version:
+            wrong.append(f"{wanted.name} is missing")
+            continue
+        found.append(f"{wanted.name} {version}")
+        if not wanted.specifier.contains(version, prereleases=True):
+            wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
     if wrong:
-        fix = f"{sys.executable} -m pip install {DISTRIBUTION}"
         return Finding("packages", "fail", "; ".join(wrong), fix)
     return Finding("packages", "ok", ", ".join(found))
 
 
 def required() -> list[str]:
-    """Return the core dependencies, as pip writes them: `torch>=2.5`."""
+    """Return the dependencies as they are declared: `torch>=2.5`, those of extras too."""
     try:
-        declared = importlib.metadata.requires(DISTRIBUTION) or []
+        return importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         return list(REQUIRED)
-    return [line.replace(" ", "") for line in declared if "extra ==" not in line]
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """Return what can be compared of a version: `2.5.1+cpu` -> (2, 5, 1)."""
-    return tuple(int(n) for n in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
 def extras() -> Finding:
@@ -143,7 +140,8 @@ def torch() -> Finding:
 
 def has_nvidia() -> bool:
     """Return whether an NVIDIA driver is loaded or its devices are in this container."""
-    return NVIDIA_VERSION.exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+    driver = machine_file("/proc/driver/nvidia/version")
+    return driver.exists() or any(machine_file("/dev").glob("nvidia[0-9]*"))
 
 
 def driver() -> Finding:
@@ -166,12 +164,14 @@ def driver() -> Finding:
 
 def gymnasium() -> Finding:
     """Import Gymnasium; 1.0 cannot do what the adapter needs."""
+    from packaging.specifiers import SpecifierSet
+
     try:
         version = probe("import json, gymnasium; print(json.dumps(gymnasium.__version__))")
     except ProbeError as e:
         fix = f"{sys.executable} -m pip install gymnasium"
         return Finding("gymnasium", "fail", f"cannot be imported: {e}", fix)
-    if version.startswith("1.0"):
+    if SpecifierSet("==1.0.*").contains(version, prereleases=True):
         text = f"{version} has no same-step autoreset"
         return Finding("gymnasium", "fail", text, "pip install 'gymnasium>=1.1' (or 0.29)")
     return Finding("gymnasium", "ok", version)

@@ -1,7 +1,6 @@
 """Whether a run fits into this machine. Runs in the learner, before it starts and allocates."""
 
 import math
-from pathlib import Path
 
 import torch
 
@@ -10,17 +9,8 @@ from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
 from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.system.limits import available_memory
 
-MEMINFO = Path("/proc/meminfo")
-# Of this process's control group, version 2 and version 1: the limit, what is in use, and which
-# part of that is cached files, given back when memory is short.
-CGROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    (
-        *("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-        "total_inactive_file",
-    ),
-)
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
 
 
@@ -30,7 +20,7 @@ def check_processes(config: RunConfig) -> None:
     Raises:
         ConfigError: Says what they take and what there is.
     """
-    available = available_bytes()
+    available = available_memory()
     needed = config.num_workers * facts_of(config.env).process_bytes
     if available is not None and needed > available:
         raise ConfigError(
@@ -51,7 +41,7 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
     Raises:
         SharedMemoryError: Says what is needed, what there is, and which knobs to turn.
     """
-    available = available_bytes()
+    available = available_memory()
     rollout = config.rollout
     layout = SlotLayout(spec, rollout.steps_per_env, torch.float32)
     dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
@@ -84,17 +74,3 @@ def network_bytes(config: RunConfig, spec: EnvSpec) -> int:
     for dims in ([inputs, *policy.hidden_dims, spec.action.dim], [inputs, *critic, 1]):
         weights += sum(a * b for a, b in zip(dims, dims[1:], strict=False))
     return 4 * weights
-
-
-def available_bytes() -> int | None:
-    """Return what can still be allocated without swapping; None where nobody says."""
-    room = []
-    if MEMINFO.exists():
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        room.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    for directory, limit, used, cached in CGROUPS:
-        group = Path(directory)
-        if (group / limit).exists() and (text := (group / limit).read_text().strip()).isdigit():
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            room.append(int(text) - int((group / used).read_text()) + int(stat[cached]))
-    return min(room) if room else None

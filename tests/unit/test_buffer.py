@@ -233,3 +233,19 @@ def test_the_header_says_what_was_collected() -> None:
     assert int(header["policy_version"]) == 4
     assert header["wait_s"] == 0.25 and header["collect_s"] > 0
     assert slot.read_extra()["env_state"] is not None
+
+
+def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
+    layout = SlotLayout(env_spec(num_envs=3, has_final_obs=True), 4, torch.float32)
+    here, there = Slot.allocate(layout, "cpu"), Slot.allocate(layout, "cpu")
+    for slot, value in ((here, 0.0), (there, 1.0)):
+        for tensor in slot._tensors.values():
+            tensor.fill_(value)
+    there.write_extra({"log": {"a": 1.0}})
+    there.header["iteration"], there.header["final_count"] = 9, 2
+    here.copy_from(there)
+    assert here.header == there.header and here.read_extra() == {"log": {"a": 1.0}}
+    for name, tensor in here._tensors.items():
+        if name != "extra":
+            rows = 2 if name.startswith("final_") else tensor.shape[0]
+            assert bool((tensor[:rows] == 1).all()) and not bool(tensor[rows:].any()), name

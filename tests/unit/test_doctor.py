@@ -1,23 +1,28 @@
 """The doctor: each check for itself, bounded in time, with a fix for whatever is not well."""
 
-import contextlib
 import json
 import os
-import resource
+import re
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.command import CHECKS, as_text, examine, verdict
 from isaac_hydra_ext.doctor.finding import Finding
-from isaac_hydra_ext.system.probing import ProbeError, probe
+from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.rollout.memory import check_processes
+from isaac_hydra_ext.system import limits
+from isaac_hydra_ext.system.probing import probe
 
+from .machines import GIB, Bare
+
+STANDIN = Path(__file__).resolve().parent.parent / "isaac_standin"
 GOOD, BAD = Finding("a", "ok", "well"), Finding("b", "fail", "ill", "rest")
 
 
@@ -58,41 +63,6 @@ def test_lines_fit_together_and_carry_their_fix() -> None:
         "                     -> more more more more more more more",
         "                        more more more more more",
     ]
-
-
-def test_what_hangs_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
-    note = tmp_path / "child"
-    code = (
-        "import subprocess, sys, time, pathlib\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"pathlib.Path({str(note)!r}).write_text(str(child.pid))\n"
-        "time.sleep(60)\n"
-    )
-    with pytest.raises(ProbeError, match="no answer within 10 s"):
-        probe(code, timeout_s=10.0)
-    deadline = time.monotonic() + 60
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(int(note.read_text())).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        ("import os; os.abort()", "crashed with SIGABRT"),
-        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
-        ("raise SystemExit(3)", "exit code 3"),
-        ("pass", "ended without a word"),
-    ],
-)
-def test_a_probe_says_what_happened(code: str, says: str) -> None:
-    with pytest.raises(ProbeError, match=says):
-        probe(code)
-
-
-def test_a_probe_answers_whatever_else_is_printed() -> None:
-    assert probe("print('Kit says hello'); print('[1, 2]')") == [1, 2]
 
 
 def test_a_broken_environment_is_told_line_by_line(tmp_path: Path) -> None:
@@ -140,6 +110,25 @@ print(sorted(m for m in ours if not m.startswith("_")))
     assert done.stdout.strip() == "['isaac_hydra_ext']", done.stderr
 
 
+# ------------------------------------------------------------------ single checks
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bare:
+    bare = Bare(tmp_path)
+    monkeypatch.setattr(limits, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.syspath_prepend(str(bare.site))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))  # of probes
+    monkeypatch.setenv("PATH", str(bare.tools))
+    for name in (
+        "CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID", "DISPLAY", "ISAAC_PATH",
+        "__EGL_VENDOR_LIBRARY_FILENAMES", *graphics.VULKAN_VARIABLES, *software.EULA_VARIABLES,
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    return bare
+
+
 def status(check: Callable[[], Finding]) -> str:
     found = check()
     assert found.name in CHECKS
@@ -148,47 +137,55 @@ def status(check: Callable[[], Finding]) -> str:
     return found.status
 
 
-def test_packages_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_missing_or_old(bare: Bare) -> None:
     assert status(software.packages) == "ok"
-    monkeypatch.setattr(software, "required", lambda: ["numpy>=99.1", "no-such-thing>=1.0"])
+    wanted = ("numpy>=99.1", "no-such-thing>=1.0", "torch>=2.5.0rc1", "sphinx>=99; extra == 'docs'")
+    lines = ["Metadata-Version: 2.1", "Name: isaac_hydra_ext", "Version: 9.9"]
+    info = bare.site / "isaac_hydra_ext-9.9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {w}" for w in wanted)]))
     assert status(software.packages) == "fail"
     found = software.packages().found
-    assert "is older than 99.1" in found
-    assert "no-such-thing is missing" in found
-
-
-@pytest.mark.parametrize(
-    ("older", "newer"),
-    [("2.5", "2.5.1+cpu"), ("0.29", "1.0a1"), ("2.9.1", "2.10.0"), ("1.3.2", "1.4.0rc3")],
-)
-def test_versions_are_compared_as_numbers(older: str, newer: str) -> None:
-    assert software.numbers(older) < software.numbers(newer)
+    assert re.fullmatch(r"numpy \S+ is not >=99.1; no-such-thing is missing", found)
 
 
 def test_the_bounds_are_those_of_the_package() -> None:
-    assert sorted(software.required()) == sorted(software.REQUIRED)
+    core = [line for line in software.required() if "extra ==" not in line]
+    assert sorted(core) == sorted(software.REQUIRED)
+
+
+TORCH = """
+__version__ = "2.9"
+class version:
+    cuda = {cuda!r}
+class cuda:
+    init = lambda: exec({error!r})
+    device_count, get_device_name = lambda: 1, lambda index: "H200"
+"""
 
 
 @pytest.mark.parametrize(
-    ("gpu", "probed", "visible", "expected"),
+    ("gpu", "cuda", "error", "visible", "expected"),
     [
-        (False, {"cuda": None, "gpus": [], "error": ""}, None, "ok"),
-        (True, {"cuda": None, "gpus": [], "error": ""}, None, "warn"),
-        (True, {"cuda": "13.0", "gpus": [], "error": "driver too old"}, None, "warn"),
-        (True, {"cuda": "13.0", "gpus": [], "error": "none"}, "", "warn"),
-        (True, {"cuda": "13.0", "gpus": ["H200"], "error": ""}, None, "ok"),
+        (False, None, "", None, "ok"),
+        (True, None, "", None, "warn"),
+        (True, "13.0", "raise OSError('driver too old')", None, "warn"),
+        (True, "13.0", "raise OSError('none')", "", "warn"),
+        (True, "13.0", "", None, "ok"),
     ],
 )
 def test_torch_and_the_gpu(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, probed: dict, visible: str | None, expected: str
-) -> None:
-    monkeypatch.setattr(software, "has_nvidia", lambda: gpu)
-    monkeypatch.setattr(software, "probe", lambda code: {"version": "2.9", **probed})
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    bare: Bare, monkeypatch: pytest.MonkeyPatch, gpu: bool, cuda: str | None, error: str,
+    visible: str | None, expected: str,
+) -> None:  # fmt: skip
+    bare.package("torch", __init__=TORCH.format(cuda=cuda, error=error))
+    if gpu:
+        bare.machine.write("proc/driver/nvidia/version", "NVRM version: 570")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert "unset CUDA_VISIBLE_DEVICES" in software.torch().fix
     assert status(software.torch) == expected
+    assert ("driver too old" in software.torch().found) == ("driver" in error)
 
 
 @pytest.mark.parametrize(
@@ -198,109 +195,117 @@ def test_torch_and_the_gpu(
         ("echo 'NVIDIA-SMI has failed'; exit 9", "warn"),
     ],
 )
-def test_the_driver(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, expected: str
-) -> None:
-    tool = tmp_path / "nvidia-smi"
+def test_the_driver(bare: Bare, script: str, expected: str) -> None:
+    assert status(software.driver) == "ok", "no GPU"
+    bare.machine.write("dev/nvidia0", "")
+    assert status(software.driver) == "warn", "a GPU, and no tool"
+    tool = bare.tools / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     assert status(software.driver) == expected
     assert "NVIDIA" in software.driver().found
-    tool.unlink()
-    monkeypatch.setattr(software, "has_nvidia", lambda: True)
-    assert status(software.driver) == "warn"
 
 
-def test_gymnasium_1_0_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software, "probe", lambda code: "1.0.0")
+def test_gymnasium_1_0_is_refused(bare: Bare) -> None:
+    bare.package("gymnasium", __init__="__version__ = '1.0.0'")
     assert status(software.gymnasium) == "fail"
+    bare.package("gymnasium", __init__="__version__ = '1.1.1'")
+    assert status(software.gymnasium) == "ok"
 
 
 @pytest.mark.parametrize(("plugins", "expected"), [(0, "fail"), (1, "ok"), (2, "fail")])
-def test_the_plugin_is_there_once(
-    monkeypatch: pytest.MonkeyPatch, plugins: int, expected: str
-) -> None:
+def test_the_plugin_is_there_once(bare: Bare, plugins: int, expected: str) -> None:
     names = ["IsaacHydraSearchPathPlugin"] * plugins + ["Another"]
-    monkeypatch.setattr(software, "probe", lambda code: {"version": "1.3.2", "plugins": names})
+    found = f"[type(name, (), {{}}) for name in {names}]"
+    code = f"class Plugins:\n  instance = lambda: Plugins\n  discover = lambda kind: {found}\n"
+    bare.package("hydra", __init__="__version__ = '1.3.2'")
+    bare.package("hydra/core", plugins=code)
+    bare.package("hydra/plugins", search_path_plugin="SearchPathPlugin = None")
     assert status(software.hydra) == expected
 
 
-def isaac(monkeypatch: pytest.MonkeyPatch, generation: str, *modules: str) -> Finding:
-    monkeypatch.delenv("ISAAC_PATH", raising=False)
-    monkeypatch.setattr(software, "_place", lambda m: f"/at/{m}" if m in modules else "")
-    monkeypatch.setattr(software, "probe", lambda code: generation)
-    status(software.isaac_lab)
-    return software.isaac_lab()
+@pytest.mark.parametrize(
+    ("layers", "modules", "expected", "says"),
+    [
+        ((), ("newton",), "ok", "not installed"),
+        (("common", "v2"), ("isaacsim",), "ok", "2.x (with Kit) at "),
+        (("common", "v2"), (), "fail", "2.x needs Isaac Sim"),
+        (("common", "v3", "ga"), ("newton",), "ok", "env.physics=newton_mjwarp"),
+        (("common", "v3", "beta"), (), "fail", "3.0 beta (kit-less)"),
+    ],
+)
+def test_isaac_lab_with_and_without_kit(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch, layers: tuple[str, ...],
+    modules: tuple[str, ...], expected: str, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "path", [str(bare.site)])  # no simulator of this Python's
+    for layer in layers:
+        shutil.copytree(STANDIN / layer, bare.site, dirs_exist_ok=True)
+    for module in modules:
+        bare.package(module)
+    assert status(software.isaac_lab) == expected
+    assert says in software.isaac_lab().found
 
 
-def test_isaac_lab_with_and_without_kit(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = ("isaaclab", "isaaclab_tasks")
-    assert isaac(monkeypatch, "", "newton").found.startswith("not installed")
-    assert isaac(monkeypatch, "2.x", *both, "isaacsim").found == "2.x (with Kit) at /at/isaaclab"
-    assert isaac(monkeypatch, "2.x", *both).status == "fail"
-    assert "env.physics=newton_mjwarp" in isaac(monkeypatch, "3.0", *both, "newton").found
-    assert isaac(monkeypatch, "3.0", *both).status == "fail"
-
-
-def test_the_eula(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in software.EULA_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(software, "has_kit", lambda: True)
+def test_the_eula(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(bare.site)])
+    assert status(software.eula) == "ok", "no Isaac Sim"
+    bare.package("isaacsim")
     assert status(software.eula) == "warn"
     monkeypatch.setenv("OMNI_KIT_ACCEPT_EULA", "YES")
     assert status(software.eula) == "ok"
 
 
-def test_the_asset_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(software, "_place", lambda m: "/at/isaaclab")
-    monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(tmp_path))
-    assert status(software.asset_root) == "ok"
-    monkeypatch.setenv("ISAACSIM_ASSET_ROOT", str(tmp_path / "nowhere"))
-    assert status(software.asset_root) == "warn"
-    monkeypatch.setenv("ISAACSIM_ASSET_ROOT", "http://127.0.0.1:9/assets")
-    assert status(software.asset_root) == "warn"
+def test_the_asset_root(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare.package("isaaclab")
+    for root, expected in (
+        (str(bare.tools), "ok"), ("/no/such/dir", "warn"), ("http://127.0.0.1:9/assets", "warn")
+    ):  # fmt: skip
+        monkeypatch.setenv("ISAACSIM_ASSET_ROOT", root)
+        assert status(software.asset_root) == expected
 
 
 @pytest.mark.parametrize(
-    ("quota", "expected"), [("max 100000", "ok"), ("50000 100000", "warn"), ("", "ok")]
+    ("quota", "workers", "expected"),
+    [("max", 7, "ok"), ("450000", 3, "ok"), ("250000", 1, "ok"), ("150000", 1, "warn")],
 )
-def test_cores_of_a_container(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, expected: str
+def test_cores_are_those_that_placement_counts(
+    bare: Bare, quota: str, workers: int, expected: str
 ) -> None:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
-    (tmp_path / "cpu.max").write_text(quota)
+    bare.machine.v2("user.slice", cpu=f"{quota} 100000")
+    assert load_run_config({"env": {"id": "Pendulum-v1"}}).num_workers == workers
     assert status(machine.cores) == expected
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    assert status(machine.cores) == "warn"
+    assert f"rollout.num_workers=auto is {workers} on the CPU" in machine.cores().found
 
 
-def test_memory_of_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text(f"MemAvailable: {9 * 2**20} kB\n")
+def test_memory_is_what_a_run_is_refused_by(bare: Bare) -> None:
     assert status(machine.memory) == "ok"
-    (tmp_path / "memory.max").write_text(str(6 * machine.GIB))
-    (tmp_path / "memory.current").write_text(str(5 * machine.GIB))
+    bare.machine.v2("user.slice", 6 * GIB, 6 * GIB)
     assert status(machine.memory) == "warn"
-    assert "1.0 GiB of the container's 6.0" in machine.memory().found
+    assert machine.memory().found == "1.0 GiB available, the control group allows 6.0 GiB"
+    config = load_run_config({"env": {"id": "Pendulum-v1"}, "rollout": {"num_workers": 7}})
+    with pytest.raises(ConfigError, match="available are 1.0 GiB"):
+        check_processes(config)
 
 
-def test_shared_memory_without_memfd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_shared_memory_without_memfd(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status(machine.shared_memory) == "ok"
     monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setattr(machine, "SHM", tmp_path / "none")
-    assert status(machine.shared_memory) == "fail"
+    assert status(machine.shared_memory) == "fail", "no /dev/shm either"
 
 
 @pytest.mark.parametrize(
-    ("files", "address", "expected"), [(4096, -1, "ok"), (64, -1, "warn"), (4096, 2**32, "warn")]
+    ("limit", "most", "expected"),
+    [("NOFILE", 4096, "ok"), ("NOFILE", 64, "warn"), ("AS", 2**32, "warn")],
 )
-def test_ulimits(monkeypatch: pytest.MonkeyPatch, files: int, address: int, expected: str) -> None:
-    values = {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: address}
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (values.get(what, -1), -1))
-    assert status(machine.limits) == expected
+def test_ulimits(limit: str, most: int, expected: str) -> None:
+    code = (
+        "import json, resource; from isaac_hydra_ext.doctor.machine import ulimits\n"
+        f"resource.setrlimit(resource.RLIMIT_{limit}, ({most}, {most}))\n"
+        "print(json.dumps(vars(ulimits())))"
+    )
+    found = probe(code)
+    assert (found["status"], bool(found["fix"])) == (expected, expected != "ok")
 
 
 @pytest.mark.parametrize(
@@ -315,24 +320,21 @@ def test_ulimits(monkeypatch: pytest.MonkeyPatch, files: int, address: int, expe
     ],
 )
 def test_what_mujoco_renders_with(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+    bare: Bare, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.setattr(graphics, "_loads", lambda library: library == "EGL")
+    there = {"EGL": "libc.so.6", "OSMesa": "libnosuch.so.9"}  # one loads, the other does not
+    monkeypatch.setattr("ctypes.util.find_library", there.get)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert status(graphics.mujoco_gl) == expected
 
 
-def test_graphics_drivers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("__EGL_VENDOR_LIBRARY_FILENAMES", *graphics.VULKAN_VARIABLES):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(graphics, "EGL_VENDORS", (tmp_path,))
-    monkeypatch.setattr(graphics, "VULKAN_ICDS", (tmp_path,))
-    monkeypatch.setattr(graphics, "has_nvidia", lambda: True)
-    monkeypatch.setattr(graphics, "has_kit", lambda: True)
+def test_graphics_drivers(bare: Bare, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare.machine.write("dev/nvidia0", "")
+    bare.package("isaacsim")
     assert (status(graphics.egl), status(graphics.vulkan)) == ("warn", "warn")
-    (tmp_path / "10_nvidia.json").touch()
+    bare.machine.write("usr/share/glvnd/egl_vendor.d/10_nvidia.json", "{}")
+    bare.machine.write("etc/vulkan/icd.d/nvidia_icd.json", "{}")
     assert (status(graphics.egl), status(graphics.vulkan)) == ("ok", "ok")
     monkeypatch.setenv("VK_ICD_FILENAMES", "/no/such.json")
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", "/no/such.json")
@@ -361,11 +363,12 @@ def test_paths_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ],
 )
 def test_cudas_numbering_and_the_renderers(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, renderer: str | None, expected: str
-) -> None:
-    monkeypatch.setattr(graphics, "has_nvidia", lambda: True)
+    bare: Bare, monkeypatch: pytest.MonkeyPatch, visible: str | None, renderer: str | None,
+    expected: str,
+) -> None:  # fmt: skip
     for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("MUJOCO_EGL_DEVICE_ID", renderer)):
-        monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
+    assert status(graphics.visible_devices) == "ok", "no GPU"
+    bare.machine.write("dev/nvidia0", "")
     assert status(graphics.visible_devices) == expected

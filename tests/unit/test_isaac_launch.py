@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from isaac_hydra_ext.envs.isaac.launch import detect_generation, explained, launcher_arguments
+from isaac_hydra_ext.envs.isaac.generation import detect_generation
+from isaac_hydra_ext.envs.isaac.launch import explained, launcher_arguments
 from isaac_hydra_ext.errors import EnvError, MissingDependencyError
 
 

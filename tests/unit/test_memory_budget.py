@@ -17,7 +17,7 @@ from isaac_hydra_ext.rollout import memory as memory_budget
 def test_more_workers_than_the_memory_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, env: str, workers: int, needed: str
 ) -> None:
-    monkeypatch.setattr(memory_budget, "available_bytes", lambda: 20 * 2**30)
+    monkeypatch.setattr(memory_budget, "available_memory", lambda: 20 * 2**30)
     typed = [
         f"env={env}",
         f"rollout.num_workers={workers}",

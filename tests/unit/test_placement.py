@@ -1,37 +1,65 @@
 """Who simulates where, on machines of no, one and several GPUs."""
 
 import os
-import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from isaac_hydra_ext.config.placement import available_cores, learner_device, worker_environment
+from isaac_hydra_ext.config.placement import learner_device, worker_environment
 from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.isaac import adapter as isaac_lab
 from isaac_hydra_ext.envs.isaac.cfg import TaskConfigs
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.system import limits
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers.pool import WorkerPool
 
-CORES = len(os.sched_getaffinity(0))
+from .machines import SLICE, V2, Machine
+
 ISAAC = {"env": {"kind": "isaaclab", "task": "Isaac-Ant-v0"}}
+Gpus = Callable[[int], None]
+SEEING = """
+import os
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.contract import TaskDescription
+from isaac_hydra_ext.envs.gym import GymVecEnv
+
+
+def describe(env_config, device):
+    seen = {"device": device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+    return TaskDescription(2, {}, seen)
+
+
+def make(env_config, *, num_envs, device, seed, worker, run_dir):
+    seen = f"{device} of {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+    (run_dir / f"seen{worker}").write_text(seen)
+    return GymVecEnv(EnvConfig(id="Pendulum-v1"), num_envs)
+"""
+
+
+@pytest.fixture(autouse=True)
+def six_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine of six cores and no GPU, in a control group without a limit."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.setattr(limits, "ROOT", tmp_path / "root")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return Machine(tmp_path / "root", f"0::/{SLICE}", V2.format("/"))
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
     """Have PyTorch see so many GPUs; returns a function that says how many."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return lambda count: monkeypatch.setattr("torch.cuda.device_count", lambda: count)
 
 
-def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
-    cfg: dict[str, Any] = {"env": {"kind": kind, "task": "Isaac-Ant-v0"}}
+def placed(*typed: str) -> RunConfig:
+    cfg: dict[str, Any] = {"env": {**ISAAC["env"]}}
     for token in typed:
         key, _, value = token.partition("=")
         section, name = key.split(".")
@@ -44,11 +72,11 @@ def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
     ("count", "typed", "workers", "device", "learner"),
     [
         # Isaac Lab's own device is a GPU.
-        (0, [], max(1, CORES - 1), "auto", "cpu"),
+        (0, [], 5, "auto", "cpu"),
         (1, [], 0, "auto", "cuda:0"),
         (2, [], 1, "auto", "cuda:0"),
         (4, [], 3, "auto", "cuda:0"),
-        (4, ["rollout.device=cpu"], max(1, CORES - 1), "cpu", "cuda:0"),
+        (4, ["rollout.device=cpu"], 5, "cpu", "cuda:0"),
         # Said: all that the learner leaves, some by name, or as many as there are workers.
         (1, ["rollout.device=cuda"], 0, "cuda:0", "cuda:0"),
         (4, ["rollout.device=cuda"], 3, "cuda:1,cuda:2,cuda:3", "cuda:0"),
@@ -80,7 +108,12 @@ def placed(*typed: str, kind: str = "isaaclab") -> RunConfig:
     ],
 )  # fmt: skip
 def test_every_gpu_has_one_process(
-    gpus: Any, count: int, typed: list[str], workers: int, device: str, learner: str
+    gpus: Gpus,
+    count: int,
+    typed: list[str],
+    workers: int,
+    device: str,
+    learner: str,
 ) -> None:
     gpus(count)
     config = placed(*typed)
@@ -104,7 +137,7 @@ def test_every_gpu_has_one_process(
     ],
 )  # fmt: skip
 def test_what_would_take_turns_is_refused(
-    gpus: Any, count: int, typed: list[str], says: str
+    gpus: Gpus, count: int, typed: list[str], says: str
 ) -> None:
     gpus(count)
     with pytest.raises(ConfigError) as raised:
@@ -113,29 +146,19 @@ def test_what_would_take_turns_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "max 100000\n"}, CORES),
-        ({"cpu.max": "99900000 100000\n"}, CORES),
-        ({"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"}, 1),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, CORES),
-        ({}, CORES),
-    ],
+    ("quota", "workers"),
+    [("max", 5), ("99900000", 5), ("450000", 3), ("250000", 1), ("100000", 1), ("50000", 1)],
 )
-def test_a_container_has_the_cores_that_its_quota_pays_for(
-    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_auto_counts_the_cores_that_the_control_group_pays_for(
+    six_cores: Machine, quota: str, workers: int
 ) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    there = [[tmp_path / "cpu.max"], [tmp_path / f"cpu.cfs_{n}_us" for n in ("quota", "period")]]
-    monkeypatch.setattr("isaac_hydra_ext.config.placement.CPU_QUOTA", there)
-    assert available_cores() == cores
+    six_cores.v2("user.slice", cpu=f"{quota} 100000")  # above the process's own group
+    assert placed("env.kind=gym", "env.id=Pendulum-v1").num_workers == workers
+    assert placed("rollout.device=cpu").num_workers == workers
 
 
 def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
-    gpus: Any, monkeypatch: pytest.MonkeyPatch
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for own, asked, told in (("cuda:0", "auto", "cuda"), ("cpu", "auto", "cpu")):
         gpus(3)
@@ -158,14 +181,14 @@ def test_what_the_task_says_of_its_device_fits_the_workers_that_run(
         assert second.rollout.device == ("cuda:0" if told == "cuda" else "cpu")
 
 
-def test_a_worker_that_runs_already_is_not_made_none(gpus: Any) -> None:
+def test_a_worker_that_runs_already_is_not_made_none(gpus: Gpus) -> None:
     gpus(2)
     cfg = {**ISAAC, "experiment": {"device": "cuda:0"}}
     with pytest.raises(ConfigError, match="experiment.device=cuda:0: simulates already"):
         load_run_config(cfg, (), {"rollout": {"device": "cuda:0"}}, 1)
 
 
-def test_a_worker_sees_its_own_gpu_only(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_sees_its_own_gpu_only(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(3)
     named, unnamed = placed("rollout.device=[cuda:2,cuda:1]"), placed()
     shown = [worker_environment(named, w, True) for w in range(2)]
@@ -178,53 +201,27 @@ def test_a_worker_sees_its_own_gpu_only(gpus: Any, monkeypatch: pytest.MonkeyPat
     assert worker_environment(placed("rollout.device=cpu"), 0, True) == {}
 
 
-def visible_gpus(pid: int | None) -> str:
-    """Wait until the process has become Python; returns its CUDA_VISIBLE_DEVICES."""
-    for _ in range(300):
-        for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if variable.startswith(b"CUDA_VISIBLE_DEVICES="):
-                return variable.decode().partition("=")[2]
-        time.sleep(0.1)
-    raise AssertionError("no process has it")
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="Linux's /proc")
-def test_processes_get_their_gpu_and_are_told_its_name_there(gpus: Any) -> None:
+def test_processes_get_their_gpu_and_are_told_its_name_there(
+    gpus: Gpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two real workers, whose env writes down what it was given."""
+    site = tmp_path / "site"
+    info = site / "seeing-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "seeing.py").write_text(SEEING)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: seeing\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[isaac_hydra_ext.envs]\nseeing = seeing\n")
+    monkeypatch.syspath_prepend(str(site))
     gpus(3)
-    config = placed("rollout.device=[cuda:2,cuda:1]")
+    config = placed("env.kind=seeing", "rollout.device=[cuda:2,cuda:1]")
     pool = WorkerPool(config, StopSignals())
     try:
-        pool._start()
-        seen: list[Any] = [visible_gpus(worker.process.pid) for worker in pool._workers]
-        assert seen == ["2", "1"]
-        assert "CUDA_VISIBLE_DEVICES" not in os.environ
-        pool._workers[0].say = lambda kind, body: seen.append(body)  # type: ignore
-        pool._workers[1].say = lambda kind, body: seen.append(body)  # type: ignore
-        pool._wait_while = lambda *_: None  # type: ignore[method-assign]
-        pool._spec = object()  # type: ignore[assignment]
-        pool.build(config, Path("run"), None, 0)
-        assert [body["config"]["rollout"]["device"] for body in seen[2:]] == ["cuda:0", "cuda:0"]
+        assert pool.describe().env_config == {"device": "cuda:0", "visible": "2"}
+        complete(config, 2, ())
+        pool.build(config, tmp_path, None, 0)
+        seen = [(tmp_path / f"seen{worker}").read_text() for worker in range(2)]
+        assert seen == ["cuda:0 of 2", "cuda:0 of 1"]
         assert config.rollout.device == "cuda:2,cuda:1"
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
     finally:
         pool.close()
-
-
-def test_a_rollout_collected_elsewhere_is_copied_whole() -> None:
-    from isaac_hydra_ext.rollout.layout import SlotLayout
-    from isaac_hydra_ext.rollout.slot import Slot
-
-    from .builders import env_spec
-
-    layout = SlotLayout(env_spec(num_envs=3, has_final_obs=True), 4, torch.float32)
-    here, there = Slot.allocate(layout, "cpu"), Slot.allocate(layout, "cpu")
-    for slot, value in ((here, 0.0), (there, 1.0)):
-        for tensor in slot._tensors.values():
-            tensor.fill_(value)
-    there.write_extra({"log": {"a": 1.0}})
-    there.header["iteration"], there.header["final_count"] = 9, 2
-    here.copy_from(there)
-    assert here.header == there.header and here.read_extra() == {"log": {"a": 1.0}}
-    for name, tensor in here._tensors.items():
-        if name != "extra":
-            rows = 2 if name.startswith("final_") else tensor.shape[0]
-            assert bool((tensor[:rows] == 1).all()) and not bool(tensor[rows:].any()), name

@@ -16,9 +16,10 @@ import gymnasium as gym
 
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import is_rsl_rl
+from isaac_hydra_ext.envs.isaac.generation import Generation
 from isaac_hydra_ext.envs.isaac.host import first_line
 from isaac_hydra_ext.envs.isaac.ids import APPO_ENTRY, ENV_ENTRY, is_play_id
-from isaac_hydra_ext.envs.isaac.launch import Generation, as_plain, explained
+from isaac_hydra_ext.envs.isaac.launch import as_plain, explained
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, did_you_mean
 
 RSL_RL_ENTRY = "rsl_rl_cfg_entry_point"

@@ -13,8 +13,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from isaac_hydra_ext.config.placement import thread_caps
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.imports import import_packages
 from isaac_hydra_ext.envs.isaac import ids
+from isaac_hydra_ext.envs.isaac.generation import Generation, detect_generation
 from isaac_hydra_ext.envs.isaac.host import (
     first_line,
     host_settings_kept,
@@ -32,7 +31,6 @@ from isaac_hydra_ext.envs.isaac.host import (
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
-    MissingDependencyError,
 )
 from isaac_hydra_ext.system import entry_points
 
@@ -40,53 +38,6 @@ from isaac_hydra_ext.system import entry_points
 WORKER_0_ONLY = ("visualizer", "livestream", "video", "xr")
 # Flags that Isaac Sim reads from sys.argv, whatever AppLauncher was given.
 ARGV_FLAGS = ("verbose", "info")
-
-
-class Generation(Enum):
-    """Isaac Lab's generations, by how a simulation is started and configured."""
-
-    V2 = "2.x"
-    BETA = "3.0 beta"
-    GA = "3.0"
-
-
-def detect_generation() -> Generation:
-    """Tell the installed generation by its files, without importing any of it.
-
-    Raises:
-        MissingDependencyError: There is no Isaac Lab, or one older than 2.0.
-    """
-    root, tasks = _package_dir("isaaclab"), _package_dir("isaaclab_tasks")
-    if root is None or tasks is None:
-        if _package_dir("omni.isaac.lab") is not None:
-            raise MissingDependencyError(
-                "env.kind=isaaclab: Isaac Lab 1.x is installed; 2.0 or newer is needed"
-            )
-        missing = "isaaclab" if root is None else "isaaclab_tasks"
-        if root is not None and (root / "source" / "isaaclab_tasks").exists():
-            raise MissingDependencyError(
-                f"env.kind=isaaclab: {root} is PyPI's package, which hides Isaac Lab's modules "
-                "from Python's import; a checkout of Isaac Lab or its container is needed"
-            )
-        raise MissingDependencyError(
-            f"env.kind=isaaclab: {missing} cannot be imported by {sys.executable}; run with Isaac "
-            "Lab's own Python (./isaaclab.sh -p -m isaac_hydra_ext.appo_runner ...)"
-        )
-    if (root / "app" / "sim_launcher.py").exists():
-        return Generation.GA
-    if (tasks / "utils" / "sim_launcher.py").exists():
-        return Generation.BETA
-    return Generation.V2
-
-
-def _package_dir(name: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # a parent package is missing
-        return None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def launcher_arguments(asked: Mapping[str, Any], worker: int, device: str) -> dict[str, Any]:
