@@ -95,14 +95,29 @@ def _evaluation(evaluation: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
+def _instead_of_a_return(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the row about the reward where no episode tells more; none in summaries of 0.1."""
+    if summary["mean_return"] is not None or summary.get("reward_per_step") is None:
+        return {}
+    return {"reward per step": f"{summary['reward_per_step']:.4g} ({summary['no_mean_return']})"}
+
+
+def _left_out(summary: dict[str, Any]) -> str:
+    left = summary.get("fps_left_out") or {"iterations": 0}
+    if not left["iterations"]:
+        return ""
+    return f", without {left['iterations']:,} iterations ({left['wall_s']:,.1f} s) at either end"
+
+
 def _text(run_dir: Path, summary: dict[str, Any], curve: str, typed: list[Any]) -> str:
     wall_s = summary["wall_s"]
     rows = {
         "mean return (last 100 episodes)": as_number(summary["mean_return"]),
+        **_instead_of_a_return(summary),
         "best mean return": as_number(summary["best_return"]),
         **_evaluation(summary.get("evaluation")),
         "mean episode length": f"{as_number(summary['mean_episode_length'])} steps",
-        "speed": f"{summary['fps']:,.0f} env steps/s",
+        "speed": f"{summary['fps']:,.0f} env steps/s{_left_out(summary)}",
         "learner waited": f"{as_share(summary['learner_idle_s'], wall_s)} of the time",
         "workers waited": f"{as_share(summary['workers_wait_s'], wall_s)} of the time",
         "mean policy lag": f"{summary['policy_lag_mean']:.2f} versions",

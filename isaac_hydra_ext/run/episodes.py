@@ -18,6 +18,10 @@ class EpisodeTracker:
     """Returns and lengths of finished episodes, of raw rewards, over all workers.
 
     An env's first episode does not count where it began at a random time.
+
+    Attributes:
+        total_finished: Episodes that count.
+        reward_per_step: Mean raw reward of a step, over the last iteration's rollouts.
     """
 
     def __init__(self, num_collectors: int, num_envs: int, random_start: list[bool]) -> None:
@@ -36,6 +40,7 @@ class EpisodeTracker:
         self._generation = [0] * num_collectors
         self._finished: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self.total_finished = 0
+        self.reward_per_step: float | None = None
 
     def observe(self, slots: list[Slot]) -> None:
         """Read one iteration's rewards and flags, in worker order, before the slots go back.
@@ -52,6 +57,8 @@ class EpisodeTracker:
             [(s.terminated_TB | s.truncated_TB).cpu().numpy() for s in slots], axis=1
         )
         dropped_WB = np.stack([s.dropped_B.numpy() for s in slots])
+        if not dropped_WB.all():
+            self.reward_per_step = float(reward_TWB[:, ~dropped_WB].mean(dtype=np.float64))
         return_N, length_N = self._return_WB.reshape(-1), self._length_WB.reshape(-1)  # views
         partial_N, dropped_N = self._partial_WB.reshape(-1), dropped_WB.reshape(-1)
         for reward_WB, done_WB in zip(reward_TWB, done_TWB, strict=True):

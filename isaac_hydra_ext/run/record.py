@@ -16,7 +16,7 @@ from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
 from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.errors import CheckpointError, ConfigError
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
 from isaac_hydra_ext.evaluation.evaluator import Evaluation
 from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.reports.report import write_report
@@ -24,6 +24,7 @@ from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.metrics import collection_metrics, evaluation_metrics, rollout_notes
+from isaac_hydra_ext.run.rate import SteadyRate
 from isaac_hydra_ext.run.resume import resumed_totals
 from isaac_hydra_ext.run.summary import summarize, write_summary
 from isaac_hydra_ext.run.totals import RunTotals
@@ -64,6 +65,7 @@ class RunRecord:
         self.totals = RunTotals()
         self.summary: dict[str, Any] = {}
         self._episodes: EpisodeTracker | None = None
+        self._rate: SteadyRate | None = None
         self._trackers: Trackers | None = None
         self._spec: EnvSpec | None = None
         self._said: set[str] = set()  # warnings that are given once
@@ -85,6 +87,8 @@ class RunRecord:
             self._episodes.load_state_dict(resumed.meta["episodes"])
             self.totals = resumed_totals(resumed)
         config = self._config
+        last, lag = config.experiment.max_iterations, config.rollout.max_policy_lag
+        self._rate = SteadyRate(self.totals.iterations, last, lag)
         run = TrackedRun(
             self._run_dir,
             project=str(config.experiment.name),
@@ -112,8 +116,12 @@ class RunRecord:
 
     def add(self, metrics: dict[str, float]) -> dict[str, float]:
         """Count one iteration; returns its metrics with the totals that follow from it."""
-        assert self._episodes is not None
-        metrics = metrics | self.totals.add(metrics, self._episodes, self._config.n_buffer)
+        assert self._episodes is not None and self._rate is not None
+        iteration, samples = self.totals.iterations, self._config.n_buffer
+        steady = self._rate.is_steady(iteration)
+        metrics = metrics | self.totals.add(metrics, self._episodes, samples, steady)
+        seconds = metrics["Perf/iteration_time"]
+        metrics["Perf/total_fps"] = self._rate.add(iteration, samples, seconds)
         return metrics | self.totals.sample_metrics(self._counts)
 
     def log(self, metrics: dict[str, float]) -> None:
@@ -214,3 +222,9 @@ class RunRecord:
             write_report(self._run_dir, patient=False)
         except ConfigError as e:
             self._warn(f"no report: {e}")
+        except Exception as e:
+            # The run is complete and its results are written. Whatever matplotlib and TensorBoard
+            # raise as they draw and read (they have no common error) must not make it a failed one.
+            self._warn(
+                f"no report: {type(e).__name__}: {shown(e)}; try again: appo report {self._run_dir}"
+            )

@@ -19,6 +19,7 @@ from isaac_hydra_ext import __version__
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.totals import RunTotals
+from isaac_hydra_ext.terminal.console import NO_EPISODE
 
 
 def summarize(
@@ -28,7 +29,7 @@ def summarize(
     episodes: EpisodeTracker | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return what `summary.json` says; `wall_s` and `fps` are of the iterations, without start-up.
+    """Return what `summary.json` says; `wall_s` is of the iterations, without start-up.
 
     Args:
         status: running, completed, interrupted or failed.
@@ -43,10 +44,13 @@ def summarize(
         "iterations": totals.iterations,
         "env_steps": totals.env_steps,
         "wall_s": round(totals.wall_s, 3),
-        "fps": round(totals.env_steps / totals.wall_s, 1) if totals.wall_s else 0.0,
+        "fps": round(totals.fps, 1),
+        "fps_left_out": totals.fps_left_out,
         "mean_return": episodes.mean_return if episodes else None,
         "best_return": totals.best_return,
         "mean_episode_length": episodes.mean_length if episodes else None,
+        "reward_per_step": episodes.reward_per_step if episodes else None,
+        "no_mean_return": None if episodes and episodes.mean_return is not None else NO_EPISODE,
         "policy_lag_mean": totals.policy_lag_sum / max(1, totals.iterations),
         **{name: n for name, n in counters.items() if name != "samples_dropped"},
         "learner_idle_s": round(totals.learner_idle_s, 3),

@@ -14,7 +14,10 @@ from isaac_hydra_ext.run.episodes import EpisodeTracker
 
 @dataclass
 class RunTotals:
-    """Sums over the whole run, earlier processes of a resumed run included."""
+    """Sums over the whole run, earlier processes of a resumed run included.
+
+    `steady_*` are of the iterations that `SteadyRate` calls steady.
+    """
 
     iterations: int = 0
     env_steps: int = 0
@@ -29,6 +32,9 @@ class RunTotals:
     samples_consumed: int = 0
     samples_abandoned: int = 0
     samples_dropped: int = 0
+    steady_iterations: int = 0
+    steady_env_steps: int = 0
+    steady_s: float = 0.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunTotals":
@@ -44,9 +50,20 @@ class RunTotals:
         return cls(**data)
 
     def add(
-        self, metrics: dict[str, float], episodes: EpisodeTracker, samples: int
+        self, metrics: dict[str, float], episodes: EpisodeTracker, samples: int, steady: bool
     ) -> dict[str, float]:
-        """Add one iteration; returns the metrics that follow from it."""
+        """Add one iteration; returns the metrics that follow from it.
+
+        Args:
+            metrics: Of the iteration.
+            episodes: Which have seen its rollouts.
+            samples: N_buffer.
+            steady: Whether it is like the rest: `SteadyRate.is_steady`.
+        """
+        if steady:
+            self.steady_iterations += 1
+            self.steady_env_steps += samples
+            self.steady_s += metrics["Perf/iteration_time"]
         self.iterations += 1
         self.env_steps += samples
         self.wall_s += metrics["Perf/iteration_time"]
@@ -54,10 +71,9 @@ class RunTotals:
         self.learner_idle_s += metrics["Async/learner_idle_s"]
         self.workers_wait_s += metrics["Async/workers_wait_s"]
         self.bad_updates += int(metrics["Loss/undone"])
-        more = {
-            "Perf/total_fps": samples / metrics["Perf/iteration_time"],
-            "Async/bad_updates": float(self.bad_updates),
-        }
+        more = {"Async/bad_updates": float(self.bad_updates)}
+        if episodes.reward_per_step is not None:
+            more["Train/reward_per_step"] = episodes.reward_per_step
         mean_return, mean_length = episodes.mean_return, episodes.mean_length
         if mean_return is not None and mean_length is not None:
             best = self.best_return
@@ -65,6 +81,21 @@ class RunTotals:
             more["Train/mean_reward"] = mean_return
             more["Train/mean_episode_length"] = mean_length
         return more
+
+    @property
+    def fps(self) -> float:
+        """Env steps per second of the steady iterations; of all where none has been steady."""
+        if self.steady_s:
+            return self.steady_env_steps / self.steady_s
+        return self.env_steps / self.wall_s if self.wall_s else 0.0
+
+    @property
+    def fps_left_out(self) -> dict[str, Any]:
+        """What `fps` leaves out: how many iterations, and their time [s]."""
+        if not self.steady_s:
+            return {"iterations": 0, "wall_s": 0.0}
+        left_s = round(self.wall_s - self.steady_s, 3)
+        return {"iterations": self.iterations - self.steady_iterations, "wall_s": left_s}
 
     def sample_metrics(self, counts: RolloutCounts) -> dict[str, float]:
         """Return the sample counters by tag."""

@@ -34,6 +34,7 @@ MORE = {
     "learning [s]": "Perf/learning_time",
     "samples abandoned": "Async/samples_abandoned",
 }
+NO_EPISODE = "no whole episode has ended"  # why there is no mean return
 OUR_GROUPS = ("Train/", "Perf/", "Loss/", "Policy/", "Async/", "Eval/")
 
 
@@ -179,10 +180,15 @@ def _cells(view: IterationView) -> list[tuple[str, str]]:
     """Return what every width shows: two columns of rows, one after the other."""
     m = view.metrics
     share = view.iteration / view.total
+    if "Train/mean_reward" in m:
+        returned = ("mean return", as_number(m["Train/mean_reward"]))
+        length = ("mean length", as_number(m["Train/mean_episode_length"]))
+    else:
+        returned, length = ("reward/step", _per_step(m)), ("mean return", "no whole episode")
     return [
         ("iteration", f"{view.iteration}/{view.total} ({share:.0%})"),
         ("env steps", f"{view.env_steps:,}"),
-        ("mean return", as_number(m.get("Train/mean_reward"))),
+        returned,
         ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
         ("entropy", f"{m['Loss/entropy']:.3f}"),
         ("KL", f"{m['Policy/kl']:.4f}"),
@@ -190,7 +196,7 @@ def _cells(view: IterationView) -> list[tuple[str, str]]:
         ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
         ("time left", as_duration(view.eta_s)),
         ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
-        ("mean length", as_number(m.get("Train/mean_episode_length"))),
+        length,
         ("value loss", f"{m['Loss/value']:.4f}"),
         ("action std", f"{m['Policy/mean_std']:.3f}"),
         ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
@@ -213,10 +219,14 @@ def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
 def _line(view: IterationView) -> str:
     m = view.metrics
     restarts = m["Async/worker_restarts"]
+    if "Train/mean_reward" in m:
+        returned = f"return {as_number(m['Train/mean_reward'])}"
+        returned += f" | length {as_number(m['Train/mean_episode_length'])}"
+    else:
+        returned = f"reward/step {_per_step(m)} ({NO_EPISODE})"
     return (
         f"iteration {view.iteration}/{view.total}"
-        f" | return {as_number(m.get('Train/mean_reward'))}"
-        f" | length {as_number(m.get('Train/mean_episode_length'))}"
+        f" | {returned}"
         f" | {m['Perf/total_fps']:,.0f} steps/s"
         f" | lag {m['Async/policy_lag']:.2f}"
         f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
@@ -224,6 +234,12 @@ def _line(view: IterationView) -> str:
         + (f" | restarts {restarts:.0f}" if restarts else "")
         + f" | ETA {as_duration(view.eta_s)}"
     )
+
+
+def _per_step(metrics: dict[str, float]) -> str:
+    """Return the mean reward of a step; a dash where every env of the iteration was left out."""
+    value = metrics.get("Train/reward_per_step")
+    return "-" if value is None else f"{value:.4g}"
 
 
 def as_number(value: float | None) -> str:

@@ -160,7 +160,52 @@ def test_the_time_of_a_run_has_its_saves_in_it(
     ).path.parent.parent
     summary = json.loads((run / "summary.json").read_text())
     assert summary["wall_s"] > 3 * 0.3, "three saves lie between four iterations' ends"
-    assert summary["fps"] == pytest.approx(summary["env_steps"] / summary["wall_s"], rel=0.01)
+    left = summary["fps_left_out"]
+    assert left["iterations"] == 3, "the first, the one fed beside it, and the last"
+    steady_s = summary["wall_s"] - left["wall_s"]
+    assert steady_s > 0.3, "the save before the steady one"
+    assert summary["fps"] == pytest.approx(summary["env_steps"] / 4 / steady_s, rel=0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_last_iteration_beside_which_nothing_is_collected_shows_the_rate_before_it(
+    train_run: Train, workers: int
+) -> None:
+    run = train_run(
+        "experiment.max_iterations=8", f"rollout.num_workers={workers}", "rollout.max_policy_lag=2"
+    ).path.parent.parent
+    events = EventAccumulator(str(run))
+    events.Reload()
+    rates = [e.value for e in events.Scalars("Perf/total_fps")]
+    assert rates[-3] == rates[-2] == rates[-1] and rates[-4] != rates[-3]
+    rewards = events.Scalars("Train/reward_per_step")
+    assert [e.step for e in rewards] == list(range(1, 9))
+    assert all(-17 < e.value < 0 for e in rewards), "Pendulum's, of one step"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["fps_left_out"]["iterations"] == 1 + 2 + 2
+    assert summary["reward_per_step"] == pytest.approx(rewards[-1].value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no fonts"), IndexError("out of range")])
+def test_a_report_that_cannot_be_drawn_is_a_warning(
+    train_run: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(figure.Figure, "savefig", fail)
+    run = train_run(
+        "experiment.max_iterations=2", "rollout.num_workers=0", "logging.report=true",
+        "rollout.steps_per_env=200", "rollout.init_at_random_ep_len=false",
+    ).path.parent.parent  # fmt: skip
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    said = capfd.readouterr().err
+    assert f"no report: {type(error).__name__}: {error}; try again: appo report {run}" in said
 
 
 def test_a_report_names_the_file_that_cannot_be_read(train_run: Train) -> None:

@@ -141,6 +141,33 @@ def test_elsewhere_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch, termin
     assert line.startswith("iteration 110/200 | return -1,234.50") and line.endswith("ETA 0:00:10")
 
 
+def without_an_episode(**more: float) -> IterationView:
+    metrics = {k: v for k, v in METRICS.items() if not k.startswith("Train/")}
+    return IterationView(1, 200, 1_225_280, metrics | more, 10.0)
+
+
+def test_before_an_episode_has_ended_the_reward_of_a_step_is_shown_and_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tty = on_terminal(monkeypatch, 80)
+    console = RunConsole("table")
+    console.start("APPO x")
+    console.show(without_an_episode(**{"Train/reward_per_step": -0.01234}))
+    console.close()
+    text = "\n".join(last_frame(tty))
+    assert re.search(r"reward/step +│ +-0.01234 │", text)
+    assert re.search(r"mean return +│ +no whole episode │", text)
+    assert "mean length" not in text
+    monkeypatch.setattr("sys.stdout", out := io.StringIO())
+    console = RunConsole("plain")
+    console.start("APPO x")
+    console.show(without_an_episode(**{"Train/reward_per_step": 2.0}))
+    console.show(without_an_episode())
+    first, every_env_left_out = out.getvalue().splitlines()
+    assert "| reward/step 2 (no whole episode has ended) | 18,162 steps/s" in first
+    assert "| reward/step - (no whole episode has ended) |" in every_env_left_out
+
+
 def test_quiet_says_only_what_goes_wrong(capfd: pytest.CaptureFixture[str]) -> None:
     console = RunConsole("quiet")
     console.say("hello")

@@ -1,6 +1,7 @@
 """Finished episodes counted by hand, and what summary.json holds."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.metrics import rollout_notes
+from isaac_hydra_ext.run.rate import SteadyRate
 from isaac_hydra_ext.run.summary import summarize, write_summary
 from isaac_hydra_ext.run.totals import RunTotals
 
@@ -24,6 +26,12 @@ SUMMARY_KEYS = [
     "samples_consumed", "samples_abandoned", "learner_idle_s", "workers_wait_s", "device",
     "versions",
 ]  # fmt: skip
+# What docs/metrics.md says besides.
+MORE_KEYS = {"fps_left_out", "reward_per_step", "no_mean_return"}
+METRICS = {
+    "Perf/iteration_time": 2.0, "Async/policy_lag": 1.0, "Async/learner_idle_s": 0.0,
+    "Async/workers_wait_s": 0.0, "Loss/undone": 0.0,
+}  # fmt: skip
 
 
 def slot_of(
@@ -213,6 +221,60 @@ def test_dropped_samples_are_counted_among_the_abandoned() -> None:
     assert metrics["Async/samples_consumed"] == 26
 
 
+def test_the_reward_of_a_step_is_known_before_an_episode_ends_and_leaves_dropped_envs_out() -> None:
+    tracker = EpisodeTracker(1, 2, [True])
+    assert tracker.reward_per_step is None
+    slot = slot_of([[1.0, np.nan], [2.0, np.inf]])
+    slot.dropped_B[1] = True
+    tracker.observe([slot])
+    assert (tracker.reward_per_step, tracker.mean_return) == (1.5, None)
+    metrics = RunTotals().add(METRICS, tracker, 4, steady=True)
+    assert metrics["Train/reward_per_step"] == 1.5 and "Train/mean_reward" not in metrics
+    slot.dropped_B[:] = True
+    tracker.observe([slot])
+    assert tracker.reward_per_step == 1.5, "of the last iteration that has any"
+
+
+# ------------------------------------------------------------------ rates
+
+
+def test_a_rate_is_of_the_last_ten_steady_iterations() -> None:
+    rate = SteadyRate(first=5, last=30, lag=0)
+    assert rate.add(5, 100, 50.0) == 2.0, "the first one compiles, and is all there is"
+    assert rate.add(6, 100, 1.0) == 100.0
+    for k in range(7, 17):
+        rate.add(k, 100, 2.0)
+    assert rate.add(17, 100, 2.0) == 50.0, "iteration 6 is out of the window"
+    assert rate.add(29, 100, 12.0) == 1000 / 30, "without lag the last one is like the others"
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_iterations_beside_which_nothing_is_collected_do_not_raise_the_rate(lag: int) -> None:
+    rate = SteadyRate(first=0, last=10, lag=lag)
+    seconds = [60.0] + [0.1] * lag + [2.0] * (9 - 2 * lag) + [0.1] * lag
+    rates = [rate.add(k, 100, s) for k, s in enumerate(seconds)]
+    assert rates[0] == 100 / 60
+    assert rates[1 + lag :] == [50.0] * (9 - lag)
+
+
+def test_a_run_too_short_for_a_steady_iteration_has_the_rate_of_all_of_it() -> None:
+    rate = SteadyRate(first=0, last=3, lag=1)
+    assert [rate.add(k, 10, s) for k, s in enumerate((8.0, 1.0, 1.0))] == [10 / 8, 20 / 9, 3.0]
+
+
+def test_the_summary_says_what_its_rate_leaves_out() -> None:
+    totals, tracker = RunTotals(), EpisodeTracker(1, 1, [False])
+    for seconds, steady in ((30.0, False), (2.0, True), (2.0, True), (0.5, False)):
+        totals.add(METRICS | {"Perf/iteration_time": seconds}, tracker, 100, steady)
+    found = summarize("completed", totals, RolloutCounts(), tracker, torch.device("cpu"))
+    assert (found["wall_s"], found["fps"]) == (34.5, 50.0)
+    assert found["fps_left_out"] == {"iterations": 2, "wall_s": 30.5}
+    again = RunTotals.from_json(json.loads(json.dumps(asdict(totals))))
+    assert again == totals, "a resumed run goes on with them"
+    before = {k: v for k, v in asdict(totals).items() if not k.startswith("steady")}
+    assert RunTotals.from_json(before).fps == 400 / 34.5, "of a checkpoint made before"
+
+
 # ------------------------------------------------------------------ summary.json
 
 
@@ -234,12 +296,17 @@ def summary(tmp_path: Path) -> dict[str, object]:
 
 
 def test_summary_keys_are_the_designs(tmp_path: Path) -> None:
-    assert list(summary(tmp_path)) == SUMMARY_KEYS
+    found = summary(tmp_path)
+    assert [key for key in found if key not in MORE_KEYS] == SUMMARY_KEYS
+    assert found.keys() >= MORE_KEYS
 
 
 def test_summary_values_are_the_totals_with_this_process_share(tmp_path: Path) -> None:
     found = summary(tmp_path)
     versions = found.pop("versions")
+    assert found.pop("fps_left_out") == {"iterations": 0, "wall_s": 0.0}, "none was steady"
+    assert found.pop("reward_per_step") == 3.0
+    assert found.pop("no_mean_return") is None
     assert list(found.values()) == [
         "completed", 4, 1000, 8.0, 125.0, 6.0, 7.5, 2.0, 0.75, 3, 110, 220, 330, 0.25, 0.5, "cpu",
     ]  # fmt: skip
@@ -250,7 +317,8 @@ def test_summary_values_are_the_totals_with_this_process_share(tmp_path: Path) -
 def test_a_run_that_did_nothing_has_a_summary_too(tracker: EpisodeTracker | None) -> None:
     found = summarize("failed", RunTotals(), RolloutCounts(), tracker, torch.device("cpu"))
     assert (found["fps"], found["mean_return"], found["policy_lag_mean"]) == (0.0, None, 0.0)
-    assert list(found) == SUMMARY_KEYS
+    assert [key for key in found if key not in MORE_KEYS] == SUMMARY_KEYS
+    assert found["no_mean_return"] == "no whole episode has ended"
 
 
 def test_a_summary_is_strict_json_even_after_a_reward_that_was_not_a_number(
