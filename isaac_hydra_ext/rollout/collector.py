@@ -7,8 +7,9 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,16 +20,13 @@ from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.policy import restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
-from isaac_hydra_ext.rollout.handover import Handover
-from isaac_hydra_ext.rollout.invalid_numbers import (
-    InvalidNumber,
-    find_invalid,
-    is_valid,
-    write_dump,
-)
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.activity import tell
 from isaac_hydra_ext.system.seeding import Stream, make_generator, stream_seed
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.rollout.handover import Handover
+    from isaac_hydra_ext.rollout.invalid_numbers import InvalidNumber
 
 NAN_DUMP = "nan_dump"  # the directory in a run's
 AFTER = 1  # in the address of a seed: what is drawn after a rollout, not before
@@ -68,8 +66,7 @@ class Collector:
             first: The iteration that a resumed run begins with: its new episodes are other ones.
         """
         self._config, self._address = config, (worker, generation)
-        self._dump_dir, self._notes_left = run_dir / NAN_DUMP, MAX_NOTES
-        self._handover = Handover(run_dir, worker)
+        self._run_dir, self._notes_left = run_dir, MAX_NOTES
         if generation and env_state is None:
             env_state = self._handover.read()
         when = (first,) if first else ()
@@ -139,13 +136,19 @@ class Collector:
         slot.restarted_B.fill_(False)
         log = self._act(slot, on_step)
         T, notes = self._config.rollout.steps_per_env, []
-        if not is_valid(slot, self._groups_read, T):
+        if not slot.is_finite(self._groups_read, T):
             notes = self._drop_invalid(slot)
         self._last_slot = slot
         slot.header["collect_s"] = time.monotonic() - started
         state = self.env.state_dict() if save_env_state else None
         slot.write_extra({"log": log, "env_state": state, "notes": notes})
         self._leave_handover()
+
+    @cached_property
+    def _handover(self) -> "Handover":
+        from isaac_hydra_ext.rollout.handover import Handover  # few envs have such a state
+
+        return Handover(self._run_dir, self._address[0])
 
     def _leave_handover(self) -> None:
         """Leave what outlives this env's episodes to a worker that might take this one's place."""
@@ -210,7 +213,7 @@ class Collector:
             steps: Done before the one in which the env raised.
             error: What it raised.
         """
-        if found := find_invalid(slot, self._groups_read, steps):
+        if found := self._find_invalid(slot, steps):
             at = traceback.extract_tb(error.__traceback__)[-1]
             raise InvalidNumberError(
                 f"{self._tell(slot, found, steps)}; the env then raised "
@@ -220,7 +223,7 @@ class Collector:
     def _drop_invalid(self, slot: Slot) -> list[str]:
         """Leave envs with invalid numbers out and restart them, or raise; returns what to say."""
         T, rollout = self._config.rollout.steps_per_env, self._config.rollout
-        found = find_invalid(slot, self._groups_read, T)
+        found = self._find_invalid(slot, T)
         if not found:
             return []
         said = self._tell(slot, found, T)
@@ -251,12 +254,19 @@ class Collector:
         for group in self.env.spec.obs:
             self.obs[group][envs] = rows[group]
 
-    def _tell(self, slot: Slot, found: list[InvalidNumber], steps: int) -> str:
+    def _find_invalid(self, slot: Slot, steps: int) -> "list[InvalidNumber]":
+        from isaac_hydra_ext.rollout.invalid_numbers import find_invalid  # hardly ever
+
+        return find_invalid(slot, self._groups_read, steps)
+
+    def _tell(self, slot: Slot, found: "list[InvalidNumber]", steps: int) -> str:
         """Dump the first one's steps and say what and where it is."""
+        from isaac_hydra_ext.rollout.invalid_numbers import write_dump
+
         names = ("worker", "generation", "iteration", "policy_version")
         about = {name: int(slot.header[name][0]) for name in names}
         previous = self._last_slot if self._last_slot is not slot else None
-        where = write_dump(self._dump_dir, found[0], slot, previous, steps, about)
+        where = write_dump(self._run_dir / NAN_DUMP, found[0], slot, previous, steps, about)
         others = f" (and {len(found) - 1} more envs)" if len(found) > 1 else ""
         return f"rollout {about['iteration']}, {found[0]}{others}; {where}"
 

@@ -1,11 +1,10 @@
-"""NaN and Inf in a rollout: whether there are any, where they began, and a dump of what led there.
+"""NaN and Inf in a rollout: where they began, and a dump of what led there.
 
-Runs wherever the collector does. Asking is one pass over a rollout, after its last step; only one
-in which there is something is looked at closely.
+Runs wherever the collector does, for the few rollouts that are not `Slot.is_finite`.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,35 +43,21 @@ class InvalidNumber:
         return f"env {self.env}, step {self.step}: {self.key}[{self.element}] is {self.value}"
 
 
-def is_valid(slot: Slot, groups: Collection[str], steps: int) -> bool:
-    """Return whether all numbers of a rollout are finite, as float32.
-
-    Args:
-        slot: The rollout; its header says how many final observations there are.
-        groups: Obs groups that the networks read; the others may hold what they like.
-        steps: That were done: T, or fewer where the env raised in the one after.
-    """
-    # A sum is finite only if all its terms are. One that overflows is looked at and found valid.
-    entries = [*_by_step(slot, groups, steps), *_final_rows(slot, groups)]
-    sums = [x.sum(dtype=torch.float32) for _, x in entries]
-    return bool(torch.isfinite(torch.stack(sums)).all())
-
-
 def find_invalid(slot: Slot, groups: Collection[str], steps: int) -> list[InvalidNumber]:
     """Return where each env's numbers went wrong first, the earliest first.
 
     Args:
-        slot: As in `is_valid`.
-        groups: As in `is_valid`.
-        steps: As in `is_valid`.
+        slot: The rollout.
+        groups: As in `Slot.is_finite`.
+        steps: As in `Slot.is_finite`.
     """
     found: list[InvalidNumber] = []  # within a step in the order in which they are made
-    for key, x in _by_step(slot, groups, steps):
+    for key, x in slot.numbers(groups, steps):
         bad_SB = _invalid_entries(x, 2)
         for env in bad_SB.any(0).nonzero().flatten().tolist():
             step = int(bad_SB[:, env].nonzero()[0])
             found.append(_describe(env, step, key, x[step, env]))
-    for key, x in _final_rows(slot, groups):
+    for key, x in slot.final_numbers(groups):
         assert slot.final_index_C2 is not None
         for row in _invalid_entries(x, 1).nonzero().flatten().tolist():
             step, env = slot.final_index_C2[row].tolist()
@@ -81,25 +66,6 @@ def find_invalid(slot: Slot, groups: Collection[str], steps: int) -> list[Invali
     for number in sorted(found, key=lambda number: number.step):  # within a step the order stays
         first.setdefault(number.env, number)
     return list(first.values())
-
-
-def _by_step(slot: Slot, groups: Collection[str], steps: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the fields that hold floats, [S, B, ...]; there may be one action without a reward."""
-    for group, obs in slot.obs.items():
-        if group in groups and obs.is_floating_point():
-            yield f"obs/{group}", obs[: steps + 1]
-    if slot.action_TBA.is_floating_point():
-        yield "action", slot.action_TBA[: steps + 1]
-    yield "action log-prob", slot.behavior_log_prob_TB[: steps + 1]
-    yield "reward", slot.reward_TB[:steps]
-
-
-def _final_rows(slot: Slot, groups: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the final observations that hold floats, [C, ...]."""
-    count = int(slot.header["final_count"][0])
-    for group, obs in slot.final_obs.items():
-        if group in groups and obs.is_floating_point():
-            yield f"final_obs/{group}", obs[:count]
 
 
 def _invalid_entries(x: torch.Tensor, leading: int) -> torch.Tensor:
@@ -129,7 +95,7 @@ def write_dump(
         number: What was found.
         slot: The rollout it is in.
         previous: The rollout before, where its memory still holds it.
-        steps: As in `is_valid`.
+        steps: As in `Slot.is_finite`.
         about: Worker, generation, iteration and policy version; in the name and the metadata.
 
     Returns:

@@ -4,6 +4,7 @@ Used wherever a rollout is written or read. Who may touch a slot is decided by m
 """
 
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -118,6 +119,35 @@ class Slot:
     def dropped_samples(self) -> int:
         """Transitions of this rollout that are not to be learned from."""
         return int(self.dropped_B.sum()) * self.reward_TB.shape[0]
+
+    def is_finite(self, groups: Collection[str], steps: int) -> bool:
+        """Return whether all numbers of the rollout are finite, as float32.
+
+        Args:
+            groups: Obs groups that the networks read; the others may hold what they like.
+            steps: That were done: T, or fewer where the env raised in the one after.
+        """
+        # A sum is finite only if all its terms are. One that overflows is looked at, and is fine.
+        entries = [*self.numbers(groups, steps), *self.final_numbers(groups)]
+        sums = [x.sum(dtype=torch.float32) for _, x in entries]
+        return bool(torch.isfinite(torch.stack(sums)).all())
+
+    def numbers(self, groups: Collection[str], steps: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the fields that hold floats, [S, B, ...]; an action may have no reward yet."""
+        for group, obs in self.obs.items():
+            if group in groups and obs.is_floating_point():
+                yield f"obs/{group}", obs[: steps + 1]
+        if self.action_TBA.is_floating_point():
+            yield "action", self.action_TBA[: steps + 1]
+        yield "action log-prob", self.behavior_log_prob_TB[: steps + 1]
+        yield "reward", self.reward_TB[:steps]
+
+    def final_numbers(self, groups: Collection[str]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the final observations that hold floats, [C, ...]."""
+        count = int(self.header["final_count"][0])
+        for group, obs in self.final_obs.items():
+            if group in groups and obs.is_floating_point():
+                yield f"final_obs/{group}", obs[:count]
 
     def write_extra(self, extra: dict[str, Any]) -> None:
         """Store JSON-ready data beside the rollout. What does not fit is left out and named."""

@@ -64,3 +64,9 @@ def redirect_output(path: Path) -> None:
     with path.open("ab", buffering=0) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+
+
+def pin(core: int | None) -> None:
+    """Keep this process to one core; with None to none."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})

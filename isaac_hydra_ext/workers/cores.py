@@ -1,4 +1,4 @@
-"""Which core each CPU worker has to itself. Runs in the learner's process; workers pin themselves.
+"""Which core each CPU worker has to itself. Runs in the learner's process; `child.pin` in workers.
 
 Two runs on one machine must not pin to the same core while others idle, so a run claims its cores:
 a claim is an abstract socket's name (Linux), which the kernel frees with the process, however that
@@ -119,9 +119,3 @@ def one_of_each_pair_first(cores: set[int]) -> list[int]:
         seen[siblings] = seen.get(siblings, -1) + 1
         rank[core] = seen[siblings]
     return sorted(cores, key=lambda core: (rank[core], core))
-
-
-def pin(core: int | None) -> None:
-    """Keep this process (a worker) to one core; with None to none."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})

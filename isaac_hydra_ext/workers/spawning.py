@@ -8,10 +8,13 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from isaac_hydra_ext.config.placement import thread_caps
@@ -20,6 +23,7 @@ from isaac_hydra_ext.workers.shared_memory import SharedBlock
 from isaac_hydra_ext.workers.worker import worker_main
 
 JOIN_S = 5.0
+PACKAGE, COMMAND = "isaac_hydra_ext", "appo"  # the latter's script is in the environment's bin/
 
 
 def spawn_worker(
@@ -51,7 +55,8 @@ def spawn(
     resource_tracker.ensure_running()  # else `start` does it, and lets SIGINT through again
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=main, args=(theirs, *arguments), name=name, daemon=True)
-    with _environment({**thread_caps(), **(environment or {})}), _blocked(signal.SIGINT):
+    variables = _environment({**thread_caps(), **(environment or {})})
+    with variables, _blocked(signal.SIGINT), _light_main():
         process.start()
     theirs.close()  # so that the process's death closes the pipe
     return process, ours
@@ -68,6 +73,31 @@ def _blocked(signum: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _light_main() -> Iterator[None]:
+    """Have what is started meanwhile not run our own main module again.
+
+    A spawned process runs its parent's, as that may register envs; ours would import the learner
+    and the command line, and registers nothing.
+    """
+    main = sys.modules["__main__"]
+    if _is_ours(main):
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _is_ours(main: ModuleType) -> bool:
+    """Return whether a main module is one of this package, or the script of its command."""
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return spec.name.split(".")[0] == PACKAGE
+    called = getattr(getattr(main, "main", None), "__module__", "")
+    named = Path(getattr(main, "__file__", None) or "").name
+    return (named, called) == (COMMAND, f"{PACKAGE}.cli.main")
 
 
 @contextlib.contextmanager

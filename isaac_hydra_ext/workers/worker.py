@@ -4,16 +4,16 @@ Everything here runs in the worker. It obeys the learner's messages, writes only
 given, and dies with its parent.
 """
 
+import contextlib
 import time
 from collections import deque
 from dataclasses import asdict
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.checkpoints.file import load_env_state
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.rollout.collector import Collector
@@ -21,17 +21,19 @@ from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 from isaac_hydra_ext.system.activity import listen
-from isaac_hydra_ext.system.tracing import Tracer
 from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.child import (
     become_child,
     error_body,
+    pin,
     redirect_output,
     serve,
 )
-from isaac_hydra_ext.workers.cores import pin
 from isaac_hydra_ext.workers.shared_memory import SharedBlock, register_with_cuda
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.system.tracing import Tracer
 
 POLL_S = 1.0  # how long a wait lasts before the worker shows that it is alive
 
@@ -68,6 +70,7 @@ class WorkerProcess:
         self._version = 0  # the newest published
         self._collector: Collector | None = None
         self._on_gpu: Slot | None = None  # where a simulation on a GPU writes its rollouts
+        self._tracer: Tracer | None = None
 
     def run(self) -> None:
         """Serve the handshake, then collect until CLOSE."""
@@ -134,16 +137,8 @@ class WorkerProcess:
         pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
         redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
-        self._tracer = Tracer(
-            config.logging.profile,
-            config.experiment.max_iterations,
-            run_dir,
-            f"worker_{self._worker}",
-            config.rollout.device.startswith("cuda"),
-            partial(print, flush=True),
-        )
-        checkpoint = message.body["resume_from"]
-        env_state = load_env_state(Path(checkpoint), self._worker) if checkpoint else None
+        self._tracer = self._make_tracer(run_dir)
+        env_state = self._env_state_of(message.body["resume_from"])
         self._collector = Collector(
             config, self._worker, self._generation, run_dir, env_state, message.body["first"]
         )
@@ -151,6 +146,30 @@ class WorkerProcess:
         body = {"spec": spec, "random_start": self._collector.random_start}
         body["notes"] = getattr(self._collector.env, "notes", [])
         self._send(Kind.BUILT, body=body)
+
+    # What few runs need is imported by these only: W processes pay for every module.
+
+    def _make_tracer(self, run_dir: Path) -> "Tracer | None":
+        config = self._config
+        if not config.logging.profile:
+            return None
+        from isaac_hydra_ext.system.tracing import Tracer
+
+        return Tracer(
+            config.logging.profile,
+            config.experiment.max_iterations,
+            run_dir,
+            f"worker_{self._worker}",
+            config.rollout.device.startswith("cuda"),
+            lambda line: print(line, flush=True),
+        )
+
+    def _env_state_of(self, checkpoint: str) -> dict[str, Any] | None:
+        if not checkpoint:
+            return None
+        from isaac_hydra_ext.checkpoints.file import load_env_state
+
+        return load_env_state(Path(checkpoint), self._worker)
 
     def _attach(self, message: Message) -> None:
         assert self._collector is not None
@@ -183,12 +202,15 @@ class WorkerProcess:
         self._status["steps"] = 0
         self._status["iteration"] = order.iteration
         target = self._on_gpu or slot
-        with self._tracer.around(order.iteration):
+        tracer = self._tracer
+        with tracer.around(order.iteration) if tracer else contextlib.nullcontext():
             self._collector.collect(target, order.iteration, version, self._beat, waited, save)
             if self._on_gpu is not None:
                 slot.copy_from(self._on_gpu)
             self._send(Kind.READY, iteration=order.iteration, version=version, slot=order.slot)
-            if self._tracer.writes_after(order.iteration):  # minutes, if it is long: no silence
+            if tracer and tracer.writes_after(
+                order.iteration
+            ):  # minutes, if it is long: no silence
                 grace_s = self._config.rollout.startup_timeout_s
                 self._status["heartbeat_ns"] = time.monotonic_ns() + int(grace_s * 1e9)
         self._beat()

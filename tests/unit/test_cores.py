@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from isaac_hydra_ext.workers import cores
+from isaac_hydra_ext.workers.child import pin
 from isaac_hydra_ext.workers.cores import WorkerCores, one_of_each_pair_first
 
 from .builders import run_config
@@ -110,9 +111,9 @@ def test_hyperthreads_of_one_core_come_last(
 def test_a_process_that_is_pinned_really_is(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.sched_getaffinity(0)
     try:
-        cores.pin(None)
+        pin(None)
         assert os.sched_getaffinity(0) == before
-        cores.pin(min(before))
+        pin(min(before))
         assert os.sched_getaffinity(0) == {min(before)}
     finally:
         os.sched_setaffinity(0, before)

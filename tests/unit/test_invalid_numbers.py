@@ -15,7 +15,6 @@ from isaac_hydra_ext.rollout.invalid_numbers import (
     MAX_DUMPS,
     InvalidNumber,
     find_invalid,
-    is_valid,
     write_dump,
 )
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -48,7 +47,7 @@ def good_slot(spec: EnvSpec = SPEC) -> Slot:
 
 
 def first(slot: Slot, steps: int = T, groups: set[str] = READ) -> InvalidNumber:
-    assert not is_valid(slot, groups, steps)
+    assert not slot.is_finite(groups, steps)
     (found,) = find_invalid(slot, groups, steps)
     return found
 
@@ -57,7 +56,7 @@ def first(slot: Slot, steps: int = T, groups: set[str] = READ) -> InvalidNumber:
 
 
 def test_a_good_rollout_is_valid() -> None:
-    assert is_valid(good_slot(), READ, T)
+    assert good_slot().is_finite(READ, T)
     assert find_invalid(good_slot(), READ, T) == []
 
 
@@ -85,7 +84,7 @@ def test_a_final_observation_is_named_by_its_step_and_env() -> None:
     slot.final_index_C2[:2] = torch.tensor([[1, 3], [4, 0]])
     slot.final_obs["policy"][:2, 0, 1] = torch.tensor([0.0, NAN])
     slot.final_obs["policy"][2:] = NAN  # beyond the count nothing is read
-    assert is_valid(slot, READ, T)
+    assert slot.is_finite(READ, T)
     slot.header["final_count"] = 2
     assert str(first(slot)) == "env 0, step 4: final_obs/policy[1] is nan"
 
@@ -107,7 +106,7 @@ def test_the_first_in_time_is_named_and_within_a_step_the_cause() -> None:
 def test_groups_that_no_network_reads_may_hold_what_they_like() -> None:
     slot = good_slot()
     slot.obs["depth"].fill_(INF)  # nothing was hit
-    assert is_valid(slot, {"policy"}, T)
+    assert slot.is_finite({"policy"}, T)
     assert find_invalid(slot, {"policy"}, T) == []
 
 
@@ -128,7 +127,7 @@ def test_an_unfinished_rollout_is_read_as_far_as_it_is_written() -> None:
     slot.obs["policy"][4:] = NAN
     slot.action_TBA[4:] = NAN
     slot.reward_TB[3:] = NAN
-    assert is_valid(slot, READ, 3)  # observations 0..3, actions 0..3, rewards 0..2
+    assert slot.is_finite(READ, 3)  # observations 0..3, actions 0..3, rewards 0..2
     slot.action_TBA[3, 2, 1] = NAN
     assert str(first(slot, 3)) == "env 2, step 3: action[1] is nan"
 
