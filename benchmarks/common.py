@@ -65,7 +65,7 @@ class Training:
 
     def evaluate(self, episodes: int = 32) -> float:
         """Return the mean return of the newest checkpoint, played deterministically."""
-        checkpoint, _ = find_checkpoint(str(self.run_dir), self.run_dir.parent)
+        checkpoint = find_checkpoint(str(self.run_dir), self.run_dir.parent).checkpoint
         return float(evaluate(checkpoint, episodes, EVALUATION_SEED)["mean_return"])
 
 

@@ -115,7 +115,7 @@ def _disturbed_run(env: str, logs: str, duration: float) -> tuple[dict[str, Any]
         reader.join(60)
     (path,) = Path(logs).glob("*/*/summary.json")
     summary = json.loads(path.read_text())
-    checkpoint, _ = find_checkpoint(str(path.parent), path.parent.parent)
+    checkpoint = find_checkpoint(str(path.parent), path.parent.parent).checkpoint
     evaluation = evaluate(checkpoint, 32, EVALUATION_SEED)["mean_return"]
     return {**summary, "evaluation_return": evaluation}, watch
 

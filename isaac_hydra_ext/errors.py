@@ -60,6 +60,10 @@ class CheckpointError(IsaacHydraExtError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
 
+class NoRunOfTaskError(CheckpointError):
+    """There are runs where `latest` or `best` looks, all of other tasks than the command's."""
+
+
 class ExportError(IsaacHydraExtError):
     """A policy cannot be exported faithfully, or an exported one is not whole."""
 

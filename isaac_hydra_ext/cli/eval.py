@@ -12,7 +12,12 @@ import sys
 from dataclasses import fields
 
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
-from isaac_hydra_ext.cli.named_checkpoint import add_checkpoint_arguments, find
+from isaac_hydra_ext.cli.named_checkpoint import (
+    add_checkpoint_arguments,
+    find,
+    say_found,
+    task_asked,
+)
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.cli.playing import add_playing_arguments, show
 from isaac_hydra_ext.config.schema import RunConfig
@@ -60,9 +65,9 @@ def main() -> None:
         words = [word for word in (arguments.run, *arguments.settings) if word is not None]
         overrides = [word for word in words if _is_override(word)]
         words = [word for word in words if word not in overrides]
-        checkpoint, notes = find(words[0] if words else None, words[1:], command)
-        for note in notes:
-            print(note, file=sys.stderr)
+        checkpoint = say_found(
+            find(words[0] if words else None, words[1:], command, task_asked(overrides))
+        )
         length = f"logging.video.length={arguments.video_length}"
         config = with_overrides(config_of(checkpoint), [*overrides, length])
         result = evaluate(

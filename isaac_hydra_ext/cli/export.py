@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.cli.named_checkpoint import add_checkpoint_arguments, find
+from isaac_hydra_ext.cli.named_checkpoint import add_checkpoint_arguments, find, say_found
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.registry import facts_of
@@ -39,9 +39,7 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
 
     def task() -> None:
-        checkpoint, notes = find(arguments.run, arguments.settings, "export")
-        for note in notes:
-            print(note, file=sys.stderr)
+        checkpoint = say_found(find(arguments.run, arguments.settings, "export"))
         if arguments.actor:
             print(f"wrote {export_actor(checkpoint, arguments.output)}")
             return

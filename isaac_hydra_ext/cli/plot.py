@@ -10,6 +10,7 @@ from pathlib import Path
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.config.checks import RESUME_WORDS
 from isaac_hydra_ext.reports.curves import AXES, RETURN, combine, find_runs
 from isaac_hydra_ext.reports.plot import STEM, draw, place_of, read_runs
 
@@ -38,7 +39,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def task() -> None:
-        runs = find_runs([place_of(word) for word in arguments.runs])
+        places = [place_of(word) for word in arguments.runs]
+        for word, place in zip(arguments.runs, places, strict=True):
+            if word in RESUME_WORDS:
+                print(f"{word}: {place}", file=sys.stderr)
+        runs = find_runs(places)
         curves, notes = read_runs(runs, arguments.tag, arguments.x)
         for note in notes:
             print(f"passed over: {note}", file=sys.stderr)

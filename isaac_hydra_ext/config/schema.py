@@ -323,7 +323,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     resume: str | None = knob(
-        None, "latest or best of this experiment.name, a run directory, or a checkpoint file"
+        None, "latest or best of this experiment.name and task, a run directory, or a checkpoint"
     )
 
     @property

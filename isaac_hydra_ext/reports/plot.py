@@ -93,12 +93,13 @@ def place_of(word: str) -> Path:
     if word not in RESUME_WORDS:
         path = as_path("RUN", word)
         return path.parents[1] if path.is_file() and path.parent.name == "checkpoints" else path
-    from isaac_hydra_ext.checkpoints.find import best_first, list_runs
+    from isaac_hydra_ext.checkpoints.find import list_runs, of_one_task, rank  # with torch: slow
 
     root = Path(ExperimentConfig().output_dir)
     runs = list_runs(root, "*/*")
     if word == "best":
-        runs = [checkpoint.parents[1] for checkpoint in best_first(runs, [])]
+        ranked = of_one_task(rank(runs, []), f"below {root}", word)
+        runs = [best.path.parents[1] for best in ranked]
     if not runs:
         raise ConfigError(f"{word}: there is no such run below {root}")
     return runs[0]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.checkpoints.find import find_checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint, task_of
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
 from isaac_hydra_ext.run.directory import runs_root
@@ -31,9 +31,13 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
     """
     if config.resume is None:
         return None
-    checkpoint, notes = find_checkpoint(config.resume, runs_root(config))
+    # Where what fits is taken, it may be of another task.
+    task = None if config.checkpoint.partial else task_of(config.to_dict()["env"])
+    checkpoint, notes, why = find_checkpoint(config.resume, runs_root(config), task=task)
     for note in notes:
         console.warn(note)
+    if why:
+        console.say(why)
     done, total = checkpoint.meta["iteration"], last_iteration(config, checkpoint)
     if done >= total:
         raise ConfigError(

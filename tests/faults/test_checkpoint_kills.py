@@ -84,7 +84,7 @@ def test_a_killed_save_leaves_the_one_before_it(killed: Path, point: str) -> Non
     directory = run / "checkpoints"
     hidden = [p for p in directory.iterdir() if p.name.startswith(".")]
     assert len(hidden) == (point in ("during", "written", "verified"))
-    found, notes = find_checkpoint(str(run), killed)
+    found, notes, _ = find_checkpoint(str(run), killed)
     assert found.meta["iteration"] == (20 if point == "renamed" else 10)
     assert notes == []
     # Looking for something to go on from has cleaned up.

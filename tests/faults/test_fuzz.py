@@ -77,7 +77,7 @@ def go_on_from(path: Path) -> Checkpoint:
     """Everything that resuming and evaluating take from a file."""
     read_meta(path)
     load_env_state(path, 0)
-    checkpoint, _ = find_checkpoint(str(path), path.parent)
+    checkpoint = find_checkpoint(str(path), path.parent).checkpoint
     check_fits(checkpoint, small_learner().state_dict(), env_spec().to_json())
     small_learner().load_state_dict(checkpoint.tensors)
     EpisodeTracker(1, 2, [False]).load_state_dict(checkpoint.meta["episodes"])

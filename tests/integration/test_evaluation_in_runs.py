@@ -85,7 +85,7 @@ def test_what_an_evaluated_run_writes(
     assert out.count("evaluation of iteration") == 5
     assert re.search(r"evaluation of iteration 5: 2 episodes: return -[\d.]+ \+- [\d.]+, len", out)
 
-    best, _ = find_checkpoint("best", run.parent)
+    best = find_checkpoint("best", run.parent).checkpoint
     assert best.meta["iteration"] == max(found, key=lambda e: e["mean_return"])["iteration"]
     assert find_checkpoint(str(run), tmp_path)[0].meta["iteration"] == 5
 

@@ -51,7 +51,7 @@ def test_it_trains_with_no_edit_here(appo: Appo, tmp_path: Path) -> None:
     appo("train", "env=my_task", "experiment.max_iterations=15", "experiment.device=cpu",
          "logging.console=quiet", path=path)  # fmt: skip
     (run,) = (tmp_path / "logs" / "appo" / "mytask-v0").iterdir()
-    checkpoint, _ = find_checkpoint(str(run), tmp_path)
+    checkpoint = find_checkpoint(str(run), tmp_path).checkpoint
     assert checkpoint.meta["iteration"] == 15
     assert checkpoint.meta["config"]["policy"]["hidden_dims"] == [32, 32], "what its config says"
     finished = [r for r, _ in checkpoint.meta["episodes"]["finished"]]

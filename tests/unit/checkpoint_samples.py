@@ -26,11 +26,13 @@ def meta(iteration: int = 0, returns: tuple[float, ...] = (), **changes: Any) ->
     return json.loads(json.dumps({**data, **changes}))
 
 
-def write(directory: Path, iteration: int, *returns: float) -> Path:
+def write(directory: Path, iteration: int, *returns: float, env_id: str = "") -> Path:
     """A sound checkpoint; its one tensor says its iteration."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {"w": torch.full((2,), float(iteration))}
-    return save_checkpoint(directory, iteration, tensors, meta(iteration, returns))
+    about = meta(iteration, returns)
+    about["config"]["env"]["id"] = env_id or about["config"]["env"]["id"]
+    return save_checkpoint(directory, iteration, tensors, about)
 
 
 def forge(path: Path, text: str, tensors: dict[str, torch.Tensor] | None = None) -> Path:

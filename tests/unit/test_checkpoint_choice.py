@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from isaac_hydra_ext.checkpoints.find import find_checkpoint, list_checkpoints, list_runs
+from isaac_hydra_ext.checkpoints.history import append
 from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import CheckpointConfig
-from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.errors import CheckpointError, NoRunOfTaskError
 from isaac_hydra_ext.run import directory as run_dir
-from isaac_hydra_ext.run.resume import changed_knobs
+from isaac_hydra_ext.run.resume import changed_knobs, find_resumed
+from isaac_hydra_ext.terminal.console import RunConsole
 
 from .builders import run_config
 from .checkpoint_samples import write
@@ -37,7 +39,7 @@ def damage(run: Path, iteration: int) -> Path:
 
 def test_a_run_directory_means_its_newest_by_number(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", 9, 10, 100)
-    found, notes = find_checkpoint(str(run), tmp_path)
+    found, notes, _ = find_checkpoint(str(run), tmp_path)
     assert found.meta["iteration"] == 100 and notes == []
     assert find_checkpoint(f"{run}/checkpoints", tmp_path)[0].path == found.path
     assert [p.name for p in list_checkpoints(run / "checkpoints")] == [
@@ -48,7 +50,7 @@ def test_a_run_directory_means_its_newest_by_number(tmp_path: Path) -> None:
 def test_a_damaged_newest_is_passed_over_and_named(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", 1, 2, 3)
     paths = [damage(run, 3), damage(run, 2)]
-    found, notes = find_checkpoint(str(run), tmp_path)
+    found, notes, _ = find_checkpoint(str(run), tmp_path)
     assert found.meta["iteration"] == 1
     assert found.tensors["w"].tolist() == [1.0, 1.0]
     assert len(notes) == 2
@@ -64,7 +66,7 @@ def test_a_damaged_one_that_was_named_is_an_error(tmp_path: Path) -> None:
 
 def test_a_named_one_is_loaded_even_if_it_is_not_the_newest(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", 1, 2)
-    found, notes = find_checkpoint(str(run / "checkpoints" / "model_1.safetensors"), tmp_path)
+    found, notes, _ = find_checkpoint(str(run / "checkpoints" / "model_1.safetensors"), tmp_path)
     assert found.meta["iteration"] == 1 and notes == []
 
 
@@ -72,7 +74,7 @@ def test_latest_is_the_newest_run_that_has_a_checkpoint(tmp_path: Path) -> None:
     run_of(tmp_path, "2026-01-01_00-00-00", 500)
     run_of(tmp_path, "2026-01-02_00-00-00", 3)
     run_of(tmp_path, "2026-01-03_00-00-00")  # crashed before its first
-    found, _ = find_checkpoint("latest", tmp_path)
+    found = find_checkpoint("latest", tmp_path).checkpoint
     assert found.path.parts[-3] == "2026-01-02_00-00-00"
 
 
@@ -144,7 +146,7 @@ def test_latest_says_which_newer_runs_it_passed_over(tmp_path: Path) -> None:
     broken = run_of(tmp_path, "2026-01-03_00-00-00", 7)
     path = damage(broken, 7)
     empty = run_of(tmp_path, "2026-01-04_00-00-00")
-    found, notes = find_checkpoint("latest", tmp_path)
+    found, notes, _ = find_checkpoint("latest", tmp_path)
     assert found.meta["iteration"] == 3
     assert notes[0] == f"{empty} holds no checkpoint: passed over"
     assert notes[1].startswith(f"DAMAGED checkpoint passed over: {path}: ")
@@ -164,7 +166,7 @@ def test_best_is_the_highest_mean_return_of_all_runs(tmp_path: Path) -> None:
     nan = float("nan")  # here: none finished yet
     scored(tmp_path / "2026-01-01_00-00-00", _5=-3.0, _10=7.5, _15=7.0)
     scored(tmp_path / "2026-01-02_00-00-00", _20=nan, _25=6.0)
-    found, notes = find_checkpoint("best", tmp_path)
+    found, notes, _ = find_checkpoint("best", tmp_path)
     assert (found.meta["iteration"], notes) == (10, [])
 
 
@@ -180,7 +182,7 @@ def test_a_damaged_best_is_named_and_the_next_one_taken(tmp_path: Path) -> None:
     data = bytearray(flipped.read_bytes())
     data[-1] ^= 1  # in the weights: the metadata alone reads well
     flipped.write_bytes(data)
-    found, notes = find_checkpoint("best", tmp_path)
+    found, notes, _ = find_checkpoint("best", tmp_path)
     assert found.meta["iteration"] == 2
     assert len(notes) == 1 and str(flipped) in notes[0] and notes[0].startswith("DAMAGED")
 
@@ -189,6 +191,70 @@ def test_best_without_any_finished_episode_is_an_error(tmp_path: Path) -> None:
     run_of(tmp_path, "2026-01-01_00-00-00", 1, 2)
     with pytest.raises(CheckpointError, match="^resume=best: no checkpoint that loads under"):
         find_checkpoint("best", tmp_path)
+
+
+# ------------------------------------------------------------------ of which task
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path) -> Path:
+    """The newer run, with the higher return, is of another task than the two before."""
+    for day, env_id, value in ((1, "A-v0", 3.0), (2, "A-v0", 2.0), (3, "B-v0", 99.0)):
+        run = tmp_path / f"2026-01-0{day}_00-00-00"
+        write(run / "checkpoints", day, value, env_id=env_id)
+    return tmp_path
+
+
+def test_latest_and_best_are_of_the_commands_task_and_say_which_run_and_why(
+    two_tasks: Path,
+) -> None:
+    latest = find_checkpoint("latest", two_tasks, task="A-v0")
+    run = two_tasks / "2026-01-02_00-00-00"
+    assert (latest.checkpoint.meta["iteration"], latest.notes) == (2, [])
+    assert latest.why == f"latest: {run}, the newest run of A-v0 under {two_tasks}"
+    best = find_checkpoint("best", two_tasks, task="A-v0")
+    path = two_tasks / "2026-01-01_00-00-00" / "checkpoints" / "model_1.safetensors"
+    assert best.checkpoint.path == path
+    assert best.why == (
+        f"best: {path}, mean return 3.00 in training, the highest of 2 run(s) of A-v0 "
+        f"under {two_tasks}"
+    )
+    append(run, {"iteration": 2, "mean_return": -8.0})
+    best = find_checkpoint("best", two_tasks, task="A-v0")
+    assert best.checkpoint.meta["iteration"] == 2, "evaluated: the other is not"
+    assert "mean return -8.00 in evaluation" in best.why
+    assert find_checkpoint(str(run), two_tasks, task="B-v0").why == "", "a named one is that one"
+
+
+def test_without_a_task_latest_is_the_newest_and_best_of_several_is_refused(
+    two_tasks: Path,
+) -> None:
+    latest = find_checkpoint("latest", two_tasks)
+    assert latest.checkpoint.meta["iteration"] == 3
+    assert latest.why.endswith(f"the newest run of B-v0 under {two_tasks}")
+    with pytest.raises(CheckpointError) as caught:
+        find_checkpoint("best", two_tasks)
+    assert "of several tasks, whose returns cannot be compared (A-v0, B-v0)" in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["latest", "best"])
+def test_a_task_without_a_run_is_told_those_that_there_are(two_tasks: Path, word: str) -> None:
+    with pytest.raises(NoRunOfTaskError) as caught:
+        find_checkpoint(word, two_tasks, task="C-v0")
+    assert str(caught.value) == (
+        f"resume={word}: no run of C-v0 under {two_tasks}; there are runs of A-v0, B-v0"
+    )
+
+
+def test_a_run_is_resumed_by_word_only_in_its_own_task(two_tasks: Path) -> None:
+    config = run_config(experiment={"output_dir": str(two_tasks.parent), "name": two_tasks.name})
+    config.resume = "latest"
+    with pytest.raises(NoRunOfTaskError):
+        find_resumed(config, RunConsole("quiet"))
+    config.env.id = "A-v0"
+    assert (found := find_resumed(config, RunConsole("quiet"))) and found.meta["iteration"] == 2
+    config.env.id, config.checkpoint.partial = "C-v0", True
+    assert (found := find_resumed(config, RunConsole("quiet"))) and found.meta["iteration"] == 3
 
 
 # ------------------------------------------------------------------ keeping

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.cli.named_checkpoint import find
+from isaac_hydra_ext.cli.named_checkpoint import find, task_asked
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import (
     CheckpointError,
@@ -109,15 +109,34 @@ def test_latest_and_best_look_where_resume_does(tmp_path: Path) -> None:
     output_dir = f"experiment.output_dir={tmp_path}/logs"
 
     def iteration(what: str, *settings: str) -> int:
-        checkpoint, notes = find(what, [output_dir, *settings])
-        assert notes == []
-        return checkpoint.meta["iteration"]
+        found = find(what, [output_dir, *settings])
+        assert found.notes == []
+        assert found.why.startswith(f"{what}: ") == (what in ("latest", "best"))
+        return found.checkpoint.meta["iteration"]
 
     assert iteration("latest") == 4
     assert iteration("latest", "experiment.name=a") == 2
     assert iteration("best") == 3
     assert iteration("best", "experiment.name=b") == 4
     assert iteration(str(tmp_path / "logs/a/2026-01-01_00-00-00")) == 3
+
+
+def test_an_env_on_the_command_line_is_part_of_what_latest_and_best_ask(tmp_path: Path) -> None:
+    write(tmp_path / "a/2026-01-01_00-00-00/checkpoints", 1, 5.0, env_id="A-v0")
+    write(tmp_path / "a/2026-01-02_00-00-00/checkpoints", 2, 4.0, env_id="A-v0")
+    write(tmp_path / "b/2026-01-03_00-00-00/checkpoints", 3, 9.0, env_id="B-v0")
+
+    def iteration(*words: str, env: str = "") -> int:
+        settings = [*words[1:], f"experiment.output_dir={tmp_path}"]
+        return find(words[0], settings, "eval", task_asked([env])).checkpoint.meta["iteration"]
+
+    assert (iteration("latest"), iteration("latest", env="env.id=A-v0")) == (3, 2)
+    assert iteration("best", env="env.id='A-v0'") == 1
+    assert iteration("run=latest", "checkpoint=best", env="env.id=A-v0") == 2
+    assert iteration("latest", env="env.id=Harder-v0") == 3, "another env to play in"
+    with pytest.raises(CheckpointError, match="of several tasks"):
+        iteration("best")
+    assert iteration("best", "experiment.name=a") == 1
 
 
 def test_what_cannot_be_found_is_one_clear_line(tmp_path: Path) -> None:
@@ -157,7 +176,7 @@ def test_run_and_checkpoint_name_it_as_well(tmp_path: Path) -> None:
 
     def iteration(*words: str) -> tuple[str, int]:
         output_dir = f"experiment.output_dir={tmp_path}/logs"
-        checkpoint, _ = find(words[0], [*words[1:], output_dir])
+        checkpoint = find(words[0], [*words[1:], output_dir]).checkpoint
         return checkpoint.path.parent.parent.name[9:10], checkpoint.meta["iteration"]
 
     assert iteration(f"run={first}") == ("1", 4)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.checkpoints import file as checkpoint
+from isaac_hydra_ext.checkpoints import find
 from isaac_hydra_ext.checkpoints.find import best_first, list_checkpoints
 from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
 from isaac_hydra_ext.checkpoints.retention import delete_old
@@ -78,6 +78,10 @@ def test_runs_are_compared_by_the_best_that_each_knows(tmp_path: Path) -> None:
         write(tmp_path / name / "checkpoints", 1, trained)
     evaluated(tmp_path / "a", k1=7.0)
     assert ranked(*(tmp_path / name for name in "abc")) == ["a/1", "b/1", "c/1"]
+    evaluated(tmp_path / "a", k1=-7.0)
+    assert ranked(*(tmp_path / name for name in "abc")) == ["a/1", "b/1", "c/1"], (
+        "what was evaluated comes first: a return in training is of a policy that explores"
+    )
 
 
 def test_an_evaluation_needs_no_finished_training_episode(tmp_path: Path) -> None:
@@ -186,18 +190,18 @@ def test_a_save_reads_of_the_checkpoints_that_are_kept_only_what_is_new(
     directory = tmp_path / "checkpoints"
     directory.mkdir()
     read: list[str] = []
-    real = checkpoint.read_meta
+    real = find.read_meta
 
     def noting(path: Path) -> dict[str, Any]:
         read.append(path.stem)
         return real(path)
 
-    monkeypatch.setattr(checkpoint, "read_meta", noting)
+    monkeypatch.setattr(find, "read_meta", noting)
     config = CheckpointConfig(keep_last=2, keep_every=2, keep_best=True)
     for iteration in range(1, 6):
         write(directory, iteration)
         delete_old(directory, config)
-    assert sorted(read) == sorted(set(read)), "each at most once"
+    assert sorted(read) == sorted(set(read)) != [], "each at most once"
     assert [path.stem for path in list_checkpoints(directory)][-2:] == ["model_4", "model_5"]
     damaged = directory / "model_4.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])

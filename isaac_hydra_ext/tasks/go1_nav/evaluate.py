@@ -10,7 +10,6 @@ nobody pushes.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
-from isaac_hydra_ext.cli.named_checkpoint import find
+from isaac_hydra_ext.cli.named_checkpoint import find, say_found
 from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import facts_of, make_env
@@ -112,9 +111,7 @@ def _load(policy: str) -> tuple[RunConfig, int, Callable[[EnvSpec, str], Act]]:
         exported = OnnxPolicy(path)
         config = RunConfig(env=EnvConfig(**exported.about["env"]), rollout=RolloutConfig())
         return config, exported.about["iteration"], lambda spec, device: _onnx_act(exported, device)
-    checkpoint, notes = find(policy, [])
-    for note in notes:
-        print(note, file=sys.stderr)
+    checkpoint = say_found(find(policy, []))
     config = config_of(checkpoint)
 
     def make_act(spec: EnvSpec, device: str) -> Act:

@@ -40,7 +40,8 @@ def choose_checkpoint(
     """
     if checkpoint not in WORDS:
         if Path(str(checkpoint)).expanduser().exists():
-            return find_checkpoint(str(checkpoint), root, key="--checkpoint=")
+            found = find_checkpoint(str(checkpoint), root, key="--checkpoint=")
+            return found.checkpoint, found.notes
         if not regex:
             raise ConfigError(
                 f"--checkpoint={checkpoint}: no such file or directory; latest and best are names, "
