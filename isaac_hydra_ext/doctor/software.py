@@ -15,8 +15,8 @@ from isaac_hydra_ext.system.probing import ProbeError, probe, run_bounded
 DISTRIBUTION = "isaac-hydra-ext"
 # For a source tree on the path without an installation, which has no metadata.
 REQUIRED = (
-    "hydra-core>=1.3.2", "omegaconf>=2.3", "torch>=2.5", "gymnasium>=0.29", "numpy>=1.23",
-    "packaging>=20.0", "tensorboard>=2.10", "safetensors>=0.4", "rich>=12.0",
+    "hydra-core<1.5,>=1.3.2", "omegaconf>=2.3", "torch>=2.5", "gymnasium>=0.29", "numpy>=1.23",
+    "tensorboard>=2.10", "safetensors>=0.4", "rich>=12.0",
 )  # fmt: skip
 OPTIONAL = {
     "mjlab": "mjlab", "onnxruntime": "export", "matplotlib": "plot", "wandb": "wandb",
@@ -74,7 +74,7 @@ def packages() -> Finding:
     wrong, found = [], []
     fix = f"{sys.executable} -m pip install {DISTRIBUTION}"
     try:
-        from packaging.requirements import Requirement
+        from packaging.requirements import Requirement  # which hydra-core brings
     except ImportError as e:
         return Finding("packages", "fail", f"{e.name} is missing", fix)
     for wanted in map(Requirement, required()):

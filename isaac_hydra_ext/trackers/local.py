@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
-from torch.utils.tensorboard.writer import SummaryWriter
-
 from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.evaluation.video import gif_summary
 from isaac_hydra_ext.trackers.tracker import TrackedRun
@@ -22,6 +20,8 @@ class TensorBoardTracker:
     def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
         """Open an event file; see `TrackedRun`."""
         self.run_id: str | None = None
+        from torch.utils.tensorboard.writer import SummaryWriter  # here alone: slow to import
+
         self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:

@@ -349,7 +349,7 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     assert not getattr(second._core.cfg, "video_recorders", [])
     if not hasattr(second._core.cfg, "video_recorders"):
         newton = type(second._core.cfg.sim.physics).__name__ == "NewtonCfg"
-        needed = ("moviepy", "pyglet") if newton else ("moviepy",)
+        needed = ("imageio_ffmpeg", "pyglet") if newton else ("imageio_ffmpeg",)
         missing = [p for p in needed if importlib.util.find_spec(p) is None]
         if missing:
             with pytest.raises(MissingDependencyError, match=f"^--video: {missing[0]} is not"):
@@ -360,6 +360,8 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
         assert env.notes == ["--video: no videos, RuntimeError: no display"]
         env.reset(1)
         env.step(torch.zeros(B, 1))
+        if "imageio_ffmpeg" not in missing:
+            clips_are_written(build, config)
         return
     (recorder,) = build(0)._core.cfg.video_recorders
     assert (recorder.video_length, recorder.video_interval) == (7, 0)
@@ -368,6 +370,18 @@ def videos_are_recorded_each_generations_way_and_by_worker_0_only() -> None:
     assert note.startswith("--video: no videos, 3.0 records what a visualizer draws; add --viz ")
     config.launcher["visualizer"] = "newton"
     assert build(0).notes == []
+
+
+def clips_are_written(build: Callable[[int], IsaacLabVecEnv], config: EnvConfig) -> None:
+    config.cfg, config.launcher["video_interval"] = {}, 10
+    env = build(0)
+    env.reset(1)
+    for _ in range(14):  # 7 pictures from step 0 on, and 4 from step 10 on
+        env.step(torch.zeros(B, 1))
+    env.close()
+    iio = importlib.import_module("imageio.v3")
+    clips = {path.name: len(iio.imread(path)) for path in Path("filmed/videos").iterdir()}
+    assert clips == {"rl-video-step-0.mp4": 7, "rl-video-step-10.mp4": 4}
 
 
 @check

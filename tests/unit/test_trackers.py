@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -57,6 +58,27 @@ def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("Train/mean_reward")] == [(3, 1.5), (4, 2.5)]
     assert [(e.step, e.value) for e in events.Scalars("Loss/value")] == [(4, 4.0)]
+
+
+def test_tensorboard_is_imported_by_its_own_backend_alone(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+import isaac_hydra_ext.appo_runner
+from isaac_hydra_ext.config.schema import LoggingConfig
+from isaac_hydra_ext.trackers.tracker import TrackedRun
+from isaac_hydra_ext.trackers.trackers import Trackers
+
+for backend in ("csv", "tensorboard"):
+    run = TrackedRun(Path({str(tmp_path)!r}), project="p", config={{}})
+    trackers = Trackers(LoggingConfig(backends=[backend]), run, print)
+    trackers.log({{"a": 1.0}}, 1)
+    trackers.close()
+    print(any(name.split(".")[0] == "tensorboard" for name in sys.modules))
+"""
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["False", "True"], done.stderr
 
 
 def test_csv_has_a_row_an_iteration_and_takes_columns_that_come_later(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Videos of worker 0's env, each generation's way. Runs in the process that hosts the simulation.
 
-3.0 records by its own `video_recorders`; before that Gymnasium's wrapper does, from `render()`.
+3.0 records by its own `video_recorders`; before that `ClipRecorder` does, from `render()`.
 A machine that cannot draw costs the videos, not the run.
 """
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +48,15 @@ class VideoPlan:
             MissingDependencyError: A package that is needed to draw or to write.
         """
         if not hasattr(cfg, "video_recorders"):
-            needed = {"moviepy": "Gymnasium's recorder writes with it"}
+            needed = {"imageio_ffmpeg": ("clips are written", "'isaac-hydra-ext[video]'")}
             physics = getattr(cfg.sim, "physics", None)
             if type(physics).__name__ == "NewtonCfg":
-                needed["pyglet"] = "Newton's viewer draws with it"
-            for package, why in needed.items():
+                needed["pyglet"] = ("Newton's viewer draws", "pyglet")
+            for package, (what, wanted) in needed.items():
                 if importlib.util.find_spec(package) is None:
                     raise MissingDependencyError(
-                        f"--video: {package} is not installed ({why}): pip install {package}, "
-                        "or leave --video out"
+                        f"--video: {package} is not installed ({what} with it): pip install "
+                        f"{wanted}, or leave --video out"
                     )
             return "rgb_array"
         module = importlib.import_module("isaaclab.envs.utils.video_recorder_cfg")
@@ -81,11 +82,66 @@ class VideoPlan:
             return env, [f"--video: no videos, {type(e).__name__}: {first_line(e)}"]
         if drawn is None:
             return env, ["--video: no videos, Isaac Lab draws nothing here"]
-        recorder = gym.wrappers.RecordVideo(
-            env,
-            str(self.folder),
-            step_trigger=lambda step: step % self.interval == 0 if self.interval else step == 0,
-            video_length=self.length,
-            disable_logger=True,
+        return ClipRecorder(env, self), []
+
+
+class ClipRecorder(gym.Wrapper):
+    """Writes a clip from time to time, under the names that Gymnasium's `RecordVideo` gives.
+
+    That one wants moviepy, which cannot be installed beside mjlab, and holds a clip's pictures in
+    memory.
+    """
+
+    def __init__(self, env: gym.Env, plan: VideoPlan) -> None:
+        """Record what `env.render()` gives, as `plan` says."""
+        super().__init__(env)
+        self._plan = plan
+        self._fps = env.metadata.get("render_fps", 30)
+        self._steps = self._pictures = 0
+        self._writer: Any = None  # of the clip that is being made
+        self._path, self._failed = plan.folder, False
+
+    def step(self, action: Any) -> Any:
+        """Step the env, and take a picture while a clip is being made."""
+        result = self.env.step(action)
+        interval = self._plan.interval
+        begins = self._steps % interval == 0 if interval else self._steps == 0
+        try:
+            if begins and not self._failed:
+                self._finish()
+                self._begin(f"rl-video-step-{self._steps}")
+            if self._writer is not None:
+                self._writer.append_data(self.env.render())
+                self._pictures += 1
+                if self._pictures == self._plan.length:
+                    self._finish()
+        except (OSError, RuntimeError, ValueError) as e:  # of ffmpeg, or a disk that is full
+            self._failed, self._writer = True, None
+            print(f"--video: no more videos, {first_line(e)}", file=sys.stderr, flush=True)
+        self._steps += 1
+        return result
+
+    def close(self) -> None:
+        """Finish the clip, however short, and close the env."""
+        try:
+            self._finish()
+        except (OSError, RuntimeError) as e:
+            print(f"--video: {self._path} is not finished, {first_line(e)}", file=sys.stderr)
+        super().close()
+
+    def _begin(self, name: str) -> None:
+        self._plan.folder.mkdir(parents=True, exist_ok=True)
+        self._path, self._pictures = self._plan.folder / f"{name}.mp4", 0
+        self._writer = importlib.import_module("imageio.v2").get_writer(
+            self._unfinished, fps=self._fps, macro_block_size=2, ffmpeg_log_level="error"
         )
-        return recorder, []
+
+    @property
+    def _unfinished(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.unfinished.mp4")
+
+    def _finish(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+            self._unfinished.replace(self._path)
