@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from benchmarks.common import markdown, run_benchmark, run_module
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
@@ -52,7 +53,7 @@ def measure_one(name: str, threads: int, compiled: str, times: int) -> dict[str,
     """Measure one row in this process."""
     torch.set_num_threads(threads)
     num_envs, steps, obs, actions, hidden, activation = SIZES[name]
-    config = load_config(
+    config = load_run_config(
         {
             "experiment": {"device": "cpu", "output_dir": "."},
             "env": {"id": "Pendulum-v1"},

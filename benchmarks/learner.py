@@ -21,9 +21,10 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from benchmarks.common import markdown, run_benchmark
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
@@ -135,7 +136,7 @@ def our_update(num_envs: int, precision: str, compiled: str, graphs: bool) -> Ca
 def our_config(num_envs: int, precision: str, compiled: str, graphs: bool) -> RunConfig:
     """Return the configuration that rsl_rl's arguments in `rsl_rl_update` are."""
     ppo = {"precision": precision, "compile": compiled, "cuda_graphs": graphs}
-    config = load_config(
+    config = load_run_config(
         {
             "experiment": {"device": str(DEVICE), "output_dir": "."},
             "env": {"id": "Pendulum-v1"},

@@ -22,8 +22,9 @@ import torch
 from benchmarks import free_env
 from benchmarks.common import markdown, run_benchmark
 from isaac_hydra_ext.config.placement import set_learner_threads
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -205,7 +206,7 @@ def make_config(task: dict[str, Any], workers: int, steps: int = STEPS) -> RunCo
         steps: T.
     """
     kwargs = {"obs": task["obs"], "fill": task["fill"], "actions": 12}
-    config = load_config(
+    config = load_run_config(
         {
             "env": {"kind": free_env.KIND, "kwargs": kwargs},
             "rollout": {

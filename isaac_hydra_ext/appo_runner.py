@@ -22,10 +22,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.config.reading import complete
+from isaac_hydra_ext.config.reading import Settings, complete, read
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
-from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.envs.loading import configure
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
@@ -81,7 +81,7 @@ def open_run(
 
     Args:
         cfg: With the groups of this package's `conf/` at its top level.
-        typed: The user's override tokens, which beat what a task recommends.
+        typed: The user's override tokens.
         package: Where `cfg` lies in the application's configuration, e.g. `appo`.
         announce: Told of the run's directory, before any process starts.
         lasting: Keep the announced path when the task's name has become part of another.
@@ -93,7 +93,8 @@ def open_run(
         typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
     if package:
         typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
-    config = load_run_config(cfg, typed)
+    settings = read(cfg, typed)
+    config = configure(settings)
     check_trackers(config.logging)
     check_processes(config)
     console = RunConsole(config.logging.console)
@@ -108,10 +109,10 @@ def open_run(
         stack.callback(source.close)
         console.starting(source.activities, shared=config.num_workers == 0)
         task = source.describe()
-        config, resumed = _complete(cfg, typed, config, task, console)
+        config, resumed = _complete(settings, config.num_workers, task, console)
         run_dir = reserved.settle(config) if reserved else make_run_dir(config)
         try:
-            write_inputs(run_dir, cfg, typed, config, task.env_config)
+            write_inputs(run_dir, typed, config, task.env_config)
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
         console.say(f"run directory: {run_dir}")
@@ -122,17 +123,11 @@ def open_run(
 
 
 def _complete(
-    cfg: DictConfig,
-    typed: Sequence[str],
-    config: RunConfig,
-    task: TaskDescription,
-    console: RunConsole,
+    settings: Settings, num_workers: int, task: TaskDescription, console: RunConsole
 ) -> tuple[RunConfig, Checkpoint | None]:
-    """Load the configuration again, above what the task recommends; find what it resumes."""
-    seed = config.experiment.seed
-    config = load_run_config(cfg, typed, task.settings, config.num_workers)
-    config.experiment.seed = seed  # -1 is drawn once
-    for note in (*task.notes, *complete(config, task.default_num_envs, typed)):
+    """Put the user's settings above what the task recommends; find what the run resumes."""
+    config = configure(settings, task.settings, num_workers)
+    for note in (*task.notes, *complete(config, task.default_num_envs, settings.typed)):
         console.say(note)
     resumed = find_resumed(config, console)
     config.experiment.max_iterations = last_iteration(config, resumed)

@@ -5,7 +5,7 @@ Runs in the learner's main thread; the task is described as in a run. Nothing is
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import Any
@@ -15,16 +15,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.config.checks import is_typed
-from isaac_hydra_ext.config.reading import complete
+from isaac_hydra_ext.config.layers import value_at
+from isaac_hydra_ext.config.reading import Settings, complete, read
 from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.config.typed import is_typed
 from isaac_hydra_ext.envs.contract import TaskDescription
-from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.envs.loading import configure
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers.sources import make_source
 
 FLAGS = ("--cfg", "-c")
 ONE_WORD = "--cfg=job"
+UNSET = object()
 
 
 def asked_for(arguments: Sequence[str]) -> bool:
@@ -43,33 +45,28 @@ def strip_flags(arguments: Sequence[str]) -> list[str]:
     return [a for a in arguments if a not in (*FLAGS, "job", ONE_WORD, "--resolve")]
 
 
-def origin(key: str, typed: Sequence[str], user: Any, task: TaskDescription, value: Any) -> str:
+def origin(key: str, settings: Settings, task: TaskDescription, value: Any) -> str:
     """Say which layer a value comes from, the highest that has it.
 
     Args:
         key: Of the knob, e.g. `ppo.lr`.
-        typed: The user's override tokens.
-        user: What Hydra composed, as plain data.
-        task: What the task recommends.
+        settings: The user's.
+        task: What it recommends.
         value: What the run would have.
     """
-    section, _, name = key.partition(".")
-    composed: Any = user
-    for part in key.split("."):
-        composed = (composed or {}).get(part)
-    default = attrgetter(key)(RunConfig())
-    if is_typed(key, typed):
+    if is_typed(key, settings.typed):
         return "typed"
-    if composed is not None and composed != default:
-        return "config file"
-    for layer, recommended in (
-        ("env.appo", (user.get("env") or {}).get("appo") or {}),
+    for layer, its_settings in (
+        ("config file", settings.user),
+        ("env.appo", settings.recommended),
         ("appo_cfg_entry_point", task.authors),
         ("the task's rsl_rl cfg", task.settings),
     ):
-        if name in (recommended.get(section) or {}):
+        set_there = value_at(its_settings, key, UNSET)
+        # A batch_size above it has made a layer's num_mini_batches null.
+        if set_there is not UNSET and (set_there is None or value is not None):
             return layer
-    return "default" if value == default else "completed"
+    return "default" if value == attrgetter(key)(RunConfig()) else "completed"
 
 
 def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
@@ -78,7 +75,8 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     Raises:
         IsaacHydraExtError: As the run would.
     """
-    config = load_run_config(cfg, typed)
+    settings = read(cfg, typed)
+    config = configure(settings)
     num_workers = config.num_workers
     if num_workers:
         config.rollout.num_workers = 1  # one is enough to ask
@@ -86,10 +84,8 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
         source = make_source(config, stack.enter_context(StopSignals()))
         stack.callback(source.close)
         task = source.describe()
-    config = load_run_config(cfg, typed, task.settings, num_workers)
+    config = configure(settings, task.settings, num_workers)
     complete(config, task.default_num_envs, typed)
-    user = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(user, Mapping)
     lines: list[str] = []
     shown: list[str] = []  # the sections that the last line is in
     for key, value, _ in walk(config):
@@ -102,7 +98,7 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
         if "\n" in text or len(text) > 60:  # on one line, to have room for the origin
             text = f"{name}: {json.dumps(value)}"
         indent = "  " * len(sections)
-        lines.append(f"{indent + text:<48}  # {origin(key, typed, user, task, value)}")
+        lines.append(f"{indent + text:<48}  # {origin(key, settings, task, value)}")
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
     node = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(node, dict)
     logging = node.get("logging") or {}
-    if beside and logging.get("console") in (None, "auto"):  # None: not set
+    if beside and logging.get("console", "???") in ("???", "auto"):  # ???: not set
         node["logging"] = {**logging, "console": "quiet"}  # tables of several jobs on one terminal
     print(f"job {number}: {changed}", flush=True)
     request = {"cfg": node, "hydra": OmegaConf.to_yaml(HydraConfig.instance().cfg), "typed": typed}

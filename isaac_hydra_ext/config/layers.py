@@ -1,69 +1,80 @@
-"""Who decides a knob: the user before the task, the task before the defaults.
+"""Who decides a knob: layers of settings over the schema's defaults.
 
-Runs in the learner's process, before any worker exists. Layers are plain nested mappings of
-sections to knobs; the schema is a dataclass of such sections, whose defaults are the lowest layer.
+Runs in the learner's process, before any worker exists. A layer is plain data, nested as the
+schema is, with the knobs that somebody has set and no others; the schema is a dataclass of
+sections, whose defaults lie below all layers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from isaac_hydra_ext.config.checks import is_typed
+from isaac_hydra_ext.config.typed import is_typed
 from isaac_hydra_ext.errors import ConfigError, first_line
 
 Schema = TypeVar("Schema")
 
 
-def merge_layers(
-    schema: type[Schema],
-    recommended: Sequence[Mapping[str, Any]],
-    user: Mapping[str, Any],
-    typed: Sequence[str],
-) -> Schema:
-    """Merge what was recommended and what the user set over the schema's defaults.
+def merge_layers(schema: type[Schema], layers: Sequence[Mapping[str, Any]]) -> Schema:
+    """Merge layers over the schema's defaults.
+
+    A list replaces the one below it, a mapping is merged into it.
 
     Args:
         schema: The dataclass to fill; it is made without arguments.
-        recommended: Layers above the defaults, lowest first.
-        user: The whole composed configuration. Of it counts what differs from the defaults or
-            was typed.
-        typed: The user's override tokens.
+        layers: Lowest first.
 
     Raises:
-        ConfigError: A value that is missing or of another type than its knob, or two typed sizes
-            of a minibatch.
+        ConfigError: A value that is missing, or of another type than its knob.
     """
-    set_by_user = _with_one_of_two_sizes(_keep_set_by_user(user, typed, schema()), typed)
-    layers = [_with_one_minibatch_knob(layer) for layer in [*recommended, set_by_user]]
-    return _merge_typed(layers, schema)
+    merged = OmegaConf.structured(schema)
+    for layer in layers:
+        # One by one, as not every error names its key.
+        for key, value in _leaves(_with_one_minibatch_knob(layer), schema, ""):
+            try:
+                merged.merge_with(nested(key, value))
+            except (OmegaConfBaseException, ValueError, TypeError) as e:
+                key = getattr(e, "full_key", None) or key
+                raise ConfigError(f"{key}: {first_line(e)}") from e
+    try:
+        config = OmegaConf.to_object(merged)
+    except MissingMandatoryValue as e:
+        raise ConfigError(f"{e.full_key}=???: the value is missing; give one") from e
+    assert isinstance(config, schema)
+    return config
 
 
-def _keep_set_by_user(
-    user: Mapping[str, Any], typed: Sequence[str], defaults: object
-) -> dict[str, Any]:
-    """Drop the leaves that nobody set: they equal the default and were not typed.
-
-    A group choice (`ppo=vtrace`) sets what its file has other than the default; the rest of the
-    file is there to be complete, and leaves what the task recommends alone.
-    """
-    kept: dict[str, Any] = {}
-    for section, declared in user.items():
-        default = getattr(defaults, section)
-        if not is_dataclass(default):
-            kept[section] = declared
-            continue
-        kept[section] = {
-            key: value
-            for key, value in (declared or {}).items()
-            if value != getattr(default, key) or is_typed(f"{section}.{key}", typed)
-        }
-    return kept
+def _leaves(layer: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) of every knob that a layer sets, however deep its section lies."""
+    sections = {f.name: f.default_factory for f in fields(schema)}  # type: ignore[arg-type]
+    for name, value in layer.items():
+        section = sections[name]
+        if isinstance(section, type) and is_dataclass(section):
+            yield from _leaves(value, section, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
-def _with_one_of_two_sizes(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """Return the mapping that holds a value at a dotted key: `a.b` -> `{a: {b: value}}`."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def value_at(nested: Any, key: str, default: Any) -> Any:
+    """Return what nested mappings hold at a dotted key, however deep, or the default."""
+    for name in key.split("."):
+        if not isinstance(nested, Mapping) or name not in nested:
+            return default
+        nested = nested[name]
+    return nested
+
+
+def with_one_size(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Have what was typed overrule a file's other way to say the minibatch's size.
 
     Raises:
@@ -87,25 +98,3 @@ def _with_one_minibatch_knob(layer: Mapping[str, Any]) -> dict[str, Any]:
     if "batch_size" not in ppo or "num_mini_batches" in ppo:
         return dict(layer)
     return {**layer, "ppo": {**ppo, "num_mini_batches": None}}
-
-
-def _merge_typed(layers: Sequence[Mapping[str, Any]], schema: type[Schema]) -> Schema:
-    """Merge plain layers into the typed schema, lowest first; report types as `ConfigError`."""
-    merged = OmegaConf.structured(schema)
-    for layer in layers:
-        for section, value in layer.items():
-            leaves = value.items() if isinstance(value, Mapping) else [(None, value)]
-            for name, leaf in leaves:  # one by one, as not every error names its key
-                nested = {section: {name: leaf} if name else leaf}
-                try:
-                    merged = OmegaConf.merge(merged, nested)
-                except (OmegaConfBaseException, ValueError, TypeError) as e:
-                    key = f"{section}.{name}" if name else section
-                    key = getattr(e, "full_key", None) or key
-                    raise ConfigError(f"{key}: {first_line(e)}") from e
-    try:
-        config = OmegaConf.to_object(merged)
-    except MissingMandatoryValue as e:
-        raise ConfigError(f"{e.full_key}=???: the value is missing; give one") from e
-    assert isinstance(config, schema)
-    return config

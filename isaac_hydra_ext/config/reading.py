@@ -1,82 +1,90 @@
 """From what Hydra composed to a `RunConfig`, in two steps, each with all its errors.
 
-Runs in the learner's process, before any worker exists. `load_config` needs no task; what depends
-on one (how many envs, its recommended settings) is filled in by `complete`, once the task has
-described itself.
+Runs in the learner's process, before any worker exists, and looks at nothing but its arguments:
+what the machine must have is `config/machine.py`'s to check. `read` needs no task; what depends on
+one (how many envs, its recommended settings) comes later, through `Settings.config` and `complete`.
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
-from isaac_hydra_ext.config.checks import (
-    SAFE_NAME,
-    check_bounds,
-    check_devices,
-    check_names,
-    check_rest,
-    is_typed,
-    refuse_foreign,
-    refuse_unknown,
-    resolve,
-)
-from isaac_hydra_ext.config.layers import merge_layers
-from isaac_hydra_ext.config.placement import place
-from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
+from isaac_hydra_ext.config.checks import SAFE_NAME, check
+from isaac_hydra_ext.config.layers import merge_layers, with_one_size
+from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.typed import is_typed
 from isaac_hydra_ext.errors import ConfigError
 
 
-def load_config(
-    cfg: DictConfig | Mapping[str, Any],
-    typed: Sequence[str] = (),
-    task_settings: Mapping[str, Any] | None = None,
-    num_workers: int | None = None,
-    auto_is_gpu: Callable[[EnvConfig], bool] = lambda _: False,
-) -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`.
+class Settings:
+    """What a user has set, anywhere and in any spelling; a run's configuration is made of it.
 
-    Precedence, highest first: what differs from the defaults or was typed; `env.appo` (a config
-    file's recommendation for its task); `task_settings` (the task's own); the defaults.
+    Attributes:
+        user: What is set, nested as `RunConfig` is; what nobody has set is not there.
+        recommended: `env.appo`, what an env's file recommends, likewise.
+        typed: The user's override tokens.
+    """
+
+    def __init__(
+        self, cfg: DictConfig | Mapping[str, Any], user: dict[str, Any], typed: Sequence[str]
+    ) -> None:
+        """Hold what `read` has read."""
+        self.user, self.typed = user, typed
+        self.recommended: Mapping[str, Any] = user.get("env", {}).get("appo", {})
+        self._cfg, self._drawn_seed = cfg, secrets.randbelow(2**31)
+
+    def config(self, task_settings: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the checked configuration; no machine, and but for its settings no task.
+
+        Precedence, highest first: the user, `env.appo`, `task_settings`, the schema's defaults.
+
+        Args:
+            task_settings: Nested settings that the task itself recommends.
+
+        Returns:
+            With seed -1 drawn, to the same number each time. `auto` workers are placed later.
+
+        Raises:
+            ConfigError: In one line: the key, what is wrong, what would be right.
+        """
+        layers = [_with_joined_devices(layer) for layer in (task_settings or {}, self.recommended)]
+        below = merge_layers(RunConfig, layers)
+        user = with_one_size(resolve(self._cfg, below.to_dict()), self.typed)
+        config = merge_layers(RunConfig, [*layers, _with_joined_devices(user)])
+        check(config)
+        if config.experiment.seed == -1:
+            config.experiment.seed = self._drawn_seed
+        return config
+
+
+def read(cfg: DictConfig | Mapping[str, Any], typed: Sequence[str] = ()) -> Settings:
+    """Read what a user has set.
 
     Args:
-        cfg: What Hydra composed. A top-level `hydra` node is ignored.
-        typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`).
-        task_settings: Nested settings that the task itself recommends.
-        num_workers: What W is already: its processes have been started. None: it is chosen.
-        auto_is_gpu: Whether `rollout.device=auto` of an env is a GPU; `load_run_config` asks the
-            env's kind.
-
-    Returns:
-        The configuration, with `auto` workers and seed -1 resolved.
+        cfg: What Hydra composed, or a part of it. A top-level `hydra` node is ignored; a knob that
+            is `???` is not set.
+        typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`). What they set is in
+            `cfg` already: they say which of two ways to size a minibatch was meant.
 
     Raises:
-        ConfigError: In one line: the key, what is wrong, what would be right.
+        ConfigError: Something that is no setting, or a key that no knob has.
     """
-    user = resolve(cfg)
-    _join_devices(user)
+    user = resolve(cfg, RunConfig().to_dict())
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
-    recommended = (user.get("env") or {}).get("appo") or {}
-    refuse_unknown(recommended, RunConfig, "env.appo.")
-
-    config = merge_layers(RunConfig, [task_settings or {}, recommended], user, typed)
-    check_names(config)
-    check_bounds(config)
-    check_devices(config)
-    place(config, auto_is_gpu(config.env), num_workers)
-    check_rest(config, typed)
-    if config.experiment.seed == -1:
-        config.experiment.seed = secrets.randbelow(2**31)
-    return config
+    settings = Settings(cfg, user, typed)
+    refuse_unknown(settings.recommended, RunConfig, "env.appo.")
+    return settings
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
     """Fill in what only the described task knows; changes `config` in place.
 
     Args:
-        config: From `load_config`.
+        config: From `Settings.config`, placed.
         default_num_envs: Envs of the task when nobody says how many, over all workers.
         typed: The user's override tokens.
 
@@ -121,9 +129,11 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     return notes
 
 
-def _join_devices(user: dict[str, Any]) -> None:
+def _with_joined_devices(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write a list of the simulation's devices as the text that `rollout.device` is."""
-    rollout = user.get("rollout")
-    devices = rollout.get("device") if isinstance(rollout, dict) else None
-    if isinstance(rollout, dict) and isinstance(devices, list):
-        rollout["device"] = ",".join(str(device).strip() for device in devices)
+    rollout = layer.get("rollout")
+    devices = rollout.get("device") if isinstance(rollout, Mapping) else None
+    if not isinstance(devices, list):
+        return layer
+    text = ",".join(str(device).strip() for device in devices)
+    return {**layer, "rollout": {**rollout, "device": text}}  # type: ignore[dict-item]

@@ -21,7 +21,7 @@ def knob(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare one documented field; its bounds are checked by `load_config`.
+    """Declare one documented field; its bounds are checked by `config/checks.py`.
 
     The text of a number begins with its unit in brackets, `[-]` where it has none.
     """
@@ -328,7 +328,7 @@ class RunConfig:
 
     @property
     def num_workers(self) -> int:
-        """W as a number; `load_config` has resolved `auto`."""
+        """W as a number; `place` has resolved `auto`."""
         return int(self.rollout.num_workers)
 
     @property

@@ -3,7 +3,6 @@
 Runs in one process of its own; a training is not disturbed by it.
 """
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import deepcopy
@@ -12,14 +11,15 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.config.layers import nested
+from isaac_hydra_ext.config.machine import check_devices
+from isaac_hydra_ext.config.reading import read
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.typed import parse
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.envs.loading import load_run_config
-from isaac_hydra_ext.envs.registry import make_env
+from isaac_hydra_ext.envs.registry import check_env, make_env
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
@@ -108,18 +108,20 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     saved = deepcopy(checkpoint.meta["config"])
     try:
         saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
+        saved["resume"] = None
         # Of this process, not of that run.
         if isinstance(launcher := saved["env"].get("launcher"), dict):
             saved["env"]["launcher"] = {k: v for k, v in launcher.items() if k in SIMULATED_WITH}
-        saved["experiment"].update(device="cpu", output_dir=tempfile.gettempdir())
-        if str(saved["rollout"]["device"]).startswith("cuda"):  # in one process, wherever it was
-            here = "cuda:0" if torch.cuda.is_available() else "cpu"
-            saved["rollout"].update(device=here, num_workers=0, on_invalid="stop")
-        saved["ppo"]["precision"] = "fp32"
-        saved["resume"] = None
-        return load_run_config(saved)
+        config = read(saved).config()
+        # In one process, wherever it was.
+        config.experiment.device, config.ppo.precision = "cpu", "fp32"
+        if config.rollout.device.startswith("cuda"):
+            config.rollout.device = "cuda:0" if torch.cuda.is_available() else "cpu"
+            config.rollout.num_workers, config.rollout.on_invalid = 0, "stop"
+        check_env(config)
     except (ConfigError, KeyError) as e:
         raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
+    return config
 
 
 def load_weights(policy: ActorCritic, checkpoint: Checkpoint) -> None:
@@ -149,16 +151,16 @@ def with_overrides(config: RunConfig, tokens: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: A key or a value that does not fit.
     """
-    plain, given = [token.lstrip("+") for token in tokens], []
-    for token in plain:
-        if "=" not in token or token.startswith("~"):
-            raise ConfigError(f"{token}: KEY=VALUE is expected here")
-        try:
-            given.append(OmegaConf.from_dotlist([token]))
-        except (YAMLError, OmegaConfBaseException) as e:
-            raise ConfigError(f"{shown(token)}: KEY=VALUE is expected here, as YAML has it") from e
-    merged = OmegaConf.merge(config.to_dict(), *given)
-    return load_run_config(OmegaConf.to_container(merged), plain)  # type: ignore[arg-type]
+    merged = OmegaConf.create(config.to_dict())
+    for token in tokens:
+        override = parse(token)
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"{shown(token)}: KEY=VALUE is expected here, with one value")
+        merged.merge_with(nested(override.key_or_group, override.value()))
+    changed = read(merged, tokens).config()
+    check_devices(changed)
+    check_env(changed)
+    return changed
 
 
 def video_path(checkpoint: Checkpoint, seed: int) -> Path:

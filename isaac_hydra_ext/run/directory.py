@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoints.find import UNNAMED
 from isaac_hydra_ext.config.schema import RunConfig
@@ -64,7 +64,7 @@ class ReservedRunDir:
         """Make it.
 
         Args:
-            config: From `load_config`.
+            config: From `configure`.
             lasting: Keep the link.
 
         Raises:
@@ -116,7 +116,6 @@ def _remove_empty(run_dir: Path) -> None:
 
 def write_inputs(
     run_dir: Path,
-    cfg: DictConfig,
     typed: Sequence[str],
     config: RunConfig,
     env_config: dict[str, Any],
@@ -125,13 +124,11 @@ def write_inputs(
 
     Args:
         run_dir: From `make_run_dir`.
-        cfg: What Hydra composed.
         typed: The user's override tokens.
         config: The configuration after every completion.
         env_config: The env's own configuration, for `params/env.yaml`.
     """
     hydra_dir = run_dir / ".hydra"
-    OmegaConf.save(cfg, hydra_dir / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(typed)), hydra_dir / "overrides.yaml")
     if HydraConfig.initialized():
         # Unresolved, and without what an application has copied: no variable's value.
@@ -139,7 +136,9 @@ def write_inputs(
         assert isinstance(node, dict)
         node["job"]["env_set"] = {}
         OmegaConf.save(OmegaConf.create({"hydra": node}), hydra_dir / "hydra.yaml")
-    OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
+    # One record, twice: Hydra's place for it is a config to run again (--config-dir RUN/.hydra).
+    for path in (hydra_dir / "config.yaml", run_dir / "params" / "agent.yaml"):
+        OmegaConf.save(OmegaConf.create(config.to_dict()), path)
     OmegaConf.save(OmegaConf.create(env_config), run_dir / "params" / "env.yaml")
     for name, where in (("isaac_hydra_ext", Path(__file__).parent), ("cwd", Path.cwd())):
         if state := _git_state(where):

@@ -6,6 +6,7 @@ from typing import Any
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint, task_of
+from isaac_hydra_ext.config.layers import value_at
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
 from isaac_hydra_ext.run.directory import runs_root
@@ -125,19 +126,10 @@ def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
     for key, value, _ in walk(config):
         if key in UNTOLD_KNOBS or key.startswith(UNTOLD_GROUPS):
             continue
-        before = _saved_value(saved, key, value)  # knobs that are new since then: as now
+        before = value_at(saved, key, value)  # knobs that are new since then: as now
         if before != value:
             lines.append(f"{key}: {_as_typed(before)} -> {_as_typed(value)}")
     return lines
-
-
-def _saved_value(saved: Any, key: str, default: Any) -> Any:
-    """Return what a nested mapping holds at a dotted key, however deep."""
-    for part in key.split("."):
-        if not isinstance(saved, Mapping) or part not in saved:
-            return default
-        saved = saved[part]
-    return saved
 
 
 def _as_typed(value: Any) -> str:

@@ -60,7 +60,7 @@ class WorkerPool:
         """Spawn nothing yet, so that `close` can follow whatever happens next.
 
         Args:
-            config: From `load_config`; `build` is given the complete one.
+            config: From `configure`; `build` is given the complete one.
             stop: Ends the handshake, and the patience of `close`.
             warn: Told of each worker that is replaced.
         """

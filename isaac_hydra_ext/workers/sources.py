@@ -16,7 +16,7 @@ def make_source(
     """Make the source that `rollout.source` names; it starts and builds nothing yet.
 
     Args:
-        config: From `load_config`; the source's `build` is given the complete one.
+        config: From `configure`; the source's `build` is given the complete one.
         stop: The user's signals: they end waits that may take minutes.
         warn: Told of whatever goes wrong and is mended, a line each.
 

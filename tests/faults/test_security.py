@@ -16,7 +16,7 @@ from live_run import HANG_S, LiveRun
 
 import isaac_hydra_ext
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
-from isaac_hydra_ext.config.reading import load_config
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 
 Live = Callable[..., LiveRun]
@@ -132,7 +132,7 @@ def test_names_that_leave_the_run_directory_are_refused(name: str, key: str, thr
     else:
         cfg["env"]["appo"] = {"experiment": {key: name}}
     with pytest.raises(ConfigError, match=f"experiment.{key}"):
-        load_config(cfg)
+        load_run_config(cfg)
 
 
 TARGET_FILES = {

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import WorkerError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -156,7 +157,7 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
     (tmp_path / "clock_env.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)  # spawned processes get it, too
     W, T, B, L, iterations = 4, 3, 2, 2, 400
-    config: RunConfig = load_config(
+    config: RunConfig = load_run_config(
         {
             "env": {"id": "Clock-v0", "imports": ["clock_env"]},
             "experiment": {"output_dir": str(tmp_path)},

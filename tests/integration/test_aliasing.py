@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, StepResult, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.rollout import collector
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
@@ -63,7 +64,7 @@ class RewritingEnv:
 
 
 def _config() -> RunConfig:
-    config = load_config(
+    config = load_run_config(
         {
             "env": {"kind": "gym", "id": "Pendulum-v1"},
             "rollout": {"num_workers": 0, "envs_per_worker": B, "steps_per_env": T},

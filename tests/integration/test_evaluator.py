@@ -12,9 +12,10 @@ import pytest
 import torch
 from staged_env import MARK, STEPS
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.evaluation.evaluator import MAX_RESTARTS, Evaluation, Evaluator
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.workers import restarts
@@ -46,7 +47,7 @@ class Stage:
         }
         for section, values in sections.items():
             base[section] = {**base.get(section, {}), **values}
-        self.config: RunConfig = load_config(base)
+        self.config: RunConfig = load_run_config(base)
         complete(self.config, 2, [])
         self.evaluator = Evaluator(
             self.config, where, SPEC, self.flat(0.0).numel(), self.said.append

@@ -16,10 +16,10 @@ import pytest
 import torch
 from isaac_stage import physics, read_report, report, run_python, stage
 
-from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv, describe
 from isaac_hydra_ext.envs.isaac.ids import list_tasks
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError, RenderError
 
 pytestmark = pytest.mark.timeout(900)
@@ -227,7 +227,7 @@ def what_the_author_recommends_beats_the_rsl_rl_cfg() -> None:
     settings = describe(env_config("Isaac-Recommended-v0"), "cpu").settings
     assert settings["ppo"]["gamma"] == 0.93 and settings["ppo"]["lam"] == 0.9
     assert settings["rollout"]["max_policy_lag"] == 0
-    config = load_config({"env": {"kind": "isaaclab", "task": "X"}}, (), settings)
+    config = load_run_config({"env": {"kind": "isaaclab", "task": "X"}}, (), settings)
     assert (config.ppo.gamma, config.ppo.lr, config.rollout.device) == (0.93, 3e-4, "cpu")
 
 
@@ -283,7 +283,7 @@ def the_shipped_task_is_registered_and_says_what_it_misses() -> None:
     assert "skrl_cfg_entry_point" not in entries
     module, _, function = entries["appo_cfg_entry_point"].partition(":")
     appo = getattr(importlib.import_module(module), function)()
-    assert load_config({"env": {"id": "X-v0"}}, (), appo).experiment.name == "go1_nav"
+    assert load_run_config({"env": {"id": "X-v0"}}, (), appo).experiment.name == "go1_nav"
     # Of Isaac Lab's managers and terrains there are none here.
     with pytest.raises(MissingDependencyError, match=r"^env\.task=.*'isaaclab\.managers'"):
         describe(env_config(task.format("")), "cpu")

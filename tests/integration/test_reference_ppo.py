@@ -7,8 +7,9 @@ import torch
 from reference_ppo import ReferencePPO, Rollout, Settings
 from torch import nn
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
@@ -20,7 +21,7 @@ ITERATIONS = 3
 
 
 def _config() -> RunConfig:
-    config = load_config(
+    config = load_run_config(
         {
             "env": {"kind": "gym", "id": "Pendulum-v1"},
             # 60 steps and random episode times: some of the 200-step episodes are cut off inside.

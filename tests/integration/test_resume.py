@@ -10,8 +10,8 @@ import torch
 from test_determinism import Train, assert_bit_identical
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
-from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.envs.gym import GymVecEnv
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 
@@ -36,7 +36,7 @@ def test_n_plus_n_equals_2n_to_the_last_bit(
 
 def test_an_async_run_loads_all_learner_state(train_run: Train) -> None:
     saved = train_run("experiment.max_iterations=3", "rollout.num_workers=1")
-    config = load_config(saved.meta["config"])
+    config = load_run_config(saved.meta["config"])
     learner = PPO(config, GymVecEnv(config.env, 4).spec, torch.device("cpu"))
     learner.load_state_dict(saved.tensors)
     state = learner.state_dict()
@@ -112,3 +112,27 @@ def test_another_schedule_begins_with_the_learning_rate_that_is_set(train_run: T
     resumed = train_run(*line, "ppo.lr_schedule=fixed")
     assert resumed.meta["iteration"] == 5
     assert resumed.tensors["lr"].item() == pytest.approx(1e-3)
+
+
+def test_the_record_that_hydra_knows_gives_the_same_run_again(
+    train_run: Train, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    first = train_run(
+        "env=gym_cartpole", "experiment.max_iterations=2", "experiment.seed=-1", "ppo.lr=1e-3",
+        "rollout.num_workers=0", "rollout.deterministic=true",
+    )  # fmt: skip
+    record = first.path.parents[1] / ".hydra"
+    typed = ("experiment.run_name=again", "logging.console=plain")
+    done = command(*typed, "--config-dir", str(record), "--config-name", "config")
+    assert done.returncode == 0, done.stderr
+    again = load_checkpoint(Path(done.stdout.split("checkpoint: ")[-1].splitlines()[0]))
+    assert_bit_identical(first, again)
+    ours, theirs = first.meta["config"], again.meta["config"]
+    of_the_place = (
+        ("experiment", "run_name"),
+        ("experiment", "output_dir"),
+        ("logging", "console"),
+    )
+    for section, key in of_the_place:
+        del ours[section][key], theirs[section][key]
+    assert ours == theirs

@@ -1,7 +1,7 @@
-"""The YAML files and the dataclasses say the same."""
+"""The YAML files have the keys of the dataclasses; the defaults are the dataclasses' alone."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,27 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
+def _unset(node: Any) -> Any:
+    """The same keys, nested groups included, with nothing set."""
+    return {
+        f.name: _unset(value) if is_dataclass(value := getattr(node, f.name)) else "???"
+        for f in fields(node)
+    }
+
+
 @pytest.mark.parametrize("group", [g for g in GROUPS if g != "env"])
-def test_default_yaml_holds_the_dataclass_defaults_in_their_order(group: str) -> None:
-    assert list(_load(f"{group}/default").items()) == list(
-        asdict(getattr(RunConfig(), group)).items()
+def test_default_yaml_has_every_knob_in_order_and_sets_none(group: str) -> None:
+    assert _load(f"{group}/default") == _unset(getattr(RunConfig(), group))
+    assert list(_leaves(_load(f"{group}/default"))) == list(
+        _leaves(_unset(getattr(RunConfig(), group)))
     )
+
+
+def test_the_file_of_every_knob_has_every_knob_and_sets_none() -> None:
+    expected = _unset(RunConfig())
+    expected["env"] = {k: "???" for k in expected["env"] if k not in ISAAC_KNOBS}
+    assert _load("appo_knobs") == expected
+    assert list(_leaves(_load("appo_knobs"))) == list(_leaves(expected))
 
 
 def test_every_group_has_files_and_train_appo_has_every_group() -> None:
@@ -48,7 +64,13 @@ def test_every_group_has_files_and_train_appo_has_every_group() -> None:
     top = _load("train_appo")
     chosen = {k for entry in top.pop("defaults") if isinstance(entry, dict) for k in entry}
     assert {c for c in chosen if not c.startswith("override ")} == set(GROUPS)
-    assert set(top) - {"hydra"} == {f.name for f in fields(RunConfig)} - set(GROUPS)
+    assert set(top) == {"hydra"}
+
+
+def test_a_multirun_lies_where_the_runs_do() -> None:
+    assert _load("train_appo")["hydra"]["sweep"]["dir"].startswith(
+        f"${{oc.select:experiment.output_dir,{RunConfig().experiment.output_dir}}}/"
+    )
 
 
 def test_the_promised_envs_are_there() -> None:
@@ -66,14 +88,19 @@ def test_env_yaml_has_the_keys_of_env_config_and_known_recommendations(name: str
     if env["kind"] != "isaaclab":
         known = [name for name in known if name not in ISAAC_KNOBS]
     assert list(env) == known
-    assert isinstance(env["appo"], dict)
-    assert set(_leaves(env["appo"])) <= {key for key, _, _ in all_knobs()}
+    appo = {} if env["appo"] == "???" else env["appo"]
+    assert set(_leaves(appo)) <= {key for key, _, _ in all_knobs()}
+    # What an env's file is not about, it does not set.
+    named = {"kind", "id" if env["kind"] == "gym" else "task", "imports", "appo"}
+    assert {name for name, value in env.items() if value != "???"} <= named
 
 
 @pytest.mark.parametrize("name", ENVS)
 def test_env_yaml_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
-    env = {k: "Some-Name" if v == "???" else v for k, v in _load(f"env/{name}").items()}
+    env: dict[str, Any] = _load(f"env/{name}")
+    for key in ("id", "task"):
+        env[key] = "Some-Name" if env[key] == "???" else env[key]
     config = load_run_config({"env": env, "experiment": {"output_dir": str(tmp_path)}})
-    for key in _leaves(env["appo"]):
+    for key in _leaves({} if env["appo"] == "???" else env["appo"]):
         section, knob = key.split(".")
         assert getattr(getattr(config, section), knob) == env["appo"][section][knob], key

@@ -47,6 +47,23 @@ with initialize_config_dir(config_dir=sys.argv[1], version_base="1.3"):
 """
 
 
+READ = """
+import json
+import sys
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from isaac_hydra_ext.config.reading import read
+
+OmegaConf.clear_resolver("oc.env")
+OmegaConf.register_new_resolver("oc.env", lambda name: f"the application's {name}")
+with initialize_config_dir(config_dir=sys.argv[1], version_base="1.3"):
+    user = read(compose("config", overrides=sys.argv[2:]), sys.argv[2:]).user
+print(json.dumps({"user": user, "env": OmegaConf.create({"x": "${oc.env:X}"}).x}))
+"""
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     """Return the directory of an unrelated application: `app.py`, `conf/config.yaml`."""
@@ -86,7 +103,7 @@ def test_an_application_composes_our_groups_into_its_own_config(
     assert report["config"]["mine"] == 1
     assert report["config"]["ppo"]["lr"] == 0.5
     assert report["config"]["env"]["id"] == "Pendulum-v1"
-    assert report["config"]["rollout"]["max_policy_lag"] == 1
+    assert report["config"]["rollout"]["max_policy_lag"] == "???", "what nobody sets is not set"
 
 
 def test_every_file_of_every_group_composes(
@@ -100,6 +117,47 @@ def test_every_file_of_every_group_composes(
     assert json.loads(done.stdout) == {
         choice: {"mine": 1, f.parent.name: _read(f)} for choice, f in choices.items()
     }
+
+
+def test_a_group_file_that_holds_a_few_keys_leaves_the_others_to_be_typed(
+    run: Any, hydra_env: Any, app: Path, source_tree: Path
+) -> None:
+    (app / "conf" / "config.yaml").write_text("defaults: [train_appo, _self_]\nresume: latest\n")
+    (app / "conf" / "ppo").mkdir()
+    (app / "conf" / "ppo" / "mine.yaml").write_text("lr: 0.001\n")
+    (app / "conf" / "ppo" / "default.yaml").write_text("lam: 0.5\n")  # not what `mine` starts from
+    typed = ["ppo=mine", "ppo.gamma=0.99", "experiment.seed=3", "+policy.obs_groups.actor=[a]"]
+    typed += ["experiment.run_name='seed${experiment.seed}_${ppo.clip}'"]
+    (app / "read.py").write_text(READ)
+    found = json.loads(run(hydra_env.python, "read.py", app / "conf", *typed, cwd=app).stdout)
+    conf = source_tree / "isaac_hydra_ext" / "conf"
+    pendulum = _read(conf / "env" / "gym_pendulum.yaml")
+    assert found["user"] == {
+        "resume": "latest",
+        "env": {key: value for key, value in pendulum.items() if value != "???"},
+        "ppo": {"lr": 0.001, "gamma": 0.99},
+        "experiment": {"seed": 3, "run_name": "seed3_0.2"},
+        "policy": {"obs_groups": {"actor": ["a"]}},
+        **dict.fromkeys(["rollout", "checkpoint", "evaluate"], {}),
+        "logging": {"video": {}, "wandb": {}, "swanlab": {}},
+    }
+    assert found["env"] == "the application's X"
+
+
+def test_an_unset_knob_is_shown_completed_and_swept(run: Any, hydra_env: Any, app: Path) -> None:
+    (app / "conf" / "config.yaml").write_text("defaults: [train_appo, _self_]\n")
+    shown = run(hydra_env.python, "app.py", "--cfg", "job", "ppo.lr=1e-3", cwd=app).stdout
+    assert "\n  lr: 0.001\n" in shown and "\n  lam: ???\n" in shown
+    line = "app.py ppo.ga"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = run(hydra_env.python, "app.py", "-sc", "query=bash", cwd=app, **asked)
+    assert done.stdout.split() == ["ppo.gamma="]
+    done = run(hydra_env.python, "app.py", "-m", "ppo.lr=1e-3,2e-3", "ppo=vtrace", cwd=app)
+    jobs = [json.loads(line)["config"]["ppo"] for line in done.stdout.splitlines() if "{" in line]
+    assert [(ppo["lr"], ppo["lam"], ppo["advantages"]) for ppo in jobs] == [
+        (0.001, "???", "vtrace"),
+        (0.002, "???", "vtrace"),
+    ]
 
 
 def test_an_applications_own_configs_of_the_same_names_win(

@@ -6,10 +6,11 @@ import re
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 from isaac_hydra_ext.cli.main import help_text
-from isaac_hydra_ext.config.reading import complete, load_config
-from isaac_hydra_ext.config.schema import RunConfig, all_knobs
+from isaac_hydra_ext.config.reading import complete, read
+from isaac_hydra_ext.config.schema import RunConfig, all_knobs, walk
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
 
@@ -26,13 +27,15 @@ TASK = {
 # ------------------------------------------------------------------ precedence
 
 
-def test_defaults_are_those_of_the_dataclasses() -> None:
-    # The YAML files repeat them; a difference would make a default look like a choice.
-    cfg = composed("env=gym_any", "env.id=Pendulum-v1")
-    for key, default, _ in all_knobs():
-        if key != "env.id":
-            # Knobs of Isaac Lab are in its own files only.
-            assert OmegaConf.select(cfg, key, default=default) == default, key
+def test_what_nobody_sets_is_the_schemas_default() -> None:
+    config = loaded("env=gym_any", "env.id=Pendulum-v1", "rollout.num_workers=1")
+    given = {"env.id", "rollout.num_workers"}
+    completed = {
+        "experiment.name", "rollout.envs_per_worker", "rollout.device", "ppo.batch_size",
+    }  # fmt: skip
+    for (key, value, _), (_, default, _) in zip(walk(config), all_knobs(), strict=True):
+        if key not in given | completed:
+            assert value == default, key
 
 
 def test_task_settings_beat_defaults_and_env_appo_beats_task_settings() -> None:
@@ -62,10 +65,28 @@ def test_a_typed_key_beats_a_group_choice() -> None:
     assert loaded(PENDULUM, "ppo=vtrace", "ppo.advantages=gae").ppo.advantages == "gae"
 
 
-def test_a_value_that_differs_from_the_default_beats_recommendations_untyped() -> None:
+@pytest.mark.parametrize("gamma", [0.5, 0.99])
+def test_a_users_own_file_beats_recommendations_also_where_it_says_the_default(
+    gamma: float,
+) -> None:
     cfg = composed(PENDULUM)
-    cfg.ppo.gamma = 0.5  # as in a user's own config file
-    assert load_config(cfg, (), TASK).ppo.gamma == 0.5
+    cfg.ppo.gamma = gamma
+    cfg.policy.hidden_dims = [256, 128, 64]
+    config = load_run_config(cfg, (), TASK)
+    assert (config.ppo.gamma, config.ppo.lr) == (gamma, 5e-4)
+    assert config.policy.hidden_dims == [256, 128, 64]
+    cfg.ppo = {"gamma": gamma}  # a file that holds what differs, and no other key
+    assert load_run_config(cfg, (), TASK).ppo.gamma == gamma
+
+
+def test_what_env_appo_recommends_in_a_nested_group_holds() -> None:
+    appo = {"logging": {"video": {"every": 100}, "wandb": {"tags": ["walk"]}}}
+    logging = {"video": {"length": 7}}
+    config = load_run_config({"env": {"id": "X-v0", "appo": appo}, "logging": logging})
+    assert (config.logging.video.every, config.logging.video.length) == (100, 7)
+    assert config.logging.wandb.tags == ["walk"]
+    with pytest.raises(ConfigError, match=r"^env\.appo\.logging\.video\.evry: unknown key"):
+        load_run_config({"env": {"id": "X-v0", "appo": {"logging": {"video": {"evry": 1}}}}})
 
 
 def test_a_typed_null_takes_a_recommendation_back() -> None:
@@ -74,27 +95,96 @@ def test_a_typed_null_takes_a_recommendation_back() -> None:
     assert loaded(PENDULUM, task_settings=TASK).policy.obs_groups == TASK["policy"]["obs_groups"]
 
 
-@pytest.mark.parametrize(
-    ("token", "wins"),
-    [
-        ("ppo.gamma=0.99", True),
-        ("+ppo.gamma=0.99", True),
-        ("++ppo.gamma=0.99", True),
-        ("experiment.run_name='ppo.gamma=1'", False),
-        ("ppo.gamma_of_something=1", False),
-        ("ppo=default", False),
-    ],
-)
-def test_how_a_key_counts_as_typed(token: str, wins: bool) -> None:
-    config = load_config(composed(PENDULUM), [PENDULUM, token])
-    assert config.ppo.gamma == (0.99 if wins else 0.95)
+def test_three_question_marks_leave_a_knob_to_what_lies_below() -> None:
+    config = load_run_config(OmegaConf.merge(composed(PENDULUM), {"ppo": {"gamma": "???"}}))
+    assert config.ppo.gamma == 0.95
+
+
+# ------------------------------------------------------------------ interpolations
+
+
+def test_an_interpolation_leads_to_the_value_that_the_run_has() -> None:
+    overrides = ("experiment.run_name='lr${ppo.lr}_lam${ppo.lam}_seed${experiment.seed}'",)
+    config = loaded(PENDULUM, *overrides, task_settings=TASK)
+    assert config.experiment.run_name == "lr0.0005_lam0.8_seed1"
+
+
+def test_an_interpolation_may_lead_to_the_rest_of_the_application() -> None:
+    app = OmegaConf.create(
+        {
+            "learning_rate": 0.25,
+            "shared": {"lam": 0.5, "gamma": "???"},
+            "appo": {
+                "env": {"id": "X-v0"},
+                "ppo": {"lr": "${learning_rate}", "clip": "${appo.ppo.lr}"},
+                "experiment": {"run_name": "seed${appo.experiment.seed}"},
+            },
+            "other": {"env": {"id": "X-v0"}, "ppo": "${shared}"},
+        }
+    )
+    OmegaConf.set_struct(app, True)
+    OmegaConf.set_readonly(app, True)
+    before = OmegaConf.to_yaml(app)
+    config = load_run_config(app.appo)
+    assert (config.ppo.lr, config.ppo.clip) == (0.25, 0.25)
+    assert config.experiment.run_name == "seed1"
+    assert load_run_config(app.other).ppo.lam == 0.5
+    assert OmegaConf.to_yaml(app) == before, "reading must not write"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_applications_own_resolver_of_variables_is_put_back(there: bool) -> None:
+    resolvers = BaseContainer._resolvers
+    omegaconfs = resolvers["oc.env"]
+    try:
+        OmegaConf.clear_resolver("oc.env")
+        if there:
+            OmegaConf.register_new_resolver("oc.env", lambda name: f"the vault's {name}")
+        registered = resolvers.get("oc.env")
+        load_run_config({"env": {"id": "X-v0"}})
+        with pytest.raises(ConfigError, match="oc.env:HOME is not accepted"):
+            load_run_config({"env": {"id": "${oc.env:HOME}"}})
+        assert resolvers.get("oc.env") is registered
+        if there:
+            assert OmegaConf.create({"x": "${oc.env:KEY}"}).x == "the vault's KEY"
+    finally:
+        resolvers["oc.env"] = omegaconfs
+
+
+# ------------------------------------------------------------------ the machine
+
+
+def test_reading_asks_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*args: object, **kwargs: object) -> None:
+        raise AssertionError("reading a configuration looks at the machine")
+
+    elsewhere = {
+        "env": {"id": "X-v0", "task": "X"},
+        "experiment": {"output_dir": "/proc/nowhere", "device": "cuda:98"},
+        "rollout": {"device": ["cuda:98", " cuda:99"]},
+        "ppo": {"precision": "bf16"},
+        "resume": "/no/such/run",
+    }
+    with monkeypatch.context() as patched:
+        for place in ("torch.cuda.device_count", "tempfile.TemporaryFile", "os.path.exists"):
+            patched.setattr(place, asked)
+        config = read(elsewhere).config({"ppo": {"lam": 0.8}})
+    assert config.rollout.device == "cuda:98,cuda:99"
+    assert (config.ppo.lam, config.rollout.num_workers) == (0.8, "auto")
+    with pytest.raises(ConfigError, match=r"^experiment\.device=cuda:98: PyTorch sees"):
+        load_run_config(elsewhere)
+
+
+def test_a_drawn_seed_is_drawn_once() -> None:
+    settings = read({"env": {"id": "X-v0"}, "experiment": {"seed": -1}})
+    assert settings.config().experiment.seed == settings.config(TASK).experiment.seed >= 0
 
 
 # ------------------------------------------------------------------ minibatches
 
 
 def sized(*overrides: str) -> tuple[RunConfig, list[str]]:
-    config = load_config(composed(*overrides), overrides)
+    config = load_run_config(composed(*overrides), overrides)
     return config, complete(config, 32, overrides)
 
 
@@ -158,7 +248,7 @@ def test_a_typed_batch_size_beats_a_recommended_number_of_minibatches() -> None:
 def test_a_batch_size_from_a_config_file_beats_a_recommended_number_of_minibatches() -> None:
     cfg = composed(PENDULUM)
     cfg.ppo.batch_size = 100
-    config = load_config(cfg)
+    config = load_run_config(cfg)
     complete(config, 32, ())
     assert config.ppo.batch_size == 100
 
@@ -242,7 +332,7 @@ def test_every_float_has_a_bound_that_nan_fails() -> None:
 
 def test_the_configuration_as_data_is_json_ready_and_complete() -> None:
     data = loaded(PENDULUM).to_dict()
-    assert load_config(json.loads(json.dumps(data))).to_dict() == data
+    assert load_run_config(json.loads(json.dumps(data))).to_dict() == data
     assert data["ppo"]["gamma"] == 0.95
 
 
@@ -260,4 +350,4 @@ def test_a_configuration_without_an_environment_is_refused_by_key() -> None:
 )
 def test_a_missing_value_within_a_knob_is_refused_by_key(env: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"{key}=???: the value is missing")):
-        load_config({"env": {"id": "Pendulum-v1", **env}})
+        load_run_config({"env": {"id": "Pendulum-v1", **env}})

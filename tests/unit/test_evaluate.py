@@ -57,6 +57,7 @@ def test_it_runs_on_this_machine_whatever_the_training_ran_on() -> None:
     trained.experiment.output_dir, trained.rollout.device = "/nowhere/at/all", "cuda:7"
     found = config_of(checkpoint_of(trained))
     assert (found.experiment.device, found.ppo.precision) == ("cpu", "fp32")
+    assert found.experiment.output_dir == "/nowhere/at/all", "what is not used need not be there"
     assert found.rollout.device == "cpu" or torch.cuda.is_available()
 
 
@@ -162,8 +163,10 @@ def test_other_settings_are_refused(setting: str) -> None:
         find("latest", [setting])
 
 
-@pytest.mark.parametrize("token", ["env.kwargs.a={", "ppo.lr=[1", "env.kwargs.a=: b"])
-def test_a_value_that_is_no_yaml_is_refused_by_its_token(token: str) -> None:
+@pytest.mark.parametrize(
+    "token", ["env.kwargs.a={", "ppo.lr=[1", "env.kwargs.a=b=c", "ppo.lr=1,2", "~ppo.lr"]
+)
+def test_what_sets_no_value_is_refused_by_its_token(token: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(token)}: KEY=VALUE is expected here"):
         with_overrides(run_config(), ["ppo.gamma=0.9", token])
 

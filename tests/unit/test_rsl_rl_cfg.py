@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.config.reading import complete, load_config
+from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
 
 # Every value differs from rsl_rl's default and from ours, so that none can be ignored unseen.
@@ -109,7 +110,7 @@ def test_every_key_arrives_in_its_knob() -> None:
 
 def test_the_settings_are_knobs_that_load() -> None:
     settings, _ = settings_from_rsl_rl(CFG)
-    config = load_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    config = load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
     complete(config, 64, ())
     assert config.experiment.name == "some_task"
     assert (config.ppo.lr, config.ppo.num_mini_batches) == (2e-4, 6)
@@ -120,7 +121,7 @@ def test_the_settings_are_knobs_that_load() -> None:
 def test_what_the_user_types_beats_the_task() -> None:
     settings, _ = settings_from_rsl_rl(CFG)
     user = {"env": {"kind": "mjlab", "task": "X"}, "ppo": {"lr": 1e-3, "batch_size": 64}}
-    config = load_config(user, ["ppo.lr=1e-3", "ppo.batch_size=64"], settings)
+    config = load_run_config(user, ["ppo.lr=1e-3", "ppo.batch_size=64"], settings)
     complete(config, 64, ["ppo.lr=1e-3", "ppo.batch_size=64"])
     assert (config.ppo.lr, config.ppo.batch_size, config.ppo.gamma) == (1e-3, 64, 0.97)
 
@@ -244,6 +245,6 @@ def test_every_task_of_mjlab_that_is_ours_maps_to_knobs_that_load() -> None:
         "Mjlab-Velocity-Rough-Unitree-Go1",
     ):
         settings, _ = settings_from_rsl_rl(asdict(registry.load_rl_cfg(task)))
-        config = load_config({"env": {"kind": "mjlab", "task": task}}, (), settings)
+        config = load_run_config({"env": {"kind": "mjlab", "task": task}}, (), settings)
         complete(config, 64, ())
         assert config.rollout.steps_per_env == settings["rollout"]["steps_per_env"]

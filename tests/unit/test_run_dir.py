@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoints.find import list_runs
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, runs_root, write_inputs
 
 from .builders import run_config
@@ -38,8 +39,7 @@ def test_variables_that_an_application_hands_to_hydra_are_not_written(
     assert HydraConfig.get().job.env_set["APPO_SECRET"] == secret
     config = run_config(experiment={"output_dir": str(tmp_path), "name": "x"})
     run_dir = make_run_dir(config)
-    task = OmegaConf.create({k: cfg[k] for k in cfg if k != "hydra"})
-    write_inputs(run_dir, task, ["ppo.lr=0.5"], config, {"id": "Pendulum-v1"})
+    write_inputs(run_dir, ["ppo.lr=0.5"], config, {"id": "Pendulum-v1"})
     files = [path for path in run_dir.rglob("*") if path.is_file()]
     assert {"config.yaml", "hydra.yaml", "overrides.yaml", "agent.yaml", "env.yaml"} <= {
         path.name for path in files
@@ -48,6 +48,16 @@ def test_variables_that_an_application_hands_to_hydra_are_not_written(
     written = OmegaConf.load(run_dir / ".hydra" / "hydra.yaml")
     assert written.hydra.job.env_copy == ["APPO_SECRET"]
     assert written.hydra.launcher._target_.startswith("hydra.")
+
+
+def test_both_records_of_the_configuration_say_the_same(tmp_path: Path) -> None:
+    config = run_config(experiment={"output_dir": str(tmp_path), "name": "x"}, ppo={"lr": 0.5})
+    run_dir = make_run_dir(config)
+    write_inputs(run_dir, [], config, {})
+    for path in (".hydra/config.yaml", "params/agent.yaml"):
+        written = OmegaConf.to_container(OmegaConf.load(run_dir / path))
+        assert written == config.to_dict()
+        assert load_run_config(written).to_dict() == config.to_dict()  # type: ignore[arg-type]
 
 
 def test_a_reserved_directory_is_moved_to_the_name_that_the_task_gives(tmp_path: Path) -> None:

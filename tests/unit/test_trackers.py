@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from isaac_hydra_ext.config.reading import load_config
 from isaac_hydra_ext.config.schema import LoggingConfig, WandbConfig
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInterrupted
 from isaac_hydra_ext.trackers import in_thread
 from isaac_hydra_ext.trackers import trackers as all_trackers
@@ -389,14 +389,14 @@ def test_the_trackers_knobs_compose(tmp_path: Path) -> None:
         "logging.wandb.tags=[a]", "logging.aliases=rlinf", f"experiment.output_dir={tmp_path}",
     ]  # fmt: skip
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
-        config = load_config(compose("train_appo", overrides=typed), typed)
+        config = load_run_config(compose("train_appo", overrides=typed), typed)
         assert config.logging.wandb == WandbConfig(mode="offline", tags=["a"])
         assert config.logging.swanlab.mode is None
         bad = [*typed, "logging.wandb.mode=ofline"]
         with pytest.raises(ConfigError, match=r"logging.wandb.mode=ofline: .*'offline'"):
-            load_config(compose("train_appo", overrides=bad), bad)
+            load_run_config(compose("train_appo", overrides=bad), bad)
     with pytest.raises(ConfigError, match="logging.wandb.projet: unknown key"):
-        load_config({"logging": {"wandb": {"projet": "x"}}})
+        load_run_config({"logging": {"wandb": {"projet": "x"}}})
 
 
 def test_a_video_becomes_a_gif_in_tensorboard(tmp_path: Path) -> None:

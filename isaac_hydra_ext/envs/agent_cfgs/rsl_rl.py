@@ -38,7 +38,7 @@ def settings_from_rsl_rl(
         groups: Names of the env's obs groups, where they are known by now.
 
     Returns:
-        Settings for `load_config(task_settings=...)`, and a line for each value that has no
+        Settings for `Settings.config(task_settings)`, and a line for each value that has no
         counterpart and differs from what this package does.
 
     Raises:

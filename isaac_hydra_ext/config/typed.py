@@ -1,0 +1,55 @@
+"""What the user typed, as Hydra's own parser reads it. Runs in the learner's process."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from isaac_hydra_ext.errors import ConfigError, shown
+
+
+def parse(token: str) -> Override:
+    """Read one override: `ppo.lr=1e-4`, `+env.kwargs.g=5`, `rollout=sync`.
+
+    Raises:
+        ConfigError: Hydra cannot read it.
+    """
+    try:
+        return OverridesParser.create().parse_override(token)
+    except HydraException as e:
+        raise ConfigError(
+            f"{shown(token)}: KEY=VALUE is expected here, as Hydra reads it (texts quoted)"
+        ) from e
+
+
+def is_typed(key: str, typed: Sequence[str]) -> bool:
+    """Return whether the user typed this knob, or a part of it.
+
+    Alone or in a mapping: `ppo.lr=1e-4`, `ppo={lr:1e-4}`; and `+env.kwargs.g=5` types
+    `env.kwargs`. A group's choice (`ppo=vtrace`) types none of its knobs.
+
+    Raises:
+        ConfigError: A token that Hydra cannot read.
+    """
+    below = f"{key}."
+    return any(k == key or k.startswith(below) for token in typed for k in _keys_set_by(token))
+
+
+@lru_cache(maxsize=1024)
+def _keys_set_by(token: str) -> tuple[str, ...]:
+    override = parse(token)
+    if override.is_delete():
+        return ()
+    value = None if override.is_sweep_override() else override.value()
+    return tuple(_leaf_keys(override.key_or_group.replace("/", "."), value))
+
+
+def _leaf_keys(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for name, below in value.items():
+            yield from _leaf_keys(f"{key}.{name}", below)
+    else:
+        yield key
