@@ -94,7 +94,7 @@ class Turns:
         self._times: dict[str, list[float]] = {tag: [] for tag in TIMES}
         for _ in range(WARM_UP):
             self._train()
-        run.learner.state_dict()["lr"].zero_()  # the tensor itself, not a copy
+        run.algorithm.state_dict()["lr"].zero_()  # the tensor itself, not a copy
         started = time.perf_counter()
         self._train()
         once = time.perf_counter() - started
@@ -112,8 +112,8 @@ class Turns:
         self.acting: list[float] = []
 
     def _train(self) -> None:
-        metrics, _ = self._run.iteration(self._next)
-        self._run.record.log(metrics)
+        metrics = self._run.iteration(self._next)
+        self._run.record.show(metrics)
         self._next += 1
         for tag, values in self._times.items():
             values.append(metrics[tag])
@@ -123,8 +123,7 @@ class Turns:
         run, k = self._run, self._next
         run.source.gather(k)
         run.source.release(k)
-        run.learner.publish(run.weights, k + 1)
-        run.source.announce(k + 1)
+        run.publish(k + 1)
         run.grant(k + 1 + run.config.rollout.max_policy_lag)
         self._next += 1
 
@@ -154,7 +153,7 @@ class Turns:
         if self._collector is None or self._slot is None:
             return 0.0, 0.0
         collector, slot, steps = self._collector, self._slot, self._run.config.rollout.steps_per_env
-        collector.policy.flat.copy_(self._run.learner.policy.flat)
+        collector.policy.flat.copy_(self._run.algorithm.policy.flat)
         both = seconds_of(lambda: simulate(collector, slot, steps), self._each)
         return both, seconds_of(lambda: act(collector, slot, steps), self._each)
 
@@ -212,7 +211,7 @@ def stand_alone(run: Run) -> tuple[Collector, Slot]:
         collector = run.source.collector
     else:
         collector = Collector(run.config, 0, 99, run.run_dir)
-    layout = SlotLayout.of(run.spec, run.config.rollout.steps_per_env, run.learner.policy)
+    layout = SlotLayout.of(run.spec, run.config.rollout.steps_per_env, run.algorithm.policy)
     slot = Slot.allocate(layout, str(collector.device))
     for group, obs in collector.obs.items():
         slot.obs[group][0].copy_(obs)

@@ -2,60 +2,42 @@
 
     python -m isaac_hydra_ext.appo_runner env=gym_pendulum rollout.num_workers=2
 
-This file is orchestration only, and all of it runs in the learner's process, in its main thread.
-Iteration k trains on exactly rollout k of every worker and turns policy version k into k + 1.
-Rollout k may use any version from max(first, k - L) on, so publishing version v lets the workers
-start rollout v + L; with L = 0 that is synchronous PPO, with L >= 1 they simulate while we learn.
+Orchestration only, in the learner's main thread. Iteration k trains on exactly rollout k of every
+collector and turns policy version k into k + 1. Rollout k may use any version from
+max(first, k - L) on, so publishing version v lets the workers start rollout v + L; with L = 0 that
+is synchronous PPO, with L >= 1 they simulate while we learn.
 """
 
-import shlex
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.config.reading import Settings, complete, read
+from isaac_hydra_ext.config.reading import complete, read
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
 from isaac_hydra_ext.envs.loading import configure
-from isaac_hydra_ext.errors import (
-    CheckpointError,
-    ConfigError,
-    IsaacHydraExtError,
-    LearnerError,
-    RunInterrupted,
-)
 from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.rollout.layout import SlotLayout
-from isaac_hydra_ext.rollout.memory import check_memory, check_processes
+from isaac_hydra_ext.rollout.memory import check_memory
 from isaac_hydra_ext.rollout.source import RolloutSource
-from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, write_inputs
+from isaac_hydra_ext.run.directory import RunDirectory
 from isaac_hydra_ext.run.evaluations import Evaluations
 from isaac_hydra_ext.run.record import RunRecord
-from isaac_hydra_ext.run.resume import find_resumed, last_iteration
+from isaac_hydra_ext.run.resume import find_resumed, last_iteration, restore
+from isaac_hydra_ext.run.saves import Saves
+from isaac_hydra_ext.run.start import about, learner_tracer
 from isaac_hydra_ext.system.stop_signals import StopSignals
-from isaac_hydra_ext.system.tracing import Tracer
-from isaac_hydra_ext.terminal.clock import Clock
-from isaac_hydra_ext.terminal.console import IterationView, RunConsole
+from isaac_hydra_ext.terminal.console import RunConsole
 from isaac_hydra_ext.trackers.trackers import check_trackers
 from isaac_hydra_ext.workers.sources import make_source
 
 
-def train(
-    cfg: DictConfig,
-    typed: Sequence[str] = (),
-    package: str = "",
-    announce: Callable[[Path], None] | None = None,
-    lasting: bool = False,
-) -> dict[str, Any]:
+def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict[str, Any]:
     """Run one training from a composed configuration; see `open_run` for the arguments.
 
     Returns:
@@ -64,7 +46,7 @@ def train(
     Raises:
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
-    with open_run(cfg, typed, package, announce, lasting) as run:
+    with open_run(cfg, typed, package) as run:
         run.iterate()
     return {**run.record.summary, "run_dir": str(run.run_dir)}
 
@@ -89,53 +71,28 @@ def open_run(
     Raises:
         IsaacHydraExtError: As `train`.
     """
-    if isinstance(typed, ListConfig):  # as Hydra has it; reading it would fill in variables
-        typed = [str(token) for token in OmegaConf.to_container(typed, resolve=False) or ()]
-    if package:
-        typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
-    settings = read(cfg, typed)
+    settings = read(cfg, typed, package)
     config = configure(settings)
     check_trackers(config.logging)
-    check_processes(config)
-    console = RunConsole(config.logging.console)
     with ExitStack() as stack:
-        stack.callback(console.close)
+        console = stack.enter_context(RunConsole(config.logging.console))
         stop = stack.enter_context(StopSignals())
         source = make_source(config, stop, console.warn)
-        reserved = None
-        if announce is not None:
-            reserved = stack.enter_context(ReservedRunDir(config, lasting))
-            announce(reserved.path)
+        directory = stack.enter_context(RunDirectory(config, announce, lasting))
         stack.callback(source.close)
         console.starting(source.activities, shared=config.num_workers == 0)
         task = source.describe()
-        config, resumed = _complete(settings, config.num_workers, task, console)
-        run_dir = reserved.settle(config) if reserved else make_run_dir(config)
-        try:
-            write_inputs(run_dir, typed, config, task.env_config)
-        except OSError as e:
-            raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
+        config = configure(settings, task.settings, config.num_workers)
+        console.say(*task.notes, *complete(config, task.default_num_envs, settings.typed))
+        resumed = find_resumed(config, console)
+        config.experiment.max_iterations = last_iteration(config, resumed)
+        run_dir = directory.settle(config, settings.typed, task.env_config)
         console.say(f"run directory: {run_dir}")
-        resume_key = f"++{package}.resume" if package else "resume"
-        with Run(config, run_dir, console, stop, source, resume_key) as run:
-            run.build(resumed)
-            yield run
-
-
-def _complete(
-    settings: Settings, num_workers: int, task: TaskDescription, console: RunConsole
-) -> tuple[RunConfig, Checkpoint | None]:
-    """Put the user's settings above what the task recommends; find what the run resumes."""
-    config = configure(settings, task.settings, num_workers)
-    for note in (*task.notes, *complete(config, task.default_num_envs, settings.typed)):
-        console.say(note)
-    resumed = find_resumed(config, console)
-    config.experiment.max_iterations = last_iteration(config, resumed)
-    return config, resumed
+        yield Run(config, run_dir, console, stop, source, resumed, settings.resume_key, stack)
 
 
 class Run:
-    """One training run: its parts, and the loop over them. Leaving it closes them."""
+    """One training run: its parts, and the loop over them."""
 
     def __init__(
         self,
@@ -144,109 +101,50 @@ class Run:
         console: RunConsole,
         stop: StopSignals,
         source: RolloutSource,
+        resumed: Checkpoint | None,
         resume_key: str,
+        closing: ExitStack,
     ) -> None:
-        """Hold what the run is made with; `build` makes the rest.
+        """Build envs, learner and buffer, load the checkpoint, publish the first version.
 
-        Args:
-            config: After `complete`.
-            run_dir: From `make_run_dir`.
-            console: Where to show what happens.
-            stop: The user's signals.
-            source: Of rollouts; nothing is built yet.
-            resume_key: How the application's command line names `resume`.
+        `resume_key` is how the application's command line names `resume`; `closing` is given what
+        is to be done when the run ends, however it does. The rest is what `open_run` has made.
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
-        self.source, self._resume_key = source, resume_key
-        self.device = torch.device(learner_device(config))
-        self.record = RunRecord(
-            config, run_dir, self.device, source.counts, console.warn, lambda: stop.at_once
-        )
-        self.evaluations = Evaluations(config, run_dir, self.record, console)
-        where = (self.device.type, config.rollout.device if not config.num_workers else "")
-        on_gpu = any(device.startswith("cuda") for device in where)
-        last = config.experiment.max_iterations
-        self.tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, console.say)
-        self.first, self.last = 0, config.experiment.max_iterations
-
-    def __enter__(self) -> "Run":
-        """Nothing to do: `build` follows."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the workers, which settles the counts, and write the last summary."""
-        self.stop.closing = True
-        self.console.close()  # others may print now
-        interrupted = kind is not None and issubclass(kind, RunInterrupted)
-        status = "completed" if kind is None else "interrupted" if interrupted else "failed"
-        self.evaluations.close(lambda: self.stop.at_once)
-        self.record.summarize(status)  # with W = 0 a simulation may end the process as it closes
-        try:
-            for failure in self.source.close():
-                self.console.warn(failure)
-        finally:
-            self.record.close(status)
-            if not self.stop.at_once:
-                self.record.write_report()
-
-    def build(self, resumed: Checkpoint | None) -> None:
-        """Build envs, learner and buffer, load the checkpoint, publish the first version."""
-        config, source = self.config, self.source
-        self._tell_notes()  # of the start
+        self.source, self.device = source, torch.device(learner_device(config))
         self.first = resumed.meta["iteration"] if resumed else 0
-        env_state_from = resumed.path if resumed and resumed.meta["env_states"] else None
+        self.last, self.lag = config.experiment.max_iterations, config.rollout.max_policy_lag
+        self.record = RunRecord(config, run_dir, self.device, source, console, stop)
+        self.evaluations = Evaluations(config, run_dir, self.record, console)
+        closing.enter_context(self.record)
+        closing.callback(self.evaluations.close, lambda: stop.at_once)
+        closing.callback(console.close)  # others may print after this
+        closing.callback(stop.begin_closing)
+
+        console.say_notes(source.notes)
         set_learner_threads(config)
-        self.spec: EnvSpec = source.build(config, self.run_dir, env_state_from, self.first)
-        self.stop.keep()
-        self.stop.raise_if_requested()
-        self._tell_notes()
+        env_states = resumed.path if resumed and resumed.meta["env_states"] else None
+        self.spec = source.build(config, run_dir, env_states, self.first)
+        stop.keep()
+        stop.raise_if_requested()
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
-        self.learner = make_algorithm(config, self.spec, self.device)
-        if resumed is not None:
-            self._load(resumed)
-        self.learner.capture()
-        self.stop.keep()
-        for note in self.learner.notes:
-            self.console.say(note)
-        self.record.begin(self.spec, source.random_start, resumed)
-        policy = self.learner.policy
+        self.algorithm = make_algorithm(config, self.spec, self.device)
+        restore(self.algorithm, resumed, self.spec, config, console.warn)
+        self.algorithm.capture()
+        stop.keep()
+        policy = self.algorithm.policy
         layout = SlotLayout.of(self.spec, config.rollout.steps_per_env, policy)
         self.weights = source.attach(layout, policy.flat.numel(), self.device)
-        self._tell_notes()
-        self.learner.publish(self.weights, self.first)
-        source.announce(self.first)
-        for iteration in range(self.first, self.first + config.rollout.max_policy_lag + 1):
+        console.say_notes(source.notes, self.algorithm.notes)
+        console.say(*about(config, self.spec, policy, self.device))
+
+        self.record.begin(self.spec, resumed)
+        self.saves = Saves(config, self.record, self.algorithm, self.evaluations, stop, resume_key)
+        self.tracer = learner_tracer(config, run_dir, self.device, self.first, console.say)
+        self.publish(self.first)
+        for iteration in range(self.first, self.first + self.lag + 1):
             self.grant(iteration)
-        self.console.say(
-            f"N_buffer = {config.num_collectors} x {self.spec.num_envs} x "
-            f"{config.rollout.steps_per_env} = {config.n_buffer} samples; "
-            f"{policy.num_params:,} parameters; learner on {self.device}"
-        )
-        self.console.say(f"truncated episodes bootstrap from {self.spec.bootstrap}")
-        self.tracer.check(self.first)
         self.evaluations.start(self.spec, policy.flat.numel())
-        self.iteration_ended = time.monotonic()
-
-    def _tell_notes(self) -> None:
-        for note in self.source.notes:
-            self.console.say(note)
-        self.source.notes.clear()
-
-    def _load(self, resumed: Checkpoint) -> None:
-        """Take over everything a checkpoint holds."""
-        own, spec = self.learner.state_dict(), self.spec.to_json()
-        if self.config.checkpoint.partial:
-            resumed, left_out = fitting_part(resumed, own, spec)
-            for line in left_out:
-                self.console.warn(line)
-        else:
-            check_fits(resumed, own, spec)
-        self.learner.load_state_dict(resumed.tensors, resumed.meta["config"])
 
     def iterate(self) -> None:
         """Learn until the last iteration.
@@ -254,97 +152,44 @@ class Run:
         Raises:
             RunInterrupted: A signal ended it before; everything is saved.
         """
-        config = self.config
-        self.console.start(f"APPO {config.experiment.name}")
-        clock = Clock(self.first, self.last, config.checkpoint.every)
+        self.console.start(f"APPO {self.config.experiment.name}")
         for k in range(self.first, self.last):
             self.stop.keep()
-            try:
-                metrics, env_states = self.iteration(k)
-            except IsaacHydraExtError as e:
-                # A half-done update is nothing to save, and a second signal means now.
-                if not isinstance(e, LearnerError) and not self.stop.at_once:
-                    self._save_before(k)
-                if isinstance(e, RunInterrupted) and not self.stop.at_once:
-                    raise RunInterrupted(self.stop.signum, self._farewell()) from e
-                raise
-            self._show(metrics, clock.iteration_done())
+            with self.saves.rescuing(k), self.tracer.around(k):
+                metrics = self.iteration(k)
+            self.record.show(metrics)
             stop = self.stop.requested  # once: a signal after this has the next iteration's save
-            if self._is_checkpoint(k + 1) or stop:
-                self._save(env_states)
-                clock.save_done()
+            if self.saves.is_due(k + 1) or stop:
+                self.saves.save()
             if stop:
-                raise RunInterrupted(self.stop.signum, self._farewell())
-            self.evaluations.after(k + 1, self.learner.policy.flat)
-        self.evaluations.finish(self.last, self.learner.policy.flat, lambda: self.stop.requested)
+                raise self.saves.interruption()
+            self.evaluations.after(k + 1, self.algorithm.policy.flat)
+        self.evaluations.finish(self.last, self.algorithm.policy.flat, self.stop)
 
-    def iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
-        """Turn version k into k + 1; returns the metrics, and the envs' states where stored."""
-        with self.tracer.around(k):
-            return self._iteration(k)
-
-    def _iteration(self, k: int) -> tuple[dict[str, float], list[Any]]:
-        source, started = self.source, time.monotonic()
-        slots = source.gather(k)
-        waited_s = time.monotonic() - started
-        self.learner.load(slots)
-        learn_started = time.monotonic()
-        updated, (metrics, env_states) = source.beside(
-            update=lambda: self.learner.update(k),
-            meanwhile=lambda: self.record.read(k, slots, waited_s),
-        )
-        source.release(k)
-        metrics |= updated
-        metrics["Perf/learning_time"] = time.monotonic() - learn_started
-        if metrics["Loss/undone"]:
-            self.console.warn(
-                f"iteration {k}: the loss or its gradient is not finite; the update was "
-                f"undone, version {k + 1} has version {k}'s weights"
+    def iteration(self, k: int) -> dict[str, float]:
+        """Turn version k into k + 1; returns the metrics by tag."""
+        with self.record.timed("Async/learner_idle_s"):
+            slots = self.source.gather(k)
+        self.algorithm.load(slots)
+        with self.record.timed("Perf/learning_time"):
+            learned, read_off = self.source.beside(
+                lambda: self.algorithm.update(k), meanwhile=lambda: self.record.read(k, slots)
             )
-        self.learner.publish(self.weights, k + 1)
-        source.announce(k + 1)
-        self.grant(k + 1 + self.config.rollout.max_policy_lag)
+        self.source.release(k)
+        self.publish(k + 1)
+        self.grant(k + 1 + self.lag)
+        return self.record.add(read_off | learned)
 
-        # With what lies between two iterations: saves, curves, the console.
-        before, self.iteration_ended = self.iteration_ended, time.monotonic()
-        metrics["Perf/iteration_time"] = self.iteration_ended - before
-        return self.record.add(metrics), env_states
+    def publish(self, version: int) -> None:
+        """Let every collector have `version`, which the algorithm's weights now are."""
+        self.algorithm.publish(self.weights, version)
+        self.source.announce(version)
 
     def grant(self, iteration: int) -> None:
-        """Let the workers collect `iteration`, unless the run ends before."""
+        """Let every collector collect `iteration`, unless the run ends before."""
         if iteration < self.last:
-            oldest = max(self.first, iteration - self.config.rollout.max_policy_lag)
-            self.source.grant(oldest, iteration, self._is_checkpoint(iteration + 1))
-
-    def _show(self, metrics: dict[str, float], eta_s: float) -> None:
-        totals, done = self.record.totals, self.record.totals.iterations
-        if done % self.config.logging.every == 0 or done == self.last:
-            self.record.log(metrics)
-            self.console.show(IterationView(done, self.last, totals.env_steps, metrics, eta_s))
-
-    def _is_checkpoint(self, done: int) -> bool:
-        planned = done % self.config.checkpoint.every == 0 or done == self.last
-        return planned or self.evaluations.is_due(done)  # what is evaluated may be the best
-
-    def _save_before(self, failed: int) -> None:
-        """Save what was learned before an iteration that failed, unless that is done."""
-        if failed == self.first or self._is_checkpoint(failed):
-            return
-        try:
-            self._save([None])
-        except CheckpointError as e:  # what ended the run is the error to raise
-            self.console.warn(f"WARNING: {e}")
-
-    def _save(self, env_states: list[Any]) -> None:
-        final = self.record.totals.iterations == self.last or self.stop.requested
-        self.record.save(self.learner.state_dict(), env_states, must_succeed=final)
-
-    def _farewell(self) -> str:
-        done = self.record.totals.iterations
-        return (
-            f"stopped by signal {self.stop.signum} after iteration {done}; "
-            f"go on with the same command and {self._resume_key}={shlex.quote(str(self.run_dir))}"
-        )
+            oldest = max(self.first, iteration - self.lag)
+            self.source.grant(oldest, iteration, self.saves.is_due(iteration + 1))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from isaac_hydra_ext.config.checks import SAFE_NAME, check
 from isaac_hydra_ext.config.layers import merge_layers, with_one_size
 from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.config.typed import is_typed
+from isaac_hydra_ext.config.typed import as_tokens, is_typed
 from isaac_hydra_ext.errors import ConfigError
 
 
@@ -26,7 +26,10 @@ class Settings:
         user: What is set, nested as `RunConfig` is; what nobody has set is not there.
         recommended: `env.appo`, what an env's file recommends, likewise.
         typed: The user's override tokens.
+        resume_key: How the application's command line names `resume`.
     """
+
+    resume_key = "resume"
 
     def __init__(
         self, cfg: DictConfig | Mapping[str, Any], user: dict[str, Any], typed: Sequence[str]
@@ -60,7 +63,11 @@ class Settings:
         return config
 
 
-def read(cfg: DictConfig | Mapping[str, Any], typed: Sequence[str] = ()) -> Settings:
+def read(
+    cfg: DictConfig | Mapping[str, Any],
+    typed: Sequence[str] | ListConfig = (),
+    package: str = "",
+) -> Settings:
     """Read what a user has set.
 
     Args:
@@ -68,6 +75,7 @@ def read(cfg: DictConfig | Mapping[str, Any], typed: Sequence[str] = ()) -> Sett
             is `???` is not set.
         typed: The user's override tokens (`ppo.lr=1e-4`, `rollout=sync`). What they set is in
             `cfg` already: they say which of two ways to size a minibatch was meant.
+        package: Where `cfg` lies in the application's configuration, e.g. `appo`.
 
     Raises:
         ConfigError: Something that is no setting, or a key that no knob has.
@@ -75,7 +83,8 @@ def read(cfg: DictConfig | Mapping[str, Any], typed: Sequence[str] = ()) -> Sett
     user = resolve(cfg, RunConfig().to_dict())
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
-    settings = Settings(cfg, user, typed)
+    settings = Settings(cfg, user, as_tokens(typed, package))
+    settings.resume_key = f"++{package}.resume" if package else "resume"
     refuse_unknown(settings.recommended, RunConfig, "env.appo.")
     return settings
 

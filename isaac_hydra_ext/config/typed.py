@@ -7,6 +7,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import ListConfig, OmegaConf
 
 from isaac_hydra_ext.errors import ConfigError, shown
 
@@ -23,6 +24,23 @@ def parse(token: str) -> Override:
         raise ConfigError(
             f"{shown(token)}: KEY=VALUE is expected here, as Hydra reads it (texts quoted)"
         ) from e
+
+
+def as_tokens(typed: Sequence[str] | ListConfig, package: str = "") -> list[str]:
+    """Return override tokens as plain texts, as if the package's groups were at the top level.
+
+    Args:
+        typed: As Hydra has them. A ListConfig is not resolved: an override that names an
+            environment variable must not become its value.
+        package: Where our groups lie in the application's configuration, e.g. `appo`.
+    """
+    if isinstance(typed, ListConfig):
+        plain = OmegaConf.to_container(typed, resolve=False)
+        assert isinstance(plain, list)
+        typed = [str(token) for token in plain]
+    if package:
+        typed = [token.lstrip("+").removeprefix(f"{package}.") for token in typed]
+    return list(typed)
 
 
 def is_typed(key: str, typed: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ directory before any process starts has it reserved.
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,55 +53,78 @@ def make_run_dir(config: RunConfig) -> Path:
     raise ConfigError(f"experiment.output_dir: too many runs of {time} in {root}")
 
 
-class ReservedRunDir:
-    """A run's directory, made before anything is known of the task. Leaving it tidies up.
+class RunDirectory:
+    """A run's directory, made once the configuration is complete, or before if it is announced.
 
-    A run that nobody has named is moved to its task's name by `settle`. The path that was told to
-    others then is a link, which lasts as long as the run does, or longer where they want it to.
+    One that is announced is made before anything is known of the task; a run that nobody has named
+    is then moved to its task's name by `settle`, and the path that was announced becomes a link,
+    which lasts as long as the run does, or longer where that is wanted. Leaving it tidies up.
     """
 
-    def __init__(self, config: RunConfig, lasting: bool) -> None:
-        """Make it.
+    def __init__(
+        self, config: RunConfig, announce: Callable[[Path], None] | None, lasting: bool
+    ) -> None:
+        """Make and announce it, or nothing yet.
 
         Args:
-            config: From `configure`.
+            config: Before the task is known.
+            announce: Told of the directory; None: `settle` makes it.
             lasting: Keep the link.
 
         Raises:
             ConfigError: It cannot be made.
         """
         root = runs_root(config)
-        self._made = [p for p in (root, *root.parents) if not p.exists()]
-        self.path, self._lasting, self._settled = make_run_dir(config), lasting, False
+        self._made = [p for p in (root, *root.parents) if not p.exists()] if announce else []
+        self._announced, self._lasting, self._settled = None, lasting, False
+        if announce is not None:
+            self._announced = make_run_dir(config)
+            announce(self._announced)
 
-    def settle(self, config: RunConfig) -> Path:
-        """Return the run's directory, now that the configuration is complete.
+    def settle(self, config: RunConfig, typed: Sequence[str], env_config: dict[str, Any]) -> Path:
+        """Return the run's directory, with what the run was started with in it.
+
+        Args:
+            config: The complete one.
+            typed: The user's override tokens.
+            env_config: The env's own configuration, for `params/env.yaml`.
 
         Raises:
-            ConfigError: It cannot be made.
+            ConfigError: It cannot be made, or written to.
         """
-        run_dir = runs_root(config) / self.path.name
-        if run_dir != self.path:
-            try:
-                run_dir.parent.mkdir(parents=True, exist_ok=True)
-                self.path.rename(run_dir)
-            except OSError:  # another run began within the same second
-                run_dir = make_run_dir(config)
-                _remove_empty(self.path)
-            self.path.symlink_to(os.path.relpath(run_dir, self.path.parent))
+        run_dir = self._moved(config, self._announced) if self._announced else make_run_dir(config)
         self._settled = True
+        try:
+            write_inputs(run_dir, typed, config, env_config)
+        except OSError as e:
+            raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
         return run_dir
 
-    def __enter__(self) -> "ReservedRunDir":
+    def _moved(self, config: RunConfig, announced: Path) -> Path:
+        """Move what was announced to where the complete configuration wants it."""
+        run_dir = runs_root(config) / announced.name
+        if run_dir != announced:
+            try:
+                run_dir.parent.mkdir(parents=True, exist_ok=True)
+                announced.rename(run_dir)
+            except OSError:  # another run began within the same second
+                run_dir = make_run_dir(config)
+                _remove_empty(announced)
+            announced.symlink_to(os.path.relpath(run_dir, announced.parent))
+        return run_dir
+
+    def __enter__(self) -> "RunDirectory":
         """Nothing to do."""
         return self
 
     def __exit__(self, *error: object) -> None:
         """Remove what no run has come to use."""
+        if self._announced is None:
+            return
         if not self._settled:
-            _remove_empty(self.path)
-        elif self.path.is_symlink() and not self._lasting:
-            self.path.unlink()
+            _remove_empty(self._announced)
+        elif self._announced.is_symlink() and not self._lasting:
+            self._announced.unlink()
         for parent in self._made:
             with contextlib.suppress(OSError):  # it has come into use
                 parent.rmdir()

@@ -17,6 +17,7 @@ from isaac_hydra_ext.errors import SharedMemoryError
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.evaluator import Evaluation, Evaluator, evaluator_config
 from isaac_hydra_ext.run.record import RunRecord
+from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.console import RunConsole
 
 POLL_S = 0.1  # how soon an impatient user is heard, at the end
@@ -103,7 +104,7 @@ class Evaluations:
         else:
             self._ask(done, flat)
 
-    def finish(self, done: int, flat: torch.Tensor, stop: Callable[[], bool]) -> None:
+    def finish(self, done: int, flat: torch.Tensor, stop: StopSignals) -> None:
         """Have the last policy evaluated, and wait for it within the evaluator's time limits.
 
         Args:
@@ -116,14 +117,18 @@ class Evaluations:
         if self._is_alive:
             self._console.say("waiting for the last evaluation; Ctrl-C to end without it")
             self._wait(stop)
-        if self._is_alive and not stop():
+        if self._is_alive and not stop.requested:
             self._ask(done, flat)
             self._wait(stop)
         if not self._is_alive:
             self._record.evaluate_by_training(self.skipped)
 
     def close(self, at_once: Callable[[], bool]) -> None:
-        """End the evaluator; see `Evaluator.close`."""
+        """End the evaluator, bounded in time.
+
+        Args:
+            at_once: Whether the user will wait no longer.
+        """
         if self._evaluator is not None:
             self._evaluator.close(at_once)
 
@@ -134,9 +139,9 @@ class Evaluations:
         self._evaluator.ask(done, flat, video)
         self._record.in_evaluation = done
 
-    def _wait(self, stop: Callable[[], bool]) -> None:
+    def _wait(self, stop: StopSignals) -> None:
         """Wait for the evaluator to be idle; its own time limits end that at the latest."""
-        while self._is_alive and self._pending is not None and not stop():
+        while self._is_alive and self._pending is not None and not stop.requested:
             self._take(POLL_S)
 
     @property

@@ -19,7 +19,7 @@ LEFT_OUT = {
 
 
 def collection_metrics(
-    iteration: int, slots: list[Slot], extras: list[dict[str, Any]], idle_s: float
+    iteration: int, slots: list[Slot], extras: list[dict[str, Any]]
 ) -> dict[str, float]:
     """Read what the slots' headers and the envs' logs say, before the slots go back.
 
@@ -27,7 +27,6 @@ def collection_metrics(
         iteration: k, the version that learns.
         slots: Of rollout k, one a worker.
         extras: What `Slot.read_extra` gave for each.
-        idle_s: How long the learner waited for them.
     """
     headers = [slot.header[0] for slot in slots]
     env_log: dict[str, list[float]] = {}
@@ -38,7 +37,6 @@ def collection_metrics(
         **{tag: sum(values) / len(values) for tag, values in env_log.items()},
         "Perf/collection_time": float(np.mean([h["collect_s"] for h in headers])),
         "Async/policy_lag": float(np.mean([iteration - h["policy_version"] for h in headers])),
-        "Async/learner_idle_s": idle_s,
         "Async/workers_wait_s": float(np.mean([h["wait_s"] for h in headers])),
     }
 

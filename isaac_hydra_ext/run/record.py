@@ -3,10 +3,12 @@
 Runs in the learner's main thread.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,18 +18,22 @@ from isaac_hydra_ext.checkpoints.history import FILE, append, evaluated_returns
 from isaac_hydra_ext.checkpoints.retention import delete_old
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
+from isaac_hydra_ext.errors import CheckpointError, ConfigError, RunInterrupted, shown
 from isaac_hydra_ext.evaluation.evaluator import Evaluation
 from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.reports.report import write_report
-from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.metrics import collection_metrics, evaluation_metrics, rollout_notes
 from isaac_hydra_ext.run.rate import SteadyRate
 from isaac_hydra_ext.run.resume import resumed_totals
 from isaac_hydra_ext.run.summary import summarize, write_summary
 from isaac_hydra_ext.run.totals import RunTotals
+from isaac_hydra_ext.system.laps import Laps
+from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.terminal.clock import Clock
+from isaac_hydra_ext.terminal.console import IterationView, RunConsole
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
 
@@ -35,7 +41,11 @@ from isaac_hydra_ext.trackers.trackers import Trackers
 class RunRecord:
     """The record of one run, kept from its directory's making to its end.
 
+    Leaving it closes the source of rollouts, which settles the counts, and writes the last summary.
+
     Attributes:
+        run_dir: The run's.
+        warn: Told of what is missing from the record, and of what collectors report.
         totals: Over all processes of the run.
         summary: What `summary.json` says now.
         in_evaluation: The iteration whose checkpoint must stay, as its evaluation goes on.
@@ -46,9 +56,9 @@ class RunRecord:
         config: RunConfig,
         run_dir: Path,
         device: torch.device,
-        counts: RolloutCounts,
-        warn: Callable[[str], None],
-        hurry: Callable[[], bool] = lambda: False,
+        source: RolloutSource,
+        console: RunConsole,
+        stop: StopSignals,
     ) -> None:
         """Begin with nothing done.
 
@@ -56,33 +66,39 @@ class RunRecord:
             config: After `complete`.
             run_dir: From `make_run_dir`.
             device: The learner's.
-            counts: Of this process's samples; whoever collects them keeps it.
-            warn: Told of what is missing from the record, and of what collectors report.
-            hurry: Whether the user will wait no longer for trackers to upload.
+            source: Of the rollouts; it keeps the counts of this process's samples.
+            console: Where iterations are shown, and what is missing from the record.
+            stop: Whether the user will wait no longer, e.g. for trackers to upload.
         """
-        self._config, self._run_dir, self._device = config, run_dir, device
-        self._counts, self._warn, self._hurry = counts, warn, hurry
+        self._config, self.run_dir, self._device = config, run_dir, device
+        self._source, self._counts, self._stop = source, source.counts, stop
+        self._console, self.warn = console, console.warn
+        self._laps = Laps()
         self.totals = RunTotals()
         self.summary: dict[str, Any] = {}
         self._episodes: EpisodeTracker | None = None
         self._rate: SteadyRate | None = None
         self._trackers: Trackers | None = None
+        self._clock: Clock | None = None
+        self._last = config.experiment.max_iterations
         self._spec: EnvSpec | None = None
         self._said: set[str] = set()  # warnings that are given once
+        self._env_states: list[Any] = [None]  # after the iteration that was read last
         self._evaluation: dict[str, Any] | None = None  # the last one
         self._best_evaluated = max(evaluated_returns(run_dir).values(), default=-inf)
         self.in_evaluation: int | None = None
 
-    def begin(self, spec: EnvSpec, random_start: list[bool], resumed: Checkpoint | None) -> None:
+    def begin(self, spec: EnvSpec, resumed: Checkpoint | None) -> None:
         """Open the curves, once the envs are built.
 
         Args:
-            spec: Of one worker's env.
-            random_start: Per collector: its envs began at random episode times.
+            spec: Of one collector's env.
             resumed: What the run goes on from.
         """
         self._spec = spec
-        self._episodes = EpisodeTracker(self._config.num_collectors, spec.num_envs, random_start)
+        self._episodes = EpisodeTracker(
+            self._config.num_collectors, spec.num_envs, self._source.random_start
+        )
         if resumed is not None:
             self._episodes.load_state_dict(resumed.meta["episodes"])
             self.totals = resumed_totals(resumed)
@@ -90,44 +106,65 @@ class RunRecord:
         last, lag = config.experiment.max_iterations, config.rollout.max_policy_lag
         self._rate = SteadyRate(self.totals.iterations, last, lag)
         run = TrackedRun(
-            self._run_dir,
+            self.run_dir,
             project=str(config.experiment.name),
             config=config.to_dict(),
             first=resumed.meta["iteration"] if resumed else 0,
             previous_dir=resumed.path.absolute().parent.parent if resumed else None,
         )
-        self._trackers = Trackers(config.logging, run, self._warn, self._hurry)
+        first = self.totals.iterations
+        self._clock = Clock(first, self._last, config.checkpoint.every)
+        self._laps = Laps()
+        self._trackers = Trackers(config.logging, run, self.warn, lambda: self._stop.at_once)
 
-    def read(
-        self, iteration: int, slots: list[Slot], idle_s: float
-    ) -> tuple[dict[str, float], list[Any]]:
+    def read(self, iteration: int, slots: list[Slot]) -> dict[str, float]:
         """Read all that is reported of an iteration's rollouts, before their slots go back.
 
         Returns:
-            Metrics by tag, and the state of each collector's env where it was stored.
+            Metrics by tag. What the slots hold of the envs' states is kept for `save`.
         """
         assert self._episodes is not None
         self._episodes.observe(slots)
         extras = [slot.read_extra() for slot in slots]
         for note in rollout_notes(iteration, extras, self._said):
-            self._warn(note)
-        metrics = collection_metrics(iteration, slots, extras, idle_s)
-        return metrics, [extra.get("env_state") for extra in extras]
+            self.warn(note)
+        self._env_states = [extra.get("env_state") for extra in extras]
+        return collection_metrics(iteration, slots, extras)
+
+    def forget_env_states(self) -> None:
+        """Have the next checkpoint hold none: the envs are ahead of what was learned."""
+        self._env_states = [None]
 
     def add(self, metrics: dict[str, float]) -> dict[str, float]:
         """Count one iteration; returns its metrics with the totals that follow from it."""
         assert self._episodes is not None and self._rate is not None
         iteration, samples = self.totals.iterations, self._config.n_buffer
+        if metrics.get("Loss/undone"):
+            self.warn(
+                f"iteration {iteration}: the loss or its gradient is not finite; the update was "
+                f"undone, version {iteration + 1} has version {iteration}'s weights"
+            )
+        metrics = metrics | self._laps.turn("Perf/iteration_time")
         steady = self._rate.is_steady(iteration)
         metrics = metrics | self.totals.add(metrics, self._episodes, samples, steady)
         seconds = metrics["Perf/iteration_time"]
         metrics["Perf/total_fps"] = self._rate.add(iteration, samples, seconds)
         return metrics | self.totals.sample_metrics(self._counts)
 
-    def log(self, metrics: dict[str, float]) -> None:
-        """Write one point of each curve."""
-        if self._trackers is not None:
-            self._trackers.log(metrics, self.totals.iterations)
+    @contextmanager
+    def timed(self, tag: str) -> Iterator[None]:
+        """Take the time of a part of the iteration; `add` puts it among the metrics."""
+        self._laps.start()
+        yield
+        self._laps.end(tag)
+
+    def show(self, metrics: dict[str, float]) -> None:
+        """Write a point of each curve and a line, as often as `logging.every` says."""
+        assert self._clock is not None and self._trackers is not None
+        done, last, eta_s = self.totals.iterations, self._last, self._clock.iteration_done()
+        if done % self._config.logging.every == 0 or done == last:
+            self._trackers.log(metrics, done)
+            self._console.show(IterationView(done, last, self.totals.env_steps, metrics, eta_s))
 
     def evaluated(self, evaluation: Evaluation, skipped: int) -> None:
         """Keep what an evaluation came to.
@@ -146,14 +183,14 @@ class RunRecord:
             "video": evaluation.video,
         }
         try:
-            append(self._run_dir, self._evaluation)
+            append(self.run_dir, self._evaluation)
         except OSError as e:
-            self._warn(f"{FILE} cannot be written: {e}; best does not know this evaluation")
+            self.warn(f"{FILE} cannot be written: {e}; best does not know this evaluation")
         if self._trackers is None:
             return
         self._trackers.log(evaluation_metrics(iteration, result, skipped), iteration)
         if evaluation.video:
-            path = self._run_dir / DIRECTORY / evaluation.video
+            path = self.run_dir / DIRECTORY / evaluation.video
             self._trackers.log_video("Eval/video", path, iteration)
 
     def evaluate_by_training(self, skipped: int) -> None:
@@ -164,14 +201,11 @@ class RunRecord:
             metrics["Eval/from_training"] = 1.0
             self._trackers.log(metrics, self.totals.iterations)
 
-    def save(
-        self, tensors: dict[str, torch.Tensor], env_states: list[Any], must_succeed: bool
-    ) -> None:
+    def save(self, tensors: dict[str, torch.Tensor], must_succeed: bool) -> None:
         """Write a checkpoint of everything after this iteration, and the summary.
 
         Args:
             tensors: The learner's.
-            env_states: From `read`.
             must_succeed: There will be no other: `checkpoint.on_error=warn` does not apply.
 
         Raises:
@@ -180,6 +214,7 @@ class RunRecord:
         assert self._episodes is not None and self._spec is not None
         if self._trackers is not None:
             self._trackers.flush()
+        env_states = self._env_states
         whole = all(state is not None for state in env_states)
         meta = {
             "env_steps": self.totals.env_steps,
@@ -189,42 +224,62 @@ class RunRecord:
             "env_states": env_states if whole else None,
             "totals": asdict(self.totals) | self.totals.with_counts(self._counts),
         }
-        directory = self._run_dir / "checkpoints"
+        directory = self.run_dir / "checkpoints"
         try:
             save_checkpoint(directory, self.totals.iterations, tensors, meta)
             delete_old(directory, self._config.checkpoint, keep=self.in_evaluation)
         except CheckpointError as e:
             if must_succeed or self._config.checkpoint.on_error == "stop":
                 raise
-            self._warn(f"WARNING: {e}; the run goes on (checkpoint.on_error=warn)")
+            self.warn(f"WARNING: {e}; the run goes on (checkpoint.on_error=warn)")
         self.summarize("running")
+        if self._clock is not None:
+            self._clock.save_done()
 
     def summarize(self, status: str) -> None:
         """Write `summary.json`; if that is not possible, the run is none the worse for it."""
         self.summary = summarize(status, self.totals, self._counts, self._episodes, self._device)
         self.summary["evaluation"] = self._evaluation
         try:
-            write_summary(self._run_dir / "summary.json", self.summary)
+            write_summary(self.run_dir / "summary.json", self.summary)
         except OSError as e:
-            self._warn(f"summary.json cannot be written: {e}")
+            self.warn(f"summary.json cannot be written: {e}")
 
-    def close(self, status: str) -> None:
-        """Write the last summary, and end the curves."""
-        self.summarize(status)
-        if self._trackers is not None:
-            self._trackers.close()
+    def __enter__(self) -> "RunRecord":
+        """Nothing to do."""
+        return self
 
-    def write_report(self) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the source, then write the last summary and the report, and end the curves."""
+        interrupted = kind is not None and issubclass(kind, RunInterrupted)
+        status = "completed" if kind is None else "interrupted" if interrupted else "failed"
+        self.summarize(status)  # with W = 0 a simulation may end the process as it closes
+        try:
+            for failure in self._source.close():
+                self.warn(failure)
+        finally:
+            self.summarize(status)
+            if self._trackers is not None:
+                self._trackers.close()
+            if not self._stop.at_once:
+                self._write_report()
+
+    def _write_report(self) -> None:
         """Write `report.md`, where that is wanted and something has been learned."""
         if not self._config.logging.report or not self.totals.iterations:
             return
         try:
-            write_report(self._run_dir, patient=False)
+            write_report(self.run_dir, patient=False)
         except ConfigError as e:
-            self._warn(f"no report: {e}")
+            self.warn(f"no report: {e}")
         except Exception as e:
             # The run is complete and its results are written. Whatever matplotlib and TensorBoard
             # raise as they draw and read (they have no common error) must not make it a failed one.
-            self._warn(
-                f"no report: {type(e).__name__}: {shown(e)}; try again: appo report {self._run_dir}"
+            self.warn(
+                f"no report: {type(e).__name__}: {shown(e)}; try again: appo report {self.run_dir}"
             )

@@ -1,14 +1,17 @@
 """What a run goes on from. Runs in the learner's process, before and while the run is built."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint, task_of
+from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
 from isaac_hydra_ext.config.layers import value_at
 from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
+from isaac_hydra_ext.learner.algorithm import Algorithm
 from isaac_hydra_ext.run.directory import runs_root
 from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.terminal.console import RunConsole
@@ -134,3 +137,34 @@ def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 def _as_typed(value: Any) -> str:
     return shown(value if isinstance(value, str) else json.dumps(value))
+
+
+def restore(
+    algorithm: Algorithm,
+    resumed: Checkpoint | None,
+    spec: EnvSpec,
+    config: RunConfig,
+    warn: Callable[[str], None],
+) -> None:
+    """Take over everything that a checkpoint holds of what was learned, if there is one.
+
+    Args:
+        algorithm: Which goes on from there.
+        resumed: From `find_resumed`.
+        spec: Of one collector's env.
+        config: The complete one.
+        warn: Told of what does not fit, with `checkpoint.partial`.
+
+    Raises:
+        CheckpointError: It is of another env or network.
+    """
+    if resumed is None:
+        return
+    own, data = algorithm.state_dict(), spec.to_json()
+    if config.checkpoint.partial:
+        resumed, left_out = fitting_part(resumed, own, data)
+        for line in left_out:
+            warn(line)
+    else:
+        check_fits(resumed, own, data)
+    algorithm.load_state_dict(resumed.tensors, resumed.meta["config"])

@@ -70,7 +70,7 @@ class RunTotals:
         self.policy_lag_sum += metrics["Async/policy_lag"]
         self.learner_idle_s += metrics["Async/learner_idle_s"]
         self.workers_wait_s += metrics["Async/workers_wait_s"]
-        self.bad_updates += int(metrics["Loss/undone"])
+        self.bad_updates += int(metrics.get("Loss/undone", 0.0))
         more = {"Async/bad_updates": float(self.bad_updates)}
         if episodes.reward_per_step is not None:
             more["Train/reward_per_step"] = episodes.reward_per_step

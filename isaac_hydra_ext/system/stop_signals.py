@@ -49,6 +49,10 @@ class StopSignals:
         """Whether the run should end after this iteration."""
         return self.signum != 0
 
+    def begin_closing(self) -> None:
+        """From here on a second signal raises no more: it has what is being closed hurry up."""
+        self.closing = True
+
     def raise_if_requested(self) -> None:
         """End a run that has not begun to train.
 

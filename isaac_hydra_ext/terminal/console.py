@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 
 from rich.console import Console
@@ -69,10 +70,25 @@ class RunConsole:
         self._undrawn: IterationView | None = None
         self._drawn = -MIN_REDRAW_S
 
-    def say(self, line: str) -> None:
-        """Print one line, above the live table."""
+    def say(self, *lines: str) -> None:
+        """Print lines, above the live table."""
         if self._mode != "quiet":
-            self._write(lambda: self._console.print(line))
+            for line in lines:
+                self._write(partial(self._console.print, line))
+
+    def say_notes(self, *parts: list[str]) -> None:
+        """Print the notes of each part, and take them from it."""
+        for notes in parts:
+            self.say(*notes)
+            notes.clear()
+
+    def __enter__(self) -> "RunConsole":
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the last table standing."""
+        self.close()
 
     def warn(self, line: str) -> None:
         """Print one line in every mode: above the live table, else on stderr."""

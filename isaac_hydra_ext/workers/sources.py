@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
+from isaac_hydra_ext.rollout.memory import check_processes
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.stop_signals import StopSignals
@@ -21,11 +22,12 @@ def make_source(
         warn: Told of whatever goes wrong and is mended, a line each.
 
     Raises:
-        ConfigError: A registered one that cannot be imported.
+        ConfigError: A registered one that cannot be imported, or more workers than there is memory.
     """
     name = config.rollout.source
     if name != "auto":
         return entry_points.load("rollout.source", name, entry_points.SOURCES)(config, stop, warn)
     if config.num_workers:
+        check_processes(config)
         return WorkerPool(config, stop, warn)
     return InProcessCollector(config)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.checkpoints.find import list_runs
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.loading import load_run_config
-from isaac_hydra_ext.run.directory import ReservedRunDir, make_run_dir, runs_root, write_inputs
+from isaac_hydra_ext.run.directory import RunDirectory, make_run_dir, runs_root, write_inputs
 
 from .builders import run_config
 
@@ -65,11 +65,12 @@ def test_a_reserved_directory_is_moved_to_the_name_that_the_task_gives(tmp_path:
     config.experiment.output_dir = str(tmp_path / "logs" / "appo")
     for lasting in (False, True):
         config.experiment.name = None
-        with ReservedRunDir(config, lasting) as reserved:
-            told = reserved.path
+        announced: list[Path] = []
+        with RunDirectory(config, announced.append, lasting) as reserved:
+            (told,) = announced
             assert told.is_dir() and list_runs(tmp_path, "logs/appo/*/*") == []
             config.experiment.name = "ant"
-            run_dir = reserved.settle(config)
+            run_dir = reserved.settle(config, [], {})
             assert run_dir.parent == tmp_path / "logs/appo/ant" and run_dir.name == told.name
             (told / "events").write_text("x")  # what is written there is the run's
             assert (run_dir / "events").exists() and told.resolve() == run_dir
@@ -83,27 +84,29 @@ def test_a_reserved_directory_is_moved_to_the_name_that_the_task_gives(tmp_path:
 def test_a_reserved_directory_of_a_named_run_is_its_own(tmp_path: Path) -> None:
     config = RunConfig()
     config.experiment.output_dir, config.experiment.name = str(tmp_path), "ant"
-    with ReservedRunDir(config, lasting=False) as reserved:
-        assert reserved.settle(config) == reserved.path
-    assert reserved.path.is_dir() and (reserved.path / "checkpoints").is_dir()
+    announced: list[Path] = []
+    with RunDirectory(config, announced.append, lasting=False) as reserved:
+        assert [reserved.settle(config, [], {})] == announced
+    assert announced[0].is_dir() and (announced[0] / "checkpoints").is_dir()
 
 
 def test_two_reserved_in_one_second_are_two_runs(tmp_path: Path) -> None:
     config, other = RunConfig(), RunConfig()
     config.experiment.output_dir = other.experiment.output_dir = str(tmp_path)
-    with ReservedRunDir(config, lasting=True) as reserved:
+    announced: list[Path] = []
+    with RunDirectory(config, announced.append, lasting=True) as reserved:
         config.experiment.name = "ant"
-        first = runs_root(config) / reserved.path.name
+        first = runs_root(config) / announced[0].name
         first.mkdir(parents=True)
         (first / "taken").write_text("")
-        second = reserved.settle(config)
-        assert second != first and reserved.path.resolve() == second
+        second = reserved.settle(config, [], {})
+        assert second != first and announced[0].resolve() == second
         assert not (second / "taken").exists()
 
 
 def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path: Path) -> None:
     config = RunConfig()
     config.experiment.output_dir = str(tmp_path / "logs" / "appo")
-    with pytest.raises(RuntimeError), ReservedRunDir(config, lasting=True):
+    with pytest.raises(RuntimeError), RunDirectory(config, lambda path: None, lasting=True):
         raise RuntimeError("no such task")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,97 @@
+"""When a run is saved, and how it ends before its last iteration.
+
+Runs in the learner's main thread.
+"""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.errors import (
+    CheckpointError,
+    IsaacHydraExtError,
+    LearnerError,
+    RunInterrupted,
+)
+from isaac_hydra_ext.learner.algorithm import Algorithm
+from isaac_hydra_ext.run.evaluations import Evaluations
+from isaac_hydra_ext.run.record import RunRecord
+from isaac_hydra_ext.system.stop_signals import StopSignals
+
+
+class Saves:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        record: RunRecord,
+        algorithm: Algorithm,
+        evaluations: Evaluations,
+        stop: StopSignals,
+        resume_key: str,
+    ) -> None:
+        """Save nothing yet.
+
+        Args:
+            config: The complete one.
+            record: Writes the files.
+            algorithm: Whose state they hold.
+            evaluations: What they play is saved: it may be the best.
+            stop: The user's signals: what they end is saved.
+            resume_key: How the application's command line names `resume`.
+        """
+        self._every, self._last = config.checkpoint.every, config.experiment.max_iterations
+        self._record, self._algorithm, self._stop = record, algorithm, stop
+        self._evaluations, self._resume_key = evaluations, resume_key
+        self._first = record.totals.iterations
+
+    def is_due(self, done: int) -> bool:
+        """Return whether the run is saved after so many iterations."""
+        return done % self._every == 0 or done == self._last or self._evaluations.is_due(done)
+
+    def save(self) -> None:
+        """Write a checkpoint of what has been learned so far.
+
+        Raises:
+            CheckpointError: It cannot be written, and there will be no other.
+        """
+        final = self._record.totals.iterations == self._last or self._stop.requested
+        self._record.save(self._algorithm.state_dict(), must_succeed=final)
+
+    @contextmanager
+    def rescuing(self, iteration: int) -> Iterator[None]:
+        """Save what was learned before an iteration that fails.
+
+        Raises:
+            IsaacHydraExtError: What ended the iteration; of a signal, how to go on.
+        """
+        try:
+            yield
+        except IsaacHydraExtError as e:
+            # A half-done update is nothing to save, and a second signal means now.
+            if not isinstance(e, LearnerError) and not self._stop.at_once:
+                self._save_before(iteration)
+            if isinstance(e, RunInterrupted) and not self._stop.at_once:
+                raise self.interruption() from e
+            raise
+
+    def _save_before(self, failed: int) -> None:
+        """Save, unless the iteration before was saved or there was none."""
+        if failed == self._first or self.is_due(failed):
+            return
+        self._record.forget_env_states()  # those of the failed iteration are ahead of the weights
+        try:
+            self.save()
+        except CheckpointError as e:  # what ended the run is the error to raise
+            self._record.warn(f"WARNING: {e}")
+
+    def interruption(self) -> RunInterrupted:
+        """Return the end of a run that a signal has ended, saved."""
+        signum, run_dir = self._stop.signum, shlex.quote(str(self._record.run_dir))
+        return RunInterrupted(
+            signum,
+            f"stopped by signal {signum} after iteration {self._record.totals.iterations}; go on "
+            f"with the same command and {self._resume_key}={run_dir}",
+        )

@@ -1,0 +1,73 @@
+"""What a run says of itself before its first iteration, and what traces it.
+
+Runs in the learner's main thread.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.system.tracing import Tracer
+
+
+def about(config: RunConfig, spec: EnvSpec, policy: Policy, device: torch.device) -> Iterator[str]:
+    """Yield the lines.
+
+    Args:
+        config: The complete one.
+        spec: Of one collector's env.
+        policy: That is trained.
+        device: The learner's.
+    """
+    yield (
+        f"N_buffer = {config.num_collectors} x {spec.num_envs} x {config.rollout.steps_per_env} = "
+        f"{config.n_buffer} samples; {policy.num_params:,} parameters; learner on {device}"
+    )
+    yield f"truncated episodes bootstrap from {spec.bootstrap}"
+    actor, critic = policy.actor_groups, policy.critic_groups
+    if list(actor) == list(critic):
+        yield f"actor and critic read {_named(actor, spec)}"
+    else:
+        yield f"the actor reads {_named(actor, spec)}; the critic {_named(critic, spec)}"
+
+
+def unread_groups(spec: EnvSpec, policy: Policy) -> list[str]:
+    """Return the obs groups that the env gives and no network reads."""
+    return [g for g in spec.obs if g not in (*policy.actor_groups, *policy.critic_groups)]
+
+
+def _named(names: Sequence[str], spec: EnvSpec) -> str:
+    """Return groups with their shapes: `policy (48)`, `camera (3x96x96)`."""
+    shown = []
+    for name in names:
+        shape = spec.obs[name].shape if name in spec.obs else ()
+        shown.append(f"{name} ({'x'.join(map(str, shape))})" if shape else name)
+    return ", ".join(shown)
+
+
+def learner_tracer(
+    config: RunConfig,
+    run_dir: Path,
+    device: torch.device,
+    first: int,
+    tell: Callable[[str], None],
+) -> Tracer:
+    """Return what traces the learner's process, which hosts the simulation with W = 0.
+
+    Args:
+        config: The complete one.
+        run_dir: The trace goes there.
+        device: The learner's.
+        first: The iteration that the run begins with.
+        tell: Told if there will be nothing to trace.
+    """
+    devices = [device.type, *([] if config.num_workers else [config.rollout.device])]
+    on_gpu = any(name.startswith("cuda") for name in devices)
+    last = config.experiment.max_iterations
+    tracer = Tracer(config.logging.profile, last, run_dir, "learner", on_gpu, tell)
+    tracer.check(first)
+    return tracer
