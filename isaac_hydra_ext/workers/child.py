@@ -3,6 +3,7 @@
 Runs in worker processes and in the evaluator's.
 """
 
+import hashlib
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from isaac_hydra_ext.errors import IsaacHydraExtError
 from isaac_hydra_ext.system.parent_death import die_with_parent
 
 MAX_TRACEBACK = 3000  # characters; a message stays under 4 KiB
+LAST_FRAMES = 5  # of a traceback, which say where it was raised
 
 
 def become_child(parent_pid: int) -> None:
@@ -43,7 +45,11 @@ def serve(run: Callable[[], None], report: Callable[[Exception], None]) -> None:
 
 
 def error_body(error: Exception, phase: str, env: str) -> dict[str, Any]:
-    """Return the body of an ERROR message: class (of errors.py), message, traceback, phase, env."""
+    """Return the body of an ERROR message.
+
+    Class (of errors.py), message, traceback, phase, env, and place: the same for the same exception
+    raised by the same lines, also in another process.
+    """
     name = type(error).__name__ if isinstance(error, IsaacHydraExtError) else ""
     message = str(error) if name else f"{type(error).__name__}: {error}"
     text = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
@@ -51,9 +57,16 @@ def error_body(error: Exception, phase: str, env: str) -> dict[str, Any]:
         "class": name,
         "message": message[:800],
         "traceback": text,
+        "place": _place(error),
         "phase": phase,
         "env": env,
     }
+
+
+def _place(error: Exception) -> str:
+    frames = list(traceback.walk_tb(error.__traceback__))[-LAST_FRAMES:]
+    lines = [f"{frame.f_code.co_filename}:{line}" for frame, line in frames]
+    return hashlib.sha256("\n".join([type(error).__name__, *lines]).encode()).hexdigest()[:16]
 
 
 def redirect_output(path: Path) -> None:

@@ -29,6 +29,7 @@ class Phase(Enum):
     DESCRIBING = "describing"
     BUILDING = "building"
     COLLECTING = "collecting"
+    FAILED = "failed"  # it has said so, and ends without closing its env
     CLOSED = "closed"
 
 
@@ -43,6 +44,8 @@ class WorkerHandle:
         granted: Iteration -> COLLECT, for what is not READY yet.
         ready: Iteration -> slot.
         states: Of its L + 1 slots.
+        has_collected: A rollout, so that kernels are compiled and caches are filled.
+        is_slow: It has been told that the first rollout takes long.
     """
 
     index: int
@@ -54,6 +57,8 @@ class WorkerHandle:
     granted: dict[int, Message] = field(default_factory=dict)
     ready: dict[int, int] = field(default_factory=dict)
     states: list[SlotState] = field(default_factory=list)
+    has_collected: bool = False
+    is_slow: bool = False
 
     def __str__(self) -> str:
         """Return the name that messages use."""

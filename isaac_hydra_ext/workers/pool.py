@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from isaac_hydra_ext import errors
 from isaac_hydra_ext.config.placement import device_in_worker, worker_environment
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
@@ -32,8 +31,9 @@ from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.closing import end_processes, not_closed
 from isaac_hydra_ext.workers.cores import WorkerCores
+from isaac_hydra_ext.workers.failures import Failures
 from isaac_hydra_ext.workers.handle import Phase, SlotState, WorkerHandle
-from isaac_hydra_ext.workers.restarts import RestartBudget
+from isaac_hydra_ext.workers.patience import Patience, silence_limit, slow_start
 from isaac_hydra_ext.workers.shared_memory import (
     make_shared_block,
     register_with_cuda,
@@ -42,7 +42,6 @@ from isaac_hydra_ext.workers.shared_memory import (
 from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn_worker
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
-PAUSE_S = 5.0  # between two looks: nobody was listening
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,7 +65,7 @@ class WorkerPool:
         """
         self._config, self._stop, self._warn = config, stop, warn
         self.counts = RolloutCounts()
-        self._budget = RestartBudget(config.rollout.max_restarts)
+        self._patience = Patience()
         self._block = make_shared_block()
         self._workers: list[WorkerHandle] = []
         self._description: TaskDescription | None = None
@@ -81,10 +80,9 @@ class WorkerPool:
         self.notes: list[str] = []
         self.random_start = [False] * config.num_workers
         self._version = 0
-        self._listened = time.monotonic()
-        self._listening_since = 0.0  # without a pause
         self._closed = False
         self.activities = [Activity(f"worker {w}") for w in range(config.num_workers)]
+        self._failures = Failures(config, stop, warn, self.activities)
 
     # ---------------------------------------------------------------- handshake
 
@@ -106,8 +104,10 @@ class WorkerPool:
     def build(
         self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
     ) -> EnvSpec:
-        self._config, self._budget = config, RestartBudget(config.rollout.max_restarts)
+        self._config = config
         self._start()
+        self._failures = Failures(config, self._stop, self._warn, self.activities)
+        self._failures.logs = run_dir / "workers"
         self._cores = WorkerCores(config)
         self.notes.append(self._cores.note)
         if config.rollout.device.startswith("cuda"):
@@ -141,6 +141,7 @@ class WorkerPool:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
+        self._failures.training = True
         if device.type == "cuda":
             copied = plan.copied(self._memory, range(len(self._workers)))
             if register_with_cuda(copied, device):
@@ -231,28 +232,15 @@ class WorkerPool:
         pipes = {worker.pipe: worker for worker in self._workers}
         sentinels = {worker.process.sentinel: worker for worker in self._workers}
         woken = connection.wait([*pipes, *sentinels], timeout)
-        self._note_pauses()
+        self._patience.listened(self._workers)
         for worker in list(self._workers):
             dead = worker.process.sentinel in woken
             if dead or worker.pipe in woken:
                 self._hear(worker)
             if dead and self._has_its_place(worker):
-                self._on_failure(worker, describe_exit(worker.process))
+                self._fail(worker, describe_exit(worker.process))
         for worker in list(self._workers):
             self._check_in_time(worker)
-
-    def _note_pauses(self) -> None:
-        """Take no time for silence in which nobody was listening.
-
-        The learner was at something else, or the whole container was paused, its workers with it.
-        """
-        now = time.monotonic()
-        gap_s = now - self._listened
-        if gap_s > PAUSE_S:
-            self._listening_since = now
-            for worker in self._workers:
-                worker.deadline += gap_s
-        self._listened = now
 
     def _hear(self, worker: WorkerHandle) -> None:
         """Deal with what a worker has said: a dead one's last words count."""
@@ -266,6 +254,7 @@ class WorkerPool:
     def _on_message(self, worker: WorkerHandle, message: Message) -> None:
         if message.kind is Kind.READY:
             del worker.granted[message.iteration]
+            worker.has_collected = True
             worker.ready[message.iteration] = message.slot
             worker.move(message.slot, SlotState.WRITING, SlotState.READY)
             self.counts.produced += self._rollout_size
@@ -292,54 +281,14 @@ class WorkerPool:
         elif message.kind is Kind.CLOSED:
             worker.answered(Phase.CLOSED)
         elif message.kind is Kind.ERROR:
-            self._on_error(worker, message.body)
+            worker.answered(Phase.FAILED)
+            self._failures.report(worker, message.body)
+            self._replace(worker)
 
-    def _on_error(self, worker: WorkerHandle, body: dict[str, Any]) -> None:
-        """Raise what a worker reported, as its own class; in `step` obey the rollout's policies."""
-        invalid = body["class"] == errors.InvalidNumberError.__name__
-        wanted = not invalid or self._config.rollout.on_invalid != "stop"
-        if body["phase"] == "step" and wanted and self._may_replace:
-            self._on_failure(worker, f"raised: {body['message']}")
-            return
-        cls = getattr(errors, body["class"], WorkerError) if body["class"] else WorkerError
-        if issubclass(cls, errors.ConfigError | errors.MissingDependencyError):
-            if self._memory is None:
-                raise cls(body["message"])  # the user's input, not the worker, is at fault
-            cls = WorkerError  # a replacement: what was right when the run began is not any more
-        # Our own errors say what to do; anything else is told whole.
-        detail = "" if body["class"] else f"\n{body['traceback']}"
-        where = f"worker {worker.index}, {body['phase']}, env {body['env']}"
-        raise cls(f"{where}: {body['message']}{detail}")
-
-    def _on_failure(self, worker: WorkerHandle, how: str) -> None:
-        """Replace a worker, or stop the run if that is not wanted, or not any more."""
-        failure = f"{worker} {how}"
-        if self._stop.requested:  # of the whole job, probably: nobody wants a new simulator now
-            raise RunInterrupted(self._stop.signum, f"{failure} after signal {self._stop.signum}")
-        if self._memory is None or not self._may_replace:
-            raise WorkerError(failure + self._where_to_look(worker))
-        self._warn(f"{failure}; replaced ({self._budget.spend(failure)})")
+    def _fail(self, worker: WorkerHandle, how: str) -> None:
+        """Replace a worker, or end the run if that is not wanted, or not any more."""
+        self._failures.charge(worker, how)
         self._replace(worker)
-
-    @property
-    def _may_replace(self) -> bool:
-        rollout = self._config.rollout
-        return rollout.on_worker_failure == "restart" and not rollout.deterministic
-
-    def _where_to_look(self, worker: WorkerHandle) -> str:
-        """Say where there is more about a worker's end; one without a log wrote on the terminal."""
-        if not self._build_body:
-            return self._last_told(worker)
-        log = Path(self._build_body["run_dir"]) / "workers" / f"worker_{worker.index}.log"
-        if log.exists():
-            return "; see its log in the run directory"
-        return (
-            "; what it said is above; a script that trains has its calls under "
-            'if __name__ == "__main__":'
-        )
-
-    def _last_told(self, worker: WorkerHandle) -> str:
-        return f" (last told: {self.activities[worker.index].now[0]})"
 
     def _replace(self, worker: WorkerHandle) -> None:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
@@ -359,24 +308,32 @@ class WorkerPool:
         new.say(Kind.VERSION, version=self._version)
 
     def _check_in_time(self, worker: WorkerHandle) -> None:
-        """Kill a worker whose heart has not beaten for too long; complain of a slow build."""
-        now, rollout = time.monotonic(), self._config.rollout
-        if now > worker.deadline:
-            raise HandshakeTimeoutError(
-                f"worker {worker.index}: no environment after {rollout.startup_timeout_s:g} s; "
-                f"raise rollout.startup_timeout_s if it needs longer{self._last_told(worker)}"
-            )
-        if self._memory is None or worker.phase is not Phase.COLLECTING or not worker.granted:
-            return
-        beat = float(self._status[worker.index]["heartbeat_ns"]) / 1e9
-        silent_s = now - max(beat, self._listening_since)
-        if silent_s <= rollout.heartbeat_timeout_s:
-            return
+        """Replace a worker that builds for too long, or whose heart has not beaten for too long."""
+        rollout = self._config.rollout
+        if time.monotonic() > worker.deadline:
+            limit_s = rollout.startup_timeout_s
+            if not worker.generation:
+                raise HandshakeTimeoutError(
+                    f"worker {worker.index}: no environment after {limit_s:g} s; raise "
+                    "rollout.startup_timeout_s if it needs longer"
+                    f"{self._failures.last_told(worker)}"
+                )
+            knob = "rollout.startup_timeout_s"
+            how = f"built no environment within {limit_s:g} s ({knob}) and was killed"
+            self._kill(worker, how)
+        elif self._memory is not None and worker.phase is Phase.COLLECTING and worker.granted:
+            silent_s = self._patience.silence_s(int(self._status[worker.index]["heartbeat_ns"]))
+            limit_s, knob = silence_limit(worker, rollout)
+            if silent_s > limit_s:
+                self._kill(worker, f"was silent for {silent_s:.0f} s ({knob}) and was killed")
+            elif told := slow_start(worker, rollout, silent_s):
+                self._warn(told)
+
+    def _kill(self, worker: WorkerHandle, how: str) -> None:
         kill_group(worker.process)
         self._hear(worker)  # it may have finished a rollout just before
         if self._has_its_place(worker):
-            how = f"was silent for {silent_s:.0f} s (rollout.heartbeat_timeout_s) and killed"
-            self._on_failure(worker, how)
+            self._fail(worker, how)
 
     def _reset_status(self, worker: WorkerHandle) -> None:
         """Set a worker's record to 'just now, no step of any rollout'."""

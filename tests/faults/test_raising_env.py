@@ -124,6 +124,26 @@ def test_an_env_that_raises_in_step_is_replaced_by_default(live: Live, fragile: 
     assert summary["samples_produced"] == summary["samples_consumed"] + summary["samples_abandoned"]
 
 
+def test_an_env_that_raises_again_at_the_same_place_ends_the_run_with_its_traceback(
+    live: Live, fragile: list[str]
+) -> None:
+    # Its second process raises in the rollout that the first one left unfinished.
+    fragile += ["+env.kwargs.phase=step", "+env.kwargs.after=1", "rollout.num_workers=1"]
+    run = live(*fragile)
+    assert run.finish() == 1
+    replaced, ended, *trace = run.text()[1].strip().splitlines()
+    assert replaced.startswith("worker 0 (generation 0) raised: RuntimeError: fell through the ")
+    assert "(see workers/worker_0.log); replaced (1 of 10 in an hour)" in replaced
+    assert ended.startswith("error: worker 0, step, env Fragile-v0: RuntimeError: fell through")
+    assert "see workers/worker_0.log in the run directory; rollout.num_workers=0" in ended
+    assert any("fragile_env.py" in line for line in trace)
+    (log,) = run.logs.glob("*/*/workers/worker_0.log")
+    assert log.read_text().count("RuntimeError: fell through the floor") == 2
+    summary = run.summary()
+    assert (summary["status"], summary["worker_restarts"]) == ("failed", 1)
+    assert summary["samples_produced"] == summary["samples_abandoned"]
+
+
 def test_without_workers_it_is_told_the_same_way_and_what_was_learned_is_kept(
     live: Live, fragile: list[str]
 ) -> None:

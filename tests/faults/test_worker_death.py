@@ -185,6 +185,86 @@ def test_a_worker_that_cannot_be_replaced_ends_the_run_with_a_checkpoint(live: L
     assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == summary["iterations"]
 
 
+HURRIED = """
+from isaac_hydra_ext.cli.train import main
+from isaac_hydra_ext.workers.handle import WorkerHandle
+
+ask = WorkerHandle.ask
+
+def hurried(self, kind, phase, timeout_s, body):
+    ask(self, kind, phase, 2.0 if self.generation == 1 else timeout_s, body)
+
+WorkerHandle.ask = hurried
+main()
+"""
+
+
+def test_a_replacement_that_hangs_while_it_builds_is_killed_and_replaced(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_again.py").write_text(SLOW_AGAIN)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    slow = tmp_path / "slow"
+    monkeypatch.setenv("SLOW_FROM_NOW_ON", str(slow))
+    run = live(
+        *("env=gym_any", "env.id=SlowAgain-v0", "env.imports=[slow_again]"),
+        *("experiment.max_iterations=100000", "rollout.num_workers=1"),
+        program=HURRIED,
+    )
+    run.wait_for_iteration(3)
+    slow.touch()
+    run.workers()[0].send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + HANG_S
+    while "2 of 10 in an hour" not in run.text()[1]:
+        assert run.process.poll() is None and time.monotonic() < deadline, run.text()
+        time.sleep(0.05)
+    slow.unlink()
+    run.wait_for_iteration(run.text()[0].count("iteration ") + 3)
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130, run.text()
+    said = "worker 0 (generation 1) built no environment within 600 s (rollout.startup_timeout_s) "
+    assert said + "and was killed; replaced (2 of 10 in an hour)" in run.text()[1]
+    assert run.summary()["worker_restarts"] == 2
+    produced, consumed = (run.summary()[f"samples_{what}"] for what in ("produced", "consumed"))
+    assert produced == consumed + run.summary()["samples_abandoned"]
+
+
+SLOW_AT_FIRST = """
+import time
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+class SlowAtFirst(PendulumEnv):
+    first = True
+
+    def step(self, action):
+        if SlowAtFirst.first:
+            time.sleep(6)  # compiles
+        SlowAtFirst.first = False
+        return super().step(action)
+
+gymnasium.register("SlowAtFirst-v0", SlowAtFirst, max_episode_steps=50)
+"""
+
+
+def test_a_worker_whose_first_step_compiles_is_waited_for_as_for_a_start(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_at_first.py").write_text(SLOW_AT_FIRST)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    run = live(
+        "env=gym_any", "env.id=SlowAtFirst-v0", "env.imports=[slow_at_first]",
+        "experiment.max_iterations=3", "rollout.heartbeat_timeout_s=2", "rollout.num_workers=1",
+    )  # fmt: skip
+    assert run.finish() == 0, run.text()
+    assert run.summary()["worker_restarts"] == 0
+    (said,) = run.text()[1].strip().splitlines()
+    assert said.startswith("worker 0 (generation 0): no step of its first rollout has ended for ")
+    assert "up to 600 s (rollout.startup_timeout_s)" in said
+
+
 @pytest.mark.mjlab
 def test_a_replacement_goes_on_with_the_curriculum(live: Live) -> None:
     pytest.importorskip("mjlab")
