@@ -24,7 +24,8 @@ from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.models.registry import make_policy
 
 MAX_ENVS = 32
 # Of Isaac Lab's launcher flags those that a task may need; the others show or record something.
@@ -76,7 +77,7 @@ def evaluate(
             check_same_spaces(env.spec, EnvSpec.from_json(checkpoint.meta["spec"]))
         except EnvError as e:
             raise CheckpointError(f"{checkpoint.path}: {e}") from e
-        policy = ActorCritic(config.policy, env.spec, config.experiment.seed, config.rollout.device)
+        policy = make_policy(config, env.spec, config.rollout.device)
         load_weights(policy, checkpoint)
         writer = None
         if video is not None:
@@ -124,7 +125,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     return config
 
 
-def load_weights(policy: ActorCritic, checkpoint: Checkpoint) -> None:
+def load_weights(policy: Policy, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights and normalisers into `policy`.
 
     Of an actor's file (`appo export --actor`) the critic stays as it was initialised.
