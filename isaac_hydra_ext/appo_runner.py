@@ -138,7 +138,7 @@ class Run:
         console.say_notes(source.notes, self.algorithm.notes)
         console.say(*about(config, self.spec, policy, self.device))
 
-        self.record.begin(self.spec, resumed)
+        self.record.begin(self.spec, resumed, self.algorithm.shown)
         self.saves = Saves(config, self.record, self.algorithm, self.evaluations, stop, resume_key)
         self.tracer = learner_tracer(config, run_dir, self.device, self.first, console.say)
         self.publish(self.first)

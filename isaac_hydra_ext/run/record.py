@@ -3,10 +3,10 @@
 Runs in the learner's main thread.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,7 @@ from isaac_hydra_ext.system.laps import Laps
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.clock import Clock
 from isaac_hydra_ext.terminal.console import IterationView, RunConsole
+from isaac_hydra_ext.terminal.metric import Metric
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
 
@@ -82,20 +83,23 @@ class RunRecord:
         self._clock: Clock | None = None
         self._last = config.experiment.max_iterations
         self._spec: EnvSpec | None = None
+        self._learned: Sequence[Metric] = ()
+        self._last_learned: dict[str, float] = {}
         self._said: set[str] = set()  # warnings that are given once
         self._env_states: list[Any] = [None]  # after the iteration that was read last
         self._evaluation: dict[str, Any] | None = None  # the last one
         self._best_evaluated = max(evaluated_returns(run_dir).values(), default=-inf)
         self.in_evaluation: int | None = None
 
-    def begin(self, spec: EnvSpec, resumed: Checkpoint | None) -> None:
+    def begin(self, spec: EnvSpec, resumed: Checkpoint | None, learned: Sequence[Metric]) -> None:
         """Open the curves, once the envs are built.
 
         Args:
             spec: Of one collector's env.
             resumed: What the run goes on from.
+            learned: What is shown first of the algorithm's metrics.
         """
-        self._spec = spec
+        self._spec, self._learned = spec, learned
         self._episodes = EpisodeTracker(
             self._config.num_collectors, spec.num_envs, self._source.random_start
         )
@@ -162,9 +166,11 @@ class RunRecord:
         """Write a point of each curve and a line, as often as `logging.every` says."""
         assert self._clock is not None and self._trackers is not None
         done, last, eta_s = self.totals.iterations, self._last, self._clock.iteration_done()
+        steps = self.totals.env_steps
+        self._last_learned = {m.tag: metrics[m.tag] for m in self._learned}
         if done % self._config.logging.every == 0 or done == last:
             self._trackers.log(metrics, done)
-            self._console.show(IterationView(done, last, self.totals.env_steps, metrics, eta_s))
+            self._console.show(IterationView(done, last, steps, metrics, eta_s, self._learned))
 
     def evaluated(self, evaluation: Evaluation, skipped: int) -> None:
         """Keep what an evaluation came to.
@@ -240,6 +246,9 @@ class RunRecord:
         """Write `summary.json`; if that is not possible, the run is none the worse for it."""
         self.summary = summarize(status, self.totals, self._counts, self._episodes, self._device)
         self.summary["evaluation"] = self._evaluation
+        self.summary["learned"] = {
+            tag: value if isfinite(value) else None for tag, value in self._last_learned.items()
+        }
         try:
             write_summary(self.run_dir / "summary.json", self.summary)
         except OSError as e:

@@ -18,10 +18,12 @@ from rich.table import Table
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.streams import drop, say_error
 from isaac_hydra_ext.terminal.clock import as_duration
+from isaac_hydra_ext.terminal.metric import Metric
 from isaac_hydra_ext.terminal.start_progress import LINE_EVERY_S, REFRESH_S, StartProgress, terminal
 
 MIN_REDRAW_S = 0.1  # nobody reads faster, and every redraw may flicker
 ROWS = 8
+LEARNED = 6  # cells that the algorithm fills
 # Columns of the terminal that a table of so many pairs (name, value) needs.
 THREE_PAIRS, TWO_PAIRS = 116, 76
 NAME_WIDTH = 22  # of the third column
@@ -41,13 +43,23 @@ OUR_GROUPS = ("Train/", "Perf/", "Loss/", "Policy/", "Async/", "Eval/")
 
 @dataclass
 class IterationView:
-    """One iteration, as it is shown."""
+    """One iteration, as it is shown.
 
-    iteration: int  # done so far
+    Attributes:
+        iteration: Done so far.
+        total: To be done.
+        env_steps: Done so far.
+        metrics: By tag.
+        eta_s: What is left [s].
+        learned: Which metrics of the algorithm have a place in the table; six fit.
+    """
+
+    iteration: int
     total: int
     env_steps: int
     metrics: dict[str, float]
     eta_s: float
+    learned: Sequence[Metric] = ()
 
 
 class RunConsole:
@@ -201,21 +213,19 @@ def _cells(view: IterationView) -> list[tuple[str, str]]:
         length = ("mean length", as_number(m["Train/mean_episode_length"]))
     else:
         returned, length = ("reward/step", _per_step(m)), ("mean return", "no whole episode")
+    learned = [(m.label, format(view.metrics[m.tag], m.format)) for m in view.learned]
+    learned += [("", "")] * (LEARNED - len(learned))
     return [
         ("iteration", f"{view.iteration}/{view.total} ({share:.0%})"),
         ("env steps", f"{view.env_steps:,}"),
         returned,
-        ("surrogate loss", f"{m['Loss/surrogate']:.4f}"),
-        ("entropy", f"{m['Loss/entropy']:.3f}"),
-        ("KL", f"{m['Policy/kl']:.4f}"),
+        *learned[: LEARNED // 2],
         ("policy lag", f"{m['Async/policy_lag']:.2f}"),
         ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
         ("time left", as_duration(view.eta_s)),
         ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
         length,
-        ("value loss", f"{m['Loss/value']:.4f}"),
-        ("action std", f"{m['Policy/mean_std']:.3f}"),
-        ("learning rate", f"{m['Loss/learning_rate']:.2e}"),
+        *learned[LEARNED // 2 : LEARNED],
         ("restarts", f"{m['Async/worker_restarts']:.0f}"),
         ("workers wait", as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
     ]

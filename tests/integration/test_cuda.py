@@ -16,6 +16,7 @@ from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_c
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.learner.ppo.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
@@ -227,7 +228,7 @@ def test_an_update_in_its_thread_keeps_no_other_thread_from_the_gpu() -> None:
     run.collect(0)
     run.update(0)  # the first one uploads the graph, and allocates
     run.collect(1)
-    stream, thread = run.learner._stream, BackgroundThread[dict[str, float]]()
+    stream, thread = run.learner._stream.stream, BackgroundThread[dict[str, float]]()
     assert stream is not None
     ours, theirs = torch.zeros(8, device="cuda"), torch.ones(8, device="cuda")
     with torch.cuda.stream(stream):
@@ -243,3 +244,13 @@ def test_an_update_in_its_thread_keeps_no_other_thread_from_the_gpu() -> None:
         metrics = update.result(timeout=60.0)
         thread.stop()
     assert metrics["Loss/undone"] == 0
+
+
+def test_building_a_policy_leaves_the_gpus_generator_alone() -> None:
+    spec, config = env_spec(), run_config()
+    draws = []
+    for seed in (1, 2):
+        torch.cuda.manual_seed(seed)  # as a simulation seeds it
+        make_policy(config, spec, "cuda")
+        draws.append(torch.randn(8, device="cuda"))
+    assert not torch.equal(*draws), "two workers of different seeds draw the same noise"

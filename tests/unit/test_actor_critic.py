@@ -256,3 +256,16 @@ def test_discrete_actions_have_no_std() -> None:
     policy = policy_of(action=discrete(2, 3))
     assert policy.std is None and policy.mean_std().item() == 0.0
     assert policy.action_params(observations(4)).shape == (4, 5)
+
+
+def test_building_a_policy_leaves_every_global_generator_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeded: list[object] = []
+    for module, name in ((torch.cuda, "manual_seed"), (torch.cuda, "manual_seed_all")):
+        monkeypatch.setattr(module, name, lambda seed: seeded.append(seed))
+    torch.default_generator.manual_seed(7)
+    before = torch.get_rng_state()
+    one, two = policy_of(seed=1), policy_of(seed=1)
+    assert torch.equal(torch.get_rng_state(), before) and seeded == []
+    assert torch.equal(one.flat, two.flat)

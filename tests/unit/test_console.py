@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.system.activity import Activity, listen, tell
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal import console as console_module
@@ -37,7 +38,7 @@ TASK = {
 
 
 def view(iteration: int = 110, **more: float) -> IterationView:
-    return IterationView(iteration, 200, 1_225_280, METRICS | more, 10.0)
+    return IterationView(iteration, 200, 1_225_280, METRICS | more, 10.0, PPO.shown)
 
 
 class Tty(io.StringIO):
