@@ -42,11 +42,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], below: Mapping[str, Any]) -> di
         raise ConfigError(f"{key}: {first_line(e)}") from e
     if not isinstance(raw, dict):
         raise ConfigError(f"config={shown(repr(raw))}: a group of keys is expected here")
-    for *sections, name in filled:
-        section: Any = raw
-        for part in sections:
-            section = section[part]
-        del section[name]
+    for path in filled:
+        _remove(raw, *path)
     return {str(key): value for key, value in raw.items() if key != "hydra"}
 
 
@@ -69,6 +66,14 @@ def _fill(node: DictConfig, below: Mapping[str, Any]) -> Iterator[tuple[str, ...
             elif isinstance(value, Mapping) and isinstance(section := node[name], DictConfig):
                 for path in _fill(section, value):
                     yield (name, *path)
+
+
+def _remove(node: Any, name: str, *below: str) -> None:
+    """Remove what lies at a path, and the sections that are empty without it."""
+    if below:
+        _remove(node[name], *below)
+    if not below or not node[name]:
+        del node[name]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ one (how many envs, its recommended settings) comes later, through `Settings.con
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -19,6 +20,7 @@ from isaac_hydra_ext.config.typed import as_tokens, is_typed
 from isaac_hydra_ext.errors import ConfigError
 
 
+@dataclass(frozen=True)
 class Settings:
     """What a user has set, anywhere and in any spelling; a run's configuration is made of it.
 
@@ -29,15 +31,12 @@ class Settings:
         resume_key: How the application's command line names `resume`.
     """
 
-    resume_key = "resume"
-
-    def __init__(
-        self, cfg: DictConfig | Mapping[str, Any], user: dict[str, Any], typed: Sequence[str]
-    ) -> None:
-        """Hold what `read` has read."""
-        self.user, self.typed = user, typed
-        self.recommended: Mapping[str, Any] = user.get("env", {}).get("appo", {})
-        self._cfg, self._drawn_seed = cfg, secrets.randbelow(2**31)
+    user: Mapping[str, Any]
+    recommended: Mapping[str, Any]
+    typed: Sequence[str]
+    resume_key: str
+    _cfg: DictConfig | Mapping[str, Any]
+    _drawn_seed: int
 
     def config(self, task_settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the checked configuration; no machine, and but for its settings no task.
@@ -83,10 +82,11 @@ def read(
     user = resolve(cfg, RunConfig().to_dict())
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
-    settings = Settings(cfg, user, as_tokens(typed, package))
-    settings.resume_key = f"++{package}.resume" if package else "resume"
-    refuse_unknown(settings.recommended, RunConfig, "env.appo.")
-    return settings
+    recommended = user.get("env", {}).get("appo", {})
+    refuse_unknown(recommended, RunConfig, "env.appo.")
+    resume_key = f"++{package}.resume" if package else "resume"
+    drawn = secrets.randbelow(2**31)  # once, in case it is asked for: experiment.seed=-1
+    return Settings(user, recommended, as_tokens(typed, package), resume_key, cfg, drawn)
 
 
 def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
