@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from how_long import here
 from live_run import LiveRun
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
 T, B, W = 16, 4, 2
+ITERATIONS, DEATHS = here(100, 500), here(2, 8)
 # Every worker counts the steps of its env 0; in a step drawn when it starts, that env writes down
 # which step of the rollout it is and kills its process. On average that is rollout 50.
 MODULE = f"""
@@ -54,20 +56,20 @@ def test_a_worker_that_dies_in_1_of_50_rollouts_costs_exactly_its_unfinished_ste
     run = live(
         *("env=gym_any", "env.id=Mortal-v0", "env.imports=[mortal_env]"),
         *(f"+env.kwargs.graveyard={graveyard}", "rollout.max_restarts=100"),
-        *("experiment.max_iterations=500", "ppo.update_epochs=1", "checkpoint.every=20"),
+        *(f"experiment.max_iterations={ITERATIONS}", "ppo.update_epochs=1", "checkpoint.every=20"),
     )
     assert run.finish(timeout=1700) == 0, run.text()
     deaths, summary = list(graveyard.read_bytes()), run.summary()
-    assert len(deaths) >= 8, "the test is about deaths"
+    assert len(deaths) >= DEATHS, "the test is about deaths"
     assert summary["status"] == "completed"
-    assert summary["iterations"] == 500
+    assert summary["iterations"] == ITERATIONS
     assert summary["worker_restarts"] == len(deaths)
-    assert summary["samples_consumed"] == summary["env_steps"] == 500 * W * B * T
+    assert summary["samples_consumed"] == summary["env_steps"] == ITERATIONS * W * B * T
     assert summary["samples_abandoned"] == sum(deaths) * B
     assert summary["samples_produced"] == (
         summary["samples_consumed"] + summary["samples_abandoned"]
     )
-    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == 500
+    assert load_checkpoint(run.checkpoints()[-1]).meta["iteration"] == ITERATIONS
 
 
 @pytest.mark.alone

@@ -1,4 +1,7 @@
-"""2,000 iterations among killed workers, stops, kills of the whole run, and resumes."""
+"""400 iterations among killed workers, stops, kills of the whole run, and resumes.
+
+2,000 under `scripts/test_long.sh`.
+"""
 
 import random
 import signal
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from how_long import here
 from live_run import LiveRun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -13,7 +17,8 @@ from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.checkpoints.find import list_checkpoints
 
 Live = Callable[..., LiveRun]
-TOTAL, N_BUFFER = 2000, 2 * 4 * 16
+TOTAL, N_BUFFER = here(400, 2000), 2 * 4 * 16
+EVERY = TOTAL // 40  # iterations between two checkpoints
 LIGHT = ("ppo.update_epochs=1", "ppo.num_mini_batches=1", "policy.hidden_dims=[8]")
 
 
@@ -26,23 +31,24 @@ def curve_of(run_dir: Path) -> dict[int, float]:
 
 @pytest.mark.timeout(1800)
 def test_counters_and_curve_join_over_kills_stops_and_resumes(live: Live) -> None:
-    chance = random.Random(28)
+    chance, signals = random.Random(28), [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+    chance.shuffle(signals)
     curve: dict[int, float] = {}
     resume: list[str] = []
     done, segments, deaths, restarts = 0, 0, 0, 0
     while done < TOTAL:
         run = live(
-            *(f"experiment.max_iterations={TOTAL}", "checkpoint.every=50", *LIGHT, *resume),
+            *(f"experiment.max_iterations={TOTAL}", f"checkpoint.every={EVERY}", *LIGHT, *resume),
             "rollout.max_restarts=1000",
         )
-        first, stop_at = done, done + chance.randrange(250, 500)
-        run.wait_for_iteration(min(TOTAL - 150, first + 100))
+        first, stop_at = done, done + chance.randrange(5 * EVERY, 10 * EVERY)
+        run.wait_for_iteration(min(TOTAL - 3 * EVERY, first + 2 * EVERY))
         chance.choice(run.workers()).send_signal(signal.SIGKILL)
         deaths += 1
-        if stop_at < TOTAL - 150:
+        if stop_at < TOTAL - 3 * EVERY:
             run.wait_for_iteration(stop_at)
             run.workers()
-            signum = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+            signum = signals[segments % 3]
             run.process.send_signal(signum)
             assert run.finish() == (-9 if signum == signal.SIGKILL else 128 + signum)
         else:

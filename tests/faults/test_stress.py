@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from how_long import here
 
 from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
@@ -31,7 +32,7 @@ from isaac_hydra_ext.workers.pool import WorkerPool
 from isaac_hydra_ext.workers.shared_memory import MemfdBlock
 
 SPAWN = multiprocessing.get_context("spawn")
-WORKERS, SLOTS, ROLLOUTS = 4, 3, 25_000  # rollouts of each worker
+WORKERS, SLOTS, ROLLOUTS = 4, 3, here(5_000, 25_000)  # rollouts of each worker
 SPEC = EnvSpec(
     num_envs=3,
     obs={"a": TensorSpec((5,), "float32"), "image": TensorSpec((4, 4), "uint8")},
@@ -156,7 +157,7 @@ def test_every_step_of_4_workers_reaches_the_learner_once_and_in_order(
 ) -> None:
     (tmp_path / "clock_env.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)  # spawned processes get it, too
-    W, T, B, L, iterations = 4, 3, 2, 2, 400
+    W, T, B, L, iterations = 4, 3, 2, 2, here(100, 400)
     config: RunConfig = load_run_config(
         {
             "env": {"id": "Clock-v0", "imports": ["clock_env"]},

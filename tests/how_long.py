@@ -1,0 +1,10 @@
+"""How much of the long tests runs here: a part, or the whole under `scripts/test_long.sh`."""
+
+import os
+
+LONG = os.environ.get("APPO_TEST_LONG") == "1"
+
+
+def here(part: int, whole: int) -> int:
+    """Return `whole` before a release, else `part`."""
+    return whole if LONG else part
