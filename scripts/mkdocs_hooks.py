@@ -18,6 +18,7 @@ from isaac_hydra_ext.config.reference import as_markdown  # noqa: E402
 PAGES = {
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/NOTES.md": "benchmark_notes.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "examples/go1_nav/README.md": "go1_example.md",

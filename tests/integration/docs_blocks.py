@@ -9,6 +9,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "benchmarks" / "README.md",
+    ROOT / "benchmarks" / "NOTES.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 VARIABLE = re.compile(r"^[A-Z_]+=(?!\$\()\S* ")
