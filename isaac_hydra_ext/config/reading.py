@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from isaac_hydra_ext.config.checks import SAFE_NAME, check
-from isaac_hydra_ext.config.layers import merge_layers, with_one_size
+from isaac_hydra_ext.config.layers import merge_layers, value_at, with_one_size
 from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import as_tokens, is_typed
@@ -89,13 +89,19 @@ def read(
     return Settings(user, recommended, as_tokens(typed, package), resume_key, cfg, drawn)
 
 
-def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> list[str]:
+def complete(
+    config: RunConfig,
+    default_num_envs: int,
+    typed: Sequence[str],
+    user: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Fill in what only the described task knows; changes `config` in place.
 
     Args:
         config: From `Settings.config`, placed.
         default_num_envs: Envs of the task when nobody says how many, over all workers.
         typed: The user's override tokens.
+        user: What the user has set, `Settings.user`.
 
     Returns:
         One line for each thing that was changed, to be shown.
@@ -124,7 +130,13 @@ def complete(config: RunConfig, default_num_envs: int, typed: Sequence[str]) -> 
     if ppo.num_mini_batches is not None:
         if ppo.num_mini_batches > config.n_buffer:
             raise ConfigError(f"ppo.num_mini_batches={ppo.num_mini_batches}: larger than {sizes}")
+        asked = value_at(user, "ppo.batch_size", None)
         ppo.batch_size = -(-config.n_buffer // ppo.num_mini_batches)
+        if asked not in (None, ppo.batch_size):  # both are in files; as a run's own record has them
+            notes.append(
+                f"ppo.batch_size {asked} -> {ppo.batch_size}: ppo.num_mini_batches="
+                f"{ppo.num_mini_batches} is set too, and {sizes}"
+            )
         if (count := -(-config.n_buffer // ppo.batch_size)) != ppo.num_mini_batches:
             notes.append(f"ppo.num_mini_batches {ppo.num_mini_batches} -> {count}: {sizes}")
     elif ppo.batch_size > config.n_buffer:

@@ -220,7 +220,9 @@ class EvaluateConfig:
 
     every: int = knob(0, "[iterations] between evaluations, each also saved; 0: none", ge=0)
     num_episodes: int = knob(32, "[episodes] of each evaluation", ge=1)
-    num_envs: int = knob(16, "[envs] that play them side by side", ge=1, le=10**6)
+    num_envs: int = knob(
+        16, "[envs] that play them side by side, at most one an episode", ge=1, le=10**6
+    )
     seed: int = knob(0, "[-] of its envs, the same for each evaluation", ge=0, le=2**31 - 1)
     device: str = knob("auto", "of its simulation; auto: cpu, and Isaac Lab's own")
     cuda_visible_devices: str | None = knob(

@@ -14,7 +14,7 @@ from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system.compiler import fused
 
-LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's
+LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's; a start outside it widens it
 CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
 
 
@@ -109,7 +109,9 @@ class FlatAdam:
         stop.copy_(stopped)
         steps = stopped == 0
         if ppo.lr_schedule == "adaptive":
-            lr.copy_(torch.where(steps, adapted(lr, kl, ppo.desired_kl), lr))
+            lowest, highest = min(LR_RANGE[0], ppo.lr), max(LR_RANGE[1], ppo.lr)
+            moved = adapted(lr, kl, ppo.desired_kl, lowest, highest)
+            lr.copy_(torch.where(steps, moved, lr))
         scales = (ppo.max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0)
         for part, scale in zip(groups, scales.unbind(), strict=True):
             part.mul_(scale)
@@ -127,9 +129,11 @@ class FlatAdam:
                 tensor.copy_(saved)
 
 
-def adapted(lr: torch.Tensor, kl: torch.Tensor, desired_kl: float) -> torch.Tensor:
+def adapted(
+    lr: torch.Tensor, kl: torch.Tensor, desired_kl: float, lowest: float, highest: float
+) -> torch.Tensor:
     """rsl_rl's rule: a third down above twice the desired KL, half up below half of it."""
-    lower = torch.clamp(lr / 1.5, min=LR_RANGE[0])
-    higher = torch.clamp(lr * 1.5, max=LR_RANGE[1])
+    lower = torch.clamp(lr / 1.5, min=lowest)
+    higher = torch.clamp(lr * 1.5, max=highest)
     up = (kl < 0.5 * desired_kl) & (kl > 0.0)
     return torch.where(kl > 2.0 * desired_kl, lower, torch.where(up, higher, lr))

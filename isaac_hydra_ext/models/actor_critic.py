@@ -18,7 +18,7 @@ from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
 from isaac_hydra_ext.models.policy import Acted, Chain, Policy, Samples, Sequences, State
 from isaac_hydra_ext.system.seeding import Stream, stream_seed
 
-MIN_STD = 1e-3
+MIN_STD = 1e-3  # of a directly learned std, unless it begins below
 
 
 def choose_obs_groups(
@@ -87,6 +87,7 @@ class ActorCritic(nn.Module, Policy):
             self.actor = make_network(config, "actor", actor_in, actor_out)
             self.critic = make_network(config, "critic", critic_in, 1)
         self.log_std_type = config.std_type == "log"
+        self.min_std = min(MIN_STD, config.init_std)
         self.std: nn.Parameter | None = None
         if gaussian:
             std = torch.full((actor_out,), config.init_std)
@@ -154,7 +155,7 @@ class ActorCritic(nn.Module, Policy):
     def after_step(self) -> None:
         """Project a directly learned std back; `log` needs none."""
         if self.std is not None and not self.log_std_type:
-            self.std.data.clamp_(min=MIN_STD)
+            self.std.data.clamp_(min=self.min_std)
 
     def raw_value(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
         """Return the critic's output [M]: normalised returns if `normalize_values`."""

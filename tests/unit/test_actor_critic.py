@@ -244,6 +244,15 @@ def test_after_step_lifts_a_scalar_std_to_its_floor_inside_flat() -> None:
     assert policy.std.item() == pytest.approx(0.3)
 
 
+def test_an_initial_std_below_the_floor_is_the_floor() -> None:
+    policy = policy_of(init_std=1e-5)
+    policy.after_step()
+    assert policy.std is not None and policy.std.item() == pytest.approx(1e-5)
+    policy.std.data.fill_(-0.2)
+    policy.after_step()
+    assert policy.std.item() == pytest.approx(1e-5)
+
+
 def test_a_logarithmic_std_may_be_negative_and_acts_as_its_exponential() -> None:
     policy = policy_of(std_type="log", init_std=0.25)
     policy.after_step()

@@ -11,7 +11,7 @@ from omegaconf.basecontainer import BaseContainer
 from isaac_hydra_ext.cli.main import help_text
 from isaac_hydra_ext.config.reading import complete, read
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs, walk
-from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.envs.loading import configure, load_run_config
 from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import composed, loaded, refusal
@@ -251,6 +251,20 @@ def test_a_batch_size_from_a_config_file_beats_a_recommended_number_of_minibatch
     config = load_run_config(cfg)
     complete(config, 32, ())
     assert config.ppo.batch_size == 100
+
+
+def test_two_sizes_in_files_are_settled_with_one_line() -> None:
+    settings = read({"env": {"id": "X-v0"}, "ppo": {"batch_size": 100, "num_mini_batches": 4}})
+    config = configure(settings, None, 2)
+    config.rollout.envs_per_worker = 4
+    notes = complete(config, 32, settings.typed, settings.user)
+    assert config.ppo.batch_size == 64
+    assert notes == [
+        "ppo.batch_size 100 -> 64: ppo.num_mini_batches=4 is set too, and N_buffer = W*B*T = "
+        "2*4*32 = 256"
+    ]
+    again = read(config.to_dict())
+    assert complete(configure(again), 32, again.typed, again.user) == [], "a run's own record"
 
 
 # ------------------------------------------------------------------ what is filled in

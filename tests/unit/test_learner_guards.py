@@ -46,6 +46,13 @@ def test_the_adaptive_rate_keeps_its_bounds() -> None:
     assert adapted(9e-3, 1e-4) == pytest.approx(1e-2)
 
 
+@pytest.mark.parametrize(("lr", "kl"), [(0.05, 1e-4), (1e-6, 1.0)])
+def test_a_rate_that_is_set_outside_the_bounds_is_a_bound_itself(lr: float, kl: float) -> None:
+    assert adapted(lr, kl) == pytest.approx(lr, rel=1e-6), "raising it must not lower it"
+    assert adapted(0.05, 1.0) == pytest.approx(0.05 / 1.5)
+    assert adapted(1e-6, 1e-4) == pytest.approx(1.5e-6)
+
+
 def test_the_adaptive_rate_stands_still_after_a_stop() -> None:
     assert adapted(1e-3, 1.0, stop=1.0) == pytest.approx(1e-3, rel=1e-6)
 
