@@ -42,7 +42,6 @@ NOT_RUN = {
     r"appo train .*(wandb|swanlab).*": "their packages; test_trackers.py has them",
     r"appo train .*env=mjlab_.*": "minutes; composed and checked, and test_mjlab.py trains",
     r"appo train .*env=isaac_.*": "needs Isaac Lab; composed and checked",
-    r"python -m isaac_hydra_ext.appo_runner env=isaac_.*": "needs Isaac Lab; composed and checked",
     r"\./isaaclab\.sh .*": "needs Isaac Lab; its flags are read",
     r"scripts/run_isaacsim_docker\.sh\b.*": "needs docker and a GPU; test_container_scripts.py",
     r"scripts/install_inside_container\.sh": "needs Isaac Lab; test_container_scripts.py",
