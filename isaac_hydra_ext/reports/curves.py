@@ -1,26 +1,24 @@
 """Learning curves read back from run directories. Runs in `appo plot` and `appo report`.
 
-Runs whose configurations differ in nothing but the seed are one curve with a spread.
+The parts of a resumed run are one curve. Runs whose configurations differ in nothing but the seed
+are one curve with a spread.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from isaac_hydra_ext.config.schema import all_knobs
-from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
+from isaac_hydra_ext.errors import ConfigError, shown
+from isaac_hydra_ext.reports.events import RETURN, Points, read_points
+from isaac_hydra_ext.reports.parts import agent_yaml, is_run, parts_of
 
-RETURN = "Train/mean_reward"
-SAMPLES = "Async/samples_consumed"
 AXES = {"samples": "env steps", "seconds": "seconds", "iterations": "iterations"}
-EVENTS = "events.out.tfevents.*"
 # In these, runs of one curve may differ.
 NOT_COMPARED = (
     "experiment.seed", "experiment.run_name", "experiment.output_dir", "resume", "logging.",
@@ -31,11 +29,11 @@ NOT_COMPARED = (
 
 @dataclass(frozen=True)
 class RunCurve:
-    """One run's points.
+    """The points of one training: of a run, and of those that it goes on from.
 
     Attributes:
         run_dir: Of the run.
-        x: Increasing.
+        x: Increasing, at least one.
         y: Of the tag, at each x.
         settings: Its configuration, flat: `ppo.lr` -> value.
     """
@@ -78,7 +76,7 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
         if not place.is_dir():
             what = "not a directory" if place.exists() else "no such directory"
             raise ConfigError(f"{shown(place)}: {what} (a RUN is one, or latest, or best)")
-        below = [place] if _is_run(place) else [p for p in sorted(place.iterdir()) if _is_run(p)]
+        below = [place] if is_run(place) else [p for p in sorted(place.iterdir()) if is_run(p)]
         if not below:
             raise ConfigError(
                 f"{shown(place)}: no run: a run directory has checkpoints/ and params/"
@@ -87,58 +85,48 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _is_run(path: Path) -> bool:
-    return (path / "params").is_dir() and (path / "checkpoints").is_dir()
-
-
 def read_run(run_dir: Path, tag: str = RETURN, axis: str = "samples") -> RunCurve:
-    """Read one tag of a run's event files.
+    """Read one tag of a training: of a run's event files, and of those that it goes on from.
 
     Args:
-        run_dir: Of the run.
+        run_dir: Of the run, or of the last part of a resumed one.
         tag: As in TensorBoard.
-        axis: samples, seconds (since the run's first point) or iterations.
+        axis: samples, seconds (since the first point, without the time between two parts) or
+            iterations.
 
     Raises:
-        ConfigError: The run has no such points; names near tags.
+        ConfigError: There are no such points; names near tags.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not list(run_dir.glob(EVENTS)):
-        raise ConfigError(
-            f"{run_dir}: has no TensorBoard events; was tensorboard among logging.backends?"
-        )
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})  # 0: all of them
-    events.Reload()
-    tags = events.Tags()["scalars"]
-    if tag not in tags:
-        why = did_you_mean(tag, tags) or f"; there are {', '.join(sorted(tags)) or 'none'}"
-        if tag == RETURN and tags:
-            why = ": no episode has ended that counts"
-        raise ConfigError(f"{run_dir}: no points of {tag}{why}")
-    points = events.Scalars(tag)
-    y = np.array([p.value for p in points])
-    if axis == "iterations":
-        x = np.array([float(p.step) for p in points])
-    elif axis == "seconds":
-        begin = min(events.Scalars(t)[0].wall_time for t in tags)
-        x = np.array([p.wall_time - begin for p in points])
-    else:
-        samples = events.Scalars(SAMPLES)
-        x = np.interp(
-            [p.step for p in points], [p.step for p in samples], [p.value for p in samples]
-        )
-    keep = np.isfinite(y)
-    return RunCurve(run_dir, x[keep], y[keep], _settings(run_dir))
+    parts, why = parts_of(run_dir), None
+    found: list[tuple[Points, float]] = []  # and the iteration where the next part goes on
+    end = inf
+    for part in reversed(parts):
+        if part.until is not None:
+            end = part.until
+        try:
+            points = read_points(part.run_dir, tag, axis)
+        except ConfigError as e:
+            why = why or e  # of the last part: that is what the user asked about
+            continue
+        found.insert(0, (points, end))
+        end = points.first - 1
+    if not found:
+        raise why or ConfigError(f"{run_dir}: no points of {tag}")
+    xs, ys, begin = [], [], 0.0
+    for points, end in found:
+        keep = np.isfinite(points.y) & (points.steps <= end)
+        xs.append(points.x[keep] + begin)
+        ys.append(points.y[keep])
+        if axis == "seconds":
+            begin += points.seconds_until(end)
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    if not len(x):
+        raise ConfigError(f"{run_dir}: no finite points of {tag}")
+    return RunCurve(run_dir, x, y, _settings(run_dir))
 
 
 def _settings(run_dir: Path) -> dict[str, Any]:
     """Read the run's configuration, flat."""
-    path = run_dir / "params" / "agent.yaml"
-    try:
-        node = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, OmegaConfBaseException, YAMLError) as e:
-        raise ConfigError(f"{path}: cannot be read ({shown(e)})") from e
     # Knobs that are newer than the run had their default.
     flat = {key: default for key, default, _ in all_knobs() if not isinstance(default, dict)}
 
@@ -149,12 +137,22 @@ def _settings(run_dir: Path) -> dict[str, Any]:
         else:
             flat[key] = value
 
-    walk(node, "")
+    walk(agent_yaml(run_dir), "")
     return flat
 
 
+def without_parts(runs: Sequence[Path]) -> list[Path]:
+    """Return the runs that no other of them goes on from: a training is one curve."""
+    parts = {part.run_dir.absolute() for run in runs for part in parts_of(run)[:-1]}
+    return [run for run in runs if run.absolute() not in parts]
+
+
 def combine(runs: Sequence[RunCurve]) -> list[Curve]:
-    """Join runs that differ in their seed alone, in the order of their first run."""
+    """Join runs that differ in their seed alone, in the order of their first run.
+
+    Raises:
+        ConfigError: Those of one curve have no x in common.
+    """
     groups: dict[str, list[RunCurve]] = {}
     for run in runs:
         compared = {k: v for k, v in run.settings.items() if not k.startswith(NOT_COMPARED)}
@@ -177,8 +175,19 @@ def _label(group: Sequence[RunCurve], told: Sequence[str]) -> str:
 
 
 def _spread(label: str, runs: Sequence[RunCurve]) -> Curve:
-    """Interpolate linearly to all x of all runs within their overlap."""
+    """Interpolate linearly to all x of all runs within their overlap.
+
+    Raises:
+        ConfigError: There is none.
+    """
     begin, end = max(r.x[0] for r in runs), min(r.x[-1] for r in runs)
+    if begin > end:
+        first = max(runs, key=lambda r: r.x[0])
+        last = min(runs, key=lambda r: r.x[-1])
+        raise ConfigError(
+            f"nothing to draw of {label}: {last.run_dir} ends before {first.run_dir} begins; "
+            "draw them apart"
+        )
     x = np.unique(np.concatenate([r.x for r in runs]))
     x = x[(x >= begin) & (x <= end)]
     y_RX = np.stack([np.interp(x, r.x, r.y) for r in runs])

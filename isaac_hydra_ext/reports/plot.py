@@ -15,6 +15,7 @@ from isaac_hydra_ext.reports.curves import (
     Curve,
     RunCurve,
     read_run,
+    without_parts,
 )
 
 STEM = "learning_curve"
@@ -65,13 +66,13 @@ def draw(curves: Sequence[Curve], axis: str, tag: str, stem: Path) -> list[Path]
 
 
 def read_runs(runs: Sequence[Path], tag: str, axis: str) -> tuple[list[RunCurve], list[str]]:
-    """Read every run that has points; returns a line for each that has none.
+    """Read every run that has points, its parts as one; returns a line for each that has none.
 
     Raises:
         ConfigError: None of them has.
     """
     curves, notes = [], []
-    for run in runs:
+    for run in without_parts(runs):
         try:
             curves.append(read_run(run, tag, axis))
         except ConfigError as e:

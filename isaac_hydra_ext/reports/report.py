@@ -19,6 +19,8 @@ from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, shown
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.video import DIRECTORY, preview_of
 from isaac_hydra_ext.reports.curves import RETURN, combine, read_run
+from isaac_hydra_ext.reports.events import FILES as EVENT_FILES
+from isaac_hydra_ext.reports.parts import parts_of
 from isaac_hydra_ext.reports.plot import STEM, draw
 from isaac_hydra_ext.terminal.console import as_number, as_share
 
@@ -66,7 +68,9 @@ def write_report(run_dir: Path, patient: bool = True) -> Path:
 
 def _curve(run_dir: Path, patient: bool) -> str:
     """Draw the curve; returns the line that shows it, or why there is none."""
-    nbytes = sum(path.stat().st_size for path in run_dir.glob("events.out.tfevents.*"))
+    nbytes = sum(
+        path.stat().st_size for part in parts_of(run_dir) for path in part.run_dir.glob(EVENT_FILES)
+    )
     if nbytes > PATIENCE_BYTES and not patient:
         return f"No curve: of a run as long as this `appo report {run_dir}` draws it."
     try:

@@ -57,6 +57,7 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
         console.say("no env states of these envs there: all episodes start anew")
     elif not checkpoint.meta["spec"].get("whole_state", True):
         console.say("the envs' curriculum goes on; all episodes start anew")
+    config.resume = str(checkpoint.path.absolute())  # what it meant, for `params/agent.yaml`
     return checkpoint
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_determinism import Train, assert_bit_identical
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
@@ -55,6 +56,9 @@ def test_envs_without_state_start_anew_and_the_log_says_so(
     assert second.returncode == 0, second.stderr
     assert "all episodes start anew" in second.stdout
     runs = sorted((tmp_path / "logs" / "acrobot-v1").iterdir())
+    meant = runs[0] / "checkpoints" / "model_2.safetensors"
+    assert f"latest: {runs[0]}, the newest run of Acrobot-v1 under " in second.stdout
+    assert OmegaConf.load(runs[1] / "params" / "agent.yaml").resume == str(meant)
     summary = json.loads((runs[-1] / "summary.json").read_text())
     assert summary["iterations"] == 4
     assert summary["env_steps"] == summary["samples_consumed"] == 4 * 8 * 32

@@ -1,6 +1,7 @@
 """Learning curves: exact numbers, runs joined by their configuration, pictures and reports."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from isaac_hydra_ext.cli import plot, report
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
-from isaac_hydra_ext.reports.curves import RETURN, SAMPLES, Curve, combine, find_runs, read_run
+from isaac_hydra_ext.reports.curves import (
+    RETURN,
+    Curve,
+    combine,
+    find_runs,
+    read_run,
+    without_parts,
+)
+from isaac_hydra_ext.reports.events import SAMPLES
 from isaac_hydra_ext.reports.plot import draw, read_runs
 from isaac_hydra_ext.reports.report import write_report
 
@@ -29,11 +38,18 @@ SUMMARY = {
 
 
 def made(
-    where: Path, returns: list[float | None], seed: int = 1, samples: int = 1000, **sections: Any
+    where: Path,
+    returns: list[float | None],
+    seed: int = 1,
+    samples: int = 1000,
+    first: int = 1,
+    resume: str | None = None,
+    **sections: Any,
 ) -> Path:
     """A run of one iteration every 10 s, each of `samples` env steps."""
     experiment = {"seed": seed, "name": "toy", **sections.pop("experiment", {})}
     config = run_config(experiment=experiment, **sections)
+    config.resume = resume
     for name in ("params", "checkpoints", ".hydra"):
         (where / name).mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config.to_dict()), where / "params" / "agent.yaml")
@@ -41,8 +57,8 @@ def made(
     OmegaConf.save(OmegaConf.create(typed), where / ".hydra" / "overrides.yaml")
     (where / "summary.json").write_text(json.dumps(SUMMARY))
     writer = SummaryWriter(str(where))
-    for step, value in enumerate(returns, 1):
-        time = BEGIN + 10 * step
+    for step, value in enumerate(returns, first):
+        time = BEGIN + 10 * step + (1e6 if resume else 0)  # a resumed one goes on days later
         writer.add_scalar(SAMPLES, samples * step, step, walltime=time)
         if value is not None:
             writer.add_scalar(RETURN, value, step, walltime=time)
@@ -86,6 +102,73 @@ def test_points_in_between_are_on_straight_lines(tmp_path: Path) -> None:
     (curve,) = combine([read_run(first), read_run(second)])
     assert curve.x.tolist() == [1500, 2000, 3000]
     assert curve.mean == pytest.approx(np.array([(1 + 10) / 2, (2 + 40 / 3) / 2, (4 + 20) / 2]))
+
+
+# ------------------------------------------------------------------ a resumed run's parts
+
+FIRST, SECOND = "2026-11-21_10-00-00", "2026-11-22_10-00-00"
+
+
+def interrupted(root: Path, resume: str = "{first}/checkpoints/model_4.safetensors") -> list[Path]:
+    """Six iterations, the last checkpoint after the fourth; and what went on from it, to 9."""
+    first = made(root / FIRST, [None, 2.0, 3.0, 4.0, -5.0, -6.0])
+    (first / "checkpoints" / "model_4.safetensors").touch()
+    returns = [5.0, 6.0, 7.0, 8.0, 9.0]
+    made(root / SECOND, [*returns], first=5, resume=resume.format(first=first))
+    return [first, root / SECOND]
+
+
+@pytest.mark.parametrize("resume", ["{first}/checkpoints/model_4.safetensors", "latest", "{first}"])
+def test_the_parts_of_a_resumed_run_are_one_curve(tmp_path: Path, resume: str) -> None:
+    first, second = interrupted(tmp_path, resume)
+    assert without_parts([first, second]) == [second]
+    for axis, wanted in {
+        "iterations": [2, 3, 4, 5, 6, 7, 8, 9],
+        "samples": [2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000],
+        "seconds": [10, 20, 30, 30, 40, 50, 60, 70],  # each part from its own first point
+    }.items():
+        curve = read_run(second, axis=axis)
+        assert curve.x.tolist() == wanted, axis
+        assert curve.y.tolist() == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], axis
+    assert read_run(first, axis="iterations").x.tolist() == [2, 3, 4, 5, 6], "asked for alone"
+
+
+def test_a_second_seed_beside_a_resumed_run_is_drawn_with_it(tmp_path: Path) -> None:
+    runs = [*interrupted(tmp_path), made(tmp_path / "2026-11-23_10-00-00", [1.0] * 9, seed=2)]
+    curves, notes = read_runs(runs, RETURN, "iterations")
+    (curve,) = combine(curves)
+    assert (curve.runs, notes, curve.x.tolist()) == (2, [], [2, 3, 4, 5, 6, 7, 8, 9])
+    assert curve.high.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_parts_that_were_moved_together_are_found_and_one_that_is_gone_is_left_out(
+    tmp_path: Path,
+) -> None:
+    interrupted(tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    second = tmp_path / "after" / SECOND
+    assert read_run(second, axis="iterations").x.tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    shutil.rmtree(tmp_path / "after" / FIRST)
+    assert read_run(second, axis="iterations").x.tolist() == [5, 6, 7, 8, 9]
+
+
+def test_a_part_without_points_has_those_of_the_one_before(tmp_path: Path) -> None:
+    first = made(tmp_path / FIRST, [1.0, 2.0])
+    (first / "checkpoints" / "model_2.safetensors").touch()
+    resume = f"{first}/checkpoints/model_2.safetensors"
+    second = made(tmp_path / SECOND, [None], first=3, resume=resume)
+    assert read_run(second, axis="iterations").x.tolist() == [1, 2]
+    resume = f"{second}/checkpoints/model_3.safetensors"
+    third = made(tmp_path / "2026-11-23_10-00-00", [3.0], first=4, resume=resume)
+    assert read_run(third, axis="iterations").x.tolist() == [1, 2, 4]
+
+
+def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+    early, late = made(tmp_path / "a", [1.0, 2.0]), made(tmp_path / "b", [1.0], seed=2, first=7)
+    said = refusal(lambda: combine([read_run(early), read_run(late)]))
+    assert said == f"nothing to draw of toy: {early} ends before {late} begins; draw them apart"
+    nothing = made(tmp_path / "c", [float("nan")])
+    assert f"{nothing}: no finite points of {RETURN}" in refusal(lambda: read_run(nothing))
 
 
 def test_what_sets_curves_apart_is_their_label(tmp_path: Path) -> None:
