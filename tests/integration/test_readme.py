@@ -1,4 +1,4 @@
-"""The README's own examples, run as they stand."""
+"""The README's commands and links, and the example of docs/configuration.md, run as it stands."""
 
 import os
 import re
@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
+CONFIGURATION = README.parent / "docs" / "configuration.md"
 
 
 def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
-    text = README.read_text()
+    text = CONFIGURATION.read_text()
     for language, name in (("python", "my_app.py"), ("yaml", "my_app.yaml")):
         (block,) = (b for b in re.findall(rf"```{language}\n(.*?)```", text, re.S) if name in b)
         (tmp_path / name).write_text(block)
