@@ -11,7 +11,8 @@ usage: scripts/test.sh [PYTEST ARGUMENTS]
 
 Makes .venv (with uv if there is one, else venv and pip), installs this package into it with the
 extras dev and mjlab, then runs shellcheck, ruff check, ruff format --check, pyright and pytest, with
-one process of tests per core, at most 8; `-n 0` is one after another, as a debugger needs it.
+three processes of tests for two cores, as many of them wait, and at most 8; `-n 0` is one after
+another, as a debugger needs it. Before a release: scripts/test_long.sh.
 
   scripts/test.sh
   scripts/test.sh tests/unit -k advantages
@@ -40,4 +41,4 @@ shellcheck --external-sources scripts/*.sh .ci/run
 ruff check .
 ruff format --check .
 pyright
-exec pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal "$@"
+exec pytest -n "$((($(nproc) * 3 + 1) / 2))" --maxprocesses 8 --dist worksteal "$@"

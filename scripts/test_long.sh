@@ -25,5 +25,5 @@ esac
 trap 'exit 130' INT
 make_venv dev,mjlab
 export APPO_TEST_LONG=1
-exec .venv/bin/pytest -n "$(nproc)" --maxprocesses 8 --dist worksteal \
+exec .venv/bin/pytest -n "$((($(nproc) * 3 + 1) / 2))" --maxprocesses 8 --dist worksteal \
   tests/faults/test_{soak,random_deaths,stress,fuzz}.py "$@"

@@ -11,7 +11,7 @@ from live_run import HANG_S, LONG
 
 RUN = [
     "-m", "isaac_hydra_ext.appo_runner", *LONG, "experiment.max_iterations=3",
-    "experiment.output_dir=logs",
+    "experiment.output_dir=logs", "rollout.num_workers=1",
 ]  # fmt: skip
 
 

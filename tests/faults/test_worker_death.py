@@ -24,20 +24,20 @@ def assert_counts_add_up(summary: dict, deaths: int) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_the_run_ends_as_planned(live: Live) -> None:
-    run = live("experiment.max_iterations=400", *LIGHT)
+    run = live("experiment.max_iterations=150", *LIGHT)
     for after, victim in ((5, 0), (60, 1)):
         run.wait_for_iteration(after)
         run.workers()[victim].send_signal(signal.SIGKILL)
     assert run.finish() == 0, run.text()
     summary = run.summary()
     assert summary["status"] == "completed"
-    assert summary["iterations"] == 400
+    assert summary["iterations"] == 150
     assert summary["worker_restarts"] == 2
     assert_counts_add_up(summary, deaths=2)
 
 
 def test_a_replacement_that_is_killed_while_it_starts_is_replaced_too(live: Live) -> None:
-    run = live("experiment.max_iterations=300", *LIGHT)
+    run = live("experiment.max_iterations=60", *LIGHT)
     run.wait_for_iteration(3)
     first = set(run.workers())
     run.workers()[0].send_signal(signal.SIGKILL)
@@ -72,7 +72,7 @@ def test_deterministic_implies_stop(live: Live) -> None:
 
 @pytest.mark.alone
 def test_a_silent_worker_is_killed_and_replaced(live: Live) -> None:
-    run = live("experiment.max_iterations=60", "rollout.heartbeat_timeout_s=15")
+    run = live("experiment.max_iterations=20", "rollout.heartbeat_timeout_s=15")
     run.wait_for_iteration(3)
     run.workers()[0].send_signal(signal.SIGSTOP)
     assert run.finish() == 0, run.text()

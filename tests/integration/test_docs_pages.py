@@ -1,7 +1,7 @@
 """What the docs say is what the code has: messages, knobs, metrics, links, and the built site."""
 
 import ast
-import importlib.util
+import importlib
 import inspect
 import os
 import re
@@ -157,14 +157,28 @@ def test_the_api_pages_name_what_exists() -> None:
     named = re.findall(r"^::: (\S+)$", "\n".join(
         path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")), re.M)  # fmt: skip
     assert len(named) > 20
-    for name in named:
-        module, _, attribute = name.rpartition(".")
-        if importlib.util.find_spec(name.removesuffix(f".{attribute}")) and not _is_module(name):
-            assert hasattr(importlib.import_module(module), attribute), name
+    assert [name for name in named if not _exists(name)] == []
 
 
-def _is_module(name: str) -> bool:
-    return (ROOT / f"{name.replace('.', '/')}.py").is_file()
+@pytest.mark.parametrize(
+    "name",
+    ["isaac_hydra_ext.no_room", "isaac_hydra_ext.no_room.ppo", "isaac_hydra_ext.errors.NoError"],
+)
+def test_a_misspelt_module_or_class_is_seen(name: str) -> None:
+    assert not _exists(name)
+    assert _exists("isaac_hydra_ext.errors.ConfigError") and _exists("isaac_hydra_ext.errors")
+
+
+def _exists(name: str) -> bool:
+    """Whether there is such a module, or such an attribute of one."""
+    try:
+        importlib.import_module(name)
+        return True
+    except ModuleNotFoundError as e:
+        if not name.startswith(str(e.name)):
+            raise  # one that it imports is missing
+    parent, _, attribute = name.rpartition(".")
+    return "." in name and _exists(parent) and hasattr(importlib.import_module(parent), attribute)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
