@@ -241,10 +241,10 @@ def test_the_network_of_the_docs_is_one_that_trains(tmp_path: Path) -> None:
 
 
 @pytest.mark.mjlab
-def test_the_files_of_own_task_are_found_and_said(tmp_path: Path) -> None:
+def test_the_files_of_a_task_of_ones_own_are_found_and_said(tmp_path: Path) -> None:
     pytest.importorskip("mjlab")
     for block in blocks("python", "yaml"):
-        if block.page == "docs/own_task.md" and "my_pkg" not in block.name:
+        if block.page == "docs/own_env.md" and "my_pkg" not in block.name:
             path = tmp_path / block.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
