@@ -149,7 +149,7 @@ class GymVecEnv:
         """Return what each env is given: its row, or its one choice."""
         actions = actions_BA.numpy()
         if self.spec.action.kind == "continuous":
-            return actions
+            return actions.astype(self._envs[0].action_space.dtype, copy=False)
         actions = actions + self._first_choice
         return actions[:, 0] if self._one_choice else actions
 

@@ -52,8 +52,7 @@ class DeployedPolicy(nn.Module):
         self.outputs = [ACTIONS, LOGITS] if self.discrete else [ACTIONS]
         self.squash = isinstance(distribution, Gaussian) and distribution.squash
         if isinstance(distribution, Gaussian):
-            names = ("center", "scale") if distribution.squash else ("low", "high")
-            for name in names:
+            for name in ("low", "high", *(("center", "scale") if distribution.squash else ())):
                 self.register_buffer(name, getattr(distribution, name))
         self.policy = policy
         del policy.critic, policy.critic_normalizers, policy.value_normalizer
@@ -72,7 +71,7 @@ class DeployedPolicy(nn.Module):
         if self.discrete:
             return mode, params
         if self.squash:
-            return self.center + self.scale * torch.tanh(mode)
+            mode = self.center + self.scale * torch.tanh(mode)
         return torch.clamp(mode, self.low, self.high)
 
 

@@ -171,7 +171,7 @@ def _to_env(space: gym.Space) -> Callable[[np.ndarray], Any]:
         return lambda action: action[0] + space.start
     if isinstance(space, spaces.MultiDiscrete):
         return lambda action: action + getattr(space, "start", 0)  # Gymnasium >= 1.0
-    return lambda action: action
+    return lambda action: action.astype(space.dtype, copy=False)
 
 
 def _play(env: gym.Env, policy: OnnxPolicy, episodes: int, seed: int) -> list[tuple[float, int]]:

@@ -5,6 +5,7 @@ proximal policy and compare analytically. Ratios use actions as sampled, before 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -54,10 +55,12 @@ class ActionDistribution(Protocol):
 class Gaussian:
     """Diagonal Gaussian; params are [mean, std].
 
-    With `squash=tanh` the env's action is `center + scale * tanh(sample)`, where the bounds are
-    finite, and `tanh(sample)` elsewhere. log_prob then includes the change of variables (SAC,
-    Haarnoja et al. 2018, appendix C); the constant of `scale` is left out, as it has no gradient
-    and cancels in every ratio.
+    With `squash=tanh` the env's action is `center + scale * tanh(sample)`: between the bounds where
+    both are finite, else on the interval of length 2 within them that is nearest to [-1, 1].
+    log_prob then includes the change of variables (SAC, Haarnoja et al. 2018, appendix C); the
+    constant of `scale` is left out, as it has no gradient and cancels in every ratio.
+
+    What the env gets lies within its bounds to the last bit, whatever rounding does on the way.
     """
 
     action_dtype = torch.float32
@@ -73,16 +76,18 @@ class Gaussian:
         self.num_params = 2 * spec.dim
         self.squash = squash
         self.dim = spec.dim
-        low = torch.tensor(spec.low, dtype=torch.float32, device=device)
-        high = torch.tensor(spec.high, dtype=torch.float32, device=device)
-        finite = torch.isfinite(low) & torch.isfinite(high)
+        self.low = _within(spec.low, math.inf).to(device)
+        self.high = _within(spec.high, -math.inf).to(device)
         if squash:
-            self.center = torch.where(finite, low / 2 + high / 2, 0.0)
-            self.scale = torch.where(finite, high / 2 - low / 2, 1.0)
+            both = self.low.isfinite() & self.high.isfinite()
+            above, below = self.low.clamp(min=-1.0), self.high.clamp(max=1.0) - 2.0
+            begin = torch.where(both, self.low, torch.where(self.high.isfinite(), below, above))
+            end = torch.where(both, self.high, begin + 2.0)
+            self.center, self.scale = begin / 2 + end / 2, end / 2 - begin / 2
         else:
             limit = math.inf if clip is None else clip
-            self.low, self.high = low.clamp(min=-limit), high.clamp(max=limit)
-            if bool((self.low > self.high).any()):
+            self.low, self.high = self.low.clamp(min=-limit), self.high.clamp(max=limit)
+            if clip is not None and bool((self.low > self.high).any()):
                 raise ConfigError(
                     f"policy.clip_actions={clip:g}: no action within +-{clip:g} is one of the "
                     f"env's, which are {list(spec.low)} to {list(spec.high)}"
@@ -128,8 +133,20 @@ class Gaussian:
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
         """See `ActionDistribution`."""
         if self.squash:
-            return self.center + self.scale * torch.tanh(action)
+            action = self.center + self.scale * torch.tanh(action)
         return torch.clamp(action, self.low, self.high)
+
+
+def _within(bounds: Sequence[float], towards: float) -> torch.Tensor:
+    """Return the bounds as float32, rounded into the box where they have to be rounded.
+
+    What float32 cannot hold is infinite, as some envs say "unbounded" with such a number.
+    """
+    exact = torch.tensor(bounds, dtype=torch.float64)
+    rounded = exact.float()
+    outside = rounded.double() < exact if towards > 0 else rounded.double() > exact
+    inside = torch.nextafter(rounded, torch.full_like(rounded, towards))
+    return torch.where(outside & rounded.isfinite(), inside, rounded)
 
 
 def _log_tanh_slope(x: torch.Tensor) -> torch.Tensor:

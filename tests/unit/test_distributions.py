@@ -118,10 +118,32 @@ def test_tanh_maps_onto_finite_bounds() -> None:
     assert ours.to_env(action).tolist() == [[-2.0, 0.0], [1.0, 0.5], [4.0, 1.0]]
 
 
-@pytest.mark.parametrize("bounds", [(-INF, INF), (-INF, 5.0), (3.0, INF)])
-def test_tanh_maps_onto_one_where_a_bound_is_infinite(bounds: tuple[float, float]) -> None:
+@pytest.mark.parametrize(
+    ("bounds", "begin"),
+    [((-INF, INF), -1), ((-INF, 5), -1), ((-5, INF), -1), ((3, INF), 3), ((-INF, 0), -2)],
+)
+def test_tanh_maps_onto_two_within_the_bounds_where_one_is_infinite(
+    bounds: tuple[float, float], begin: float
+) -> None:
     action = torch.tensor([[-50.0], [0.0], [50.0]])
-    assert squashed(bounds).to_env(action).tolist() == [[-1.0], [0.0], [1.0]]
+    expected = [[begin], [begin + 1.0], [begin + 2.0]]
+    assert squashed(bounds).to_env(action).tolist() == expected
+
+
+@pytest.mark.parametrize("squash", ["none", "tanh"])
+def test_no_action_is_outside_of_the_box_by_a_bit(squash: str) -> None:
+    """Bounds that float32 cannot hold, and sums that it rounds past those that it can."""
+    draw = np.random.default_rng(3)
+    ends = np.sort(draw.normal(size=(2, 400)) * 10.0 ** draw.integers(-3, 4, 400), axis=0)
+    ends[:, 200:] = ends[:, 200:].astype(np.float32)
+    ends[0, ::9], ends[1, 5::9] = -INF, INF
+    ours = make_distribution(continuous(*ends.T.tolist()), squash, None, "cpu")
+    sampled = torch.from_numpy(draw.normal(size=(500, 400)).astype(np.float32)) * 30
+    given = ours.to_env(sampled).double().numpy()
+    assert (ends[0] <= given).all() and (given <= ends[1]).all()
+    if squash == "tanh":
+        width = np.where(np.isfinite(ends).all(0), ends[1] - ends[0], 2.0)
+        assert (np.ptp(given, axis=0) >= 0.99 * width).all(), "and all of it is used"
 
 
 def test_tanh_stays_finite_far_out() -> None:

@@ -157,7 +157,6 @@ def _hold_levels(env_config: EnvConfig, levels: Sequence[int]) -> None:
         raise ConfigError(f"{facts.name}: the task is on mjlab and Isaac Lab only")
 
 
-@torch.inference_mode()
 def _play(
     env: VecEnv, act: Act, num_levels: int, episodes: int, seed: int
 ) -> list[list[list[float]]]:
@@ -175,7 +174,9 @@ def _play(
     obs = env.reset(seed)
     limit = int(quota_B.max()) * (env.spec.max_episode_length + 1)
     for _ in range(limit):
-        result = env.step(act(obs))
+        with torch.no_grad():  # not around the env, which may differentiate
+            action = act(obs)
+        result = env.step(action)
         obs = result.obs
         done_B = (result.terminated_B | result.truncated_B).cpu().numpy() & (quota_B > 0)
         if done_B.any():
