@@ -30,6 +30,13 @@ class EnvError(IsaacHydraExtError):
     """The environment raised, or broke the contract in `envs/contract.py`."""
 
 
+class EnvContractError(EnvError):
+    """A step gave something of another shape or dtype than was promised; a new worker's would, too.
+
+    So none is started.
+    """
+
+
 class InvalidNumberError(EnvError):
     """An observation, action or reward was NaN or Inf; `rollout.on_invalid` says what follows."""
 

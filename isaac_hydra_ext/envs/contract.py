@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from isaac_hydra_ext.errors import EnvError
+from isaac_hydra_ext.errors import EnvContractError, EnvError
 
 
 @dataclass(frozen=True)
@@ -208,15 +208,15 @@ def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
     """Refuse observations that do not have the shapes and dtypes of the first reset.
 
     Raises:
-        EnvError: Names the group, what was expected and what came.
+        EnvContractError: Names the group, what was expected and what came.
     """
     for group, expected in spec.obs.items():
         if group not in obs:
-            raise EnvError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
+            raise EnvContractError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
         found, shape = obs[group], (spec.num_envs, *expected.shape)
         if found.shape != shape or found.dtype is not getattr(torch, expected.dtype):
             dtype = str(found.dtype).removeprefix("torch.")
-            raise EnvError(
+            raise EnvContractError(
                 f"obs group {group!r}: expected {[*shape]} {expected.dtype}, "
                 f"got {[*found.shape]} {dtype}"
             )

@@ -12,7 +12,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.envs.classic_control import CartPoleEnv, PendulumEnv
 
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.contract import (
@@ -21,42 +20,32 @@ from isaac_hydra_ext.envs.contract import (
     TaskDescription,
     TensorSpec,
 )
-from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.episode_info import EpisodeInfo
+from isaac_hydra_ext.envs.gym_ids import find_spec
+from isaac_hydra_ext.envs.gym_state import env_state, load_env_state, state_names, time_limit
 from isaac_hydra_ext.envs.spaces import read_action_space
 from isaac_hydra_ext.errors import (
     ConfigError,
+    EnvContractError,
     EnvError,
-    EnvNotFoundError,
     MissingDependencyError,
     RenderError,
-    did_you_mean,
 )
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
+NUMBERS = (float, int, np.floating, np.integer)
+OLD_GYM = (
+    "is that of Gym before 0.26, not Gymnasium's; wrap the env, for instance with shimmy's "
+    "GymV21CompatibilityV0"
+)
 # Those in which torch computes: its other unsigned ones cannot be indexed.
 OBS_DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
-def check_registered(env_config: EnvConfig) -> None:
-    """Import `env.imports` and look the id up; works without building anything.
-
-    Raises:
-        EnvNotFoundError: Names near ids.
-    """
-    import_packages(env_config.imports)
-    env_id = str(env_config.id)
-    try:
-        gym.spec(env_id)
-    except gym.error.Error as e:
-        near = did_you_mean(env_id, gym.registry)
-        hint = near or "; name the package that registers it in env.imports=[...]"
-        raise EnvNotFoundError(f"env.id={env_id}: not registered with Gymnasium{hint}") from e
-
-
 def describe(env_config: EnvConfig, device: str = "cpu") -> TaskDescription:
     """Resolve the id; see `TaskDescription`."""
-    check_registered(env_config)
+    find_spec(env_config)
     return TaskDescription(DEFAULT_NUM_ENVS, {}, {"id": env_config.id, **env_config.kwargs})
 
 
@@ -83,10 +72,12 @@ class GymVecEnv:
             MissingDependencyError: It needs a package that is not there.
             RenderError: It does not know `render_mode`.
         """
-        check_registered(env_config)
+        find_spec(env_config)
+        self._id = str(env_config.id)
+        self._episode_info = EpisodeInfo()
         kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
         try:
-            self._envs = [gym.make(str(env_config.id), **kwargs) for _ in range(num_envs)]
+            self._envs = [gym.make(self._id, **kwargs) for _ in range(num_envs)]
         except TypeError as e:
             if render and "render_mode" in str(e):
                 raise RenderError(
@@ -116,25 +107,35 @@ class GymVecEnv:
             step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
             max_episode_length=max(0, int(limit or 0)),  # Gymnasium 0.29 says -1 for none
             has_final_obs=True,
-            has_state=all(_state_names(e) is not None for e in self._envs),
+            has_state=all(state_names(e) is not None for e in self._envs),
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset`; env i gets seed + i."""
-        return self._to_groups([env.reset(seed=seed + i)[0] for i, env in enumerate(self._envs)])
+        return self._to_groups(
+            [self._reset(env, seed=seed + i) for i, env in enumerate(self._envs)]
+        )
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
         """See `VecEnv.step`."""
         B = self.spec.num_envs
         reward_B, obs_B, finals = np.empty(B, np.float32), [], {}
+        ended = []
         terminated_B, truncated_B = np.empty(B, bool), np.empty(B, bool)
         for b, (env, action) in enumerate(zip(self._envs, self._to_env(actions_BA), strict=True)):
-            obs, reward_B[b], terminated, truncated, _ = env.step(action)
-            terminated_B[b], truncated_B[b] = terminated, truncated
+            try:
+                obs, reward, terminated, truncated, info = env.step(action)
+            except ValueError as e:
+                if "expected 5, got 4" in str(e):
+                    raise EnvContractError(f"env.id={self._id}: step() {OLD_GYM}") from e
+                raise
+            reward_B[b] = reward if isinstance(reward, NUMBERS) else one_number(reward, b)
+            terminated_B[b], truncated_B[b] = bool(terminated), bool(truncated)
             if terminated or truncated:
+                ended.append(info)
                 if truncated:
                     finals[b] = deepcopy(obs)  # the env may rewrite it in the reset that follows
-                obs, _ = env.reset()
+                obs = self._reset(env)
             obs_B.append(obs)
         return StepResult(
             obs=self._to_groups(obs_B),
@@ -142,8 +143,24 @@ class GymVecEnv:
             terminated_B=torch.from_numpy(terminated_B),
             truncated_B=torch.from_numpy(truncated_B),
             final_obs=self._final_obs(finals) if finals else None,
-            log={},
+            log=self._episode_info.read(ended) if ended else {},
         )
+
+    def _reset(self, env: gym.Env, seed: int | None = None) -> Any:
+        """Return an env's first observation.
+
+        Raises:
+            EnvContractError: Its `reset` is that of Gym before 0.26.
+        """
+        try:
+            found: Any = env.reset(seed=seed) if seed is not None else env.reset()
+        except TypeError as e:
+            if "'seed'" in str(e):
+                raise EnvContractError(f"env.id={self._id}: reset() {OLD_GYM} ({e})") from e
+            raise
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise EnvContractError(f"env.id={self._id}: reset() {OLD_GYM}")
+        return found[0]
 
     def _to_env(self, actions_BA: torch.Tensor) -> np.ndarray:
         """Return what each env is given: its row, or its one choice."""
@@ -155,11 +172,11 @@ class GymVecEnv:
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
         """See `VecEnv.reset_envs`; each env's own random generator goes on."""
-        return self._to_groups([self._envs[env].reset()[0] for env in envs])
+        return self._to_groups([self._reset(self._envs[env]) for env in envs])
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """Advance each TimeLimit's clock by a random part of its limit; see `VecEnv`."""
-        limits = [_time_limit(env) for env in self._envs]
+        limits = [time_limit(env) for env in self._envs]
         if not self.spec.max_episode_length or None in limits:
             return False
         shape = (self.spec.num_envs,)
@@ -172,14 +189,14 @@ class GymVecEnv:
         """Physics, random generator and episode clock of envs we know; see `VecEnv`."""
         if not self.spec.has_state:
             return None
-        return {"envs": [_env_state(env) for env in self._envs]}
+        return {"envs": [env_state(env) for env in self._envs]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """See `VecEnv.load_state_dict`."""
         rows = []
         for env, its_state in zip(self._envs, state["envs"], strict=True):
             env.reset()  # the wrappers refuse to step before a first one
-            rows.append(_load_env_state(env, its_state))
+            rows.append(load_env_state(env, its_state))
         return self._to_groups(rows)
 
     def render(self) -> np.ndarray:
@@ -203,15 +220,17 @@ class GymVecEnv:
         """Copy the observations of some envs into tensors of their own.
 
         Raises:
-            EnvError: They are not of one shape, or not of the space's dtype.
+            EnvContractError: They are not of one shape, or not of the space's dtype.
         """
         groups = {}
         for name, s in self.spec.obs.items():
-            parts = [row[name] for row in rows] if self._is_dict else rows
             try:
+                parts = [row[name] for row in rows] if self._is_dict else rows
                 array = np.array(parts).astype(s.dtype, casting="same_kind", copy=False)
-            except (TypeError, ValueError) as e:
-                raise EnvError(f"obs group {name!r}: not {s.dtype} of {s.shape}: {e}") from e
+            except (KeyError, TypeError, ValueError) as e:
+                why = "is missing" if isinstance(e, KeyError) else f"{e}"
+                said = f"obs group {name!r}: not {s.dtype} of {s.shape}: {why}"
+                raise EnvContractError(said) from e
             groups[name] = torch.from_numpy(array)
         return groups
 
@@ -225,6 +244,21 @@ class GymVecEnv:
         return out
 
 
+def one_number(reward: Any, env: int) -> float:
+    """Return the reward that a step gave as something else than a number.
+
+    Raises:
+        EnvContractError: It is more than one, or none.
+    """
+    found = np.asarray(reward)
+    if found.size != 1 or found.dtype.kind not in "biuf":
+        raise EnvContractError(
+            f"the reward of env {env} has the shape {found.shape} and the dtype {found.dtype}; "
+            "one number is expected"
+        )
+    return float(found.reshape(()))
+
+
 def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:
     if not isinstance(space, spaces.Box):
         raise EnvError(f"obs group {name!r}: {space} is not supported; Box and Dict of Box are")
@@ -236,57 +270,3 @@ def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:
     if 0 in space.shape:
         raise EnvError(f"obs group {name!r}: {space} is empty; leave the entry out")
     return TensorSpec(space.shape, space.dtype.name)
-
-
-def _time_limit(env: gym.Env) -> Any:
-    """Return the TimeLimit wrapper of `env`, or None."""
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, gym.wrappers.TimeLimit):
-            return env
-        env = env.env
-    return None
-
-
-# What one step of these envs reads besides its action.
-_STATE_ATTRIBUTES: dict[type, Sequence[str]] = {
-    PendulumEnv: ("state",),
-    CartPoleEnv: ("state", "steps_beyond_terminated"),
-}
-# What gym.make wraps around every env; only TimeLimit has a state, its clock.
-_STATELESS_WRAPPERS = (
-    gym.wrappers.TimeLimit,
-    gym.wrappers.OrderEnforcing,
-    gym.wrappers.PassiveEnvChecker,
-)
-
-
-def _state_names(env: gym.Env) -> Sequence[str] | None:
-    """Return the attributes that are `env`'s state, or None where there may be more to it."""
-    if _time_limit(env) is None:
-        return None
-    layer = env
-    while isinstance(layer, gym.Wrapper):
-        if type(layer) not in _STATELESS_WRAPPERS:
-            return None
-        layer = layer.env
-    return _STATE_ATTRIBUTES.get(type(env.unwrapped))
-
-
-def _env_state(env: gym.Env) -> dict[str, Any]:
-    values = {name: getattr(env.unwrapped, name) for name in _state_names(env) or ()}
-    return {
-        "physics": {k: np.asarray(v).tolist() if k == "state" else v for k, v in values.items()},
-        "rng": env.unwrapped.np_random.bit_generator.state,
-        "elapsed_steps": _time_limit(env)._elapsed_steps,
-    }
-
-
-def _load_env_state(env: gym.Env, state: Mapping[str, Any]) -> np.ndarray:
-    raw: Any = env.unwrapped
-    for name, value in state["physics"].items():
-        setattr(raw, name, np.array(value) if name == "state" else value)
-    raw.np_random.bit_generator.state = state["rng"]
-    _time_limit(env)._elapsed_steps = state["elapsed_steps"]
-    # Pendulum observes (cos, sin, speed); CartPole observes its state.
-    obs = raw._get_obs() if hasattr(raw, "_get_obs") else np.array(raw.state)
-    return obs.astype(np.float32)

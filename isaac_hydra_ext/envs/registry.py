@@ -164,7 +164,8 @@ def needs_simulator(env_config: EnvConfig) -> bool:
 
     If not, the task can be described before any process starts.
     """
-    return facts_of(env_config).needs_simulator or bool(env_config.imports)
+    names_module = ":" in str(env_config.id or "")  # Gymnasium's module:Name-v1
+    return facts_of(env_config).needs_simulator or bool(env_config.imports) or names_module
 
 
 def describe_task(env_config: EnvConfig, device: str = "auto") -> "TaskDescription":

@@ -6,7 +6,6 @@ needs (onnxruntime, gymnasium, numpy) is what a robot's computer would need.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.gym_ids import find_spec
 from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import (
     ConfigError,
@@ -134,8 +134,7 @@ def _make_env(about: Mapping[str, Any]) -> gym.Env:
             f"env.kind={env['kind']}: its simulation needs torch itself; appo eval RUN plays it"
         )
     try:
-        for module in env["imports"]:
-            importlib.import_module(module)
+        find_spec(EnvConfig(id=env["id"], imports=env["imports"]))
         made = gym.make(env["id"], **env["kwargs"])
     except (ImportError, gym.error.Error) as e:
         raise EnvNotFoundError(f"env.id={env['id']}: cannot be made here ({shown(e)})") from e

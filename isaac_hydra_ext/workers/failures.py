@@ -1,7 +1,8 @@
 """What becomes of a worker that failed: another takes its place, or the run ends.
 
 Runs in the learner's main thread. A failure that may be an accident is charged to a budget. An
-exception of `step` that its replacement raises too, at the same place, is none.
+exception of `step` that its replacement raises too, at the same place, is none; nor is a broken
+contract (`EnvContractError`).
 """
 
 import time
@@ -85,6 +86,8 @@ class Failures:
         if body["phase"] != "step" or not self._may_replace:
             self._give_up(worker, body)
         if invalid and self._rollout.on_invalid == "stop":
+            self._give_up(worker, body)
+        if body["class"] == errors.EnvContractError.__name__:
             self._give_up(worker, body)
         if not invalid and self._raised_before(worker, body["place"]):
             self._give_up(worker, body, "; so did the one before it, at the same place")

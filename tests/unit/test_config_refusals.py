@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.config.reading import complete
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError
@@ -214,7 +214,9 @@ def test_an_id_that_is_not_registered_names_near_ones(env_id: str, near: str) ->
 
 
 def test_a_module_in_an_id_that_cannot_be_imported() -> None:
-    assert refusal("env=gym_any", "env.id=no_such_package:Foo-v0").startswith("env.id=no_such")
+    config = EnvConfig(id="no_such_package:Foo-v0")
+    with pytest.raises(EnvNotFoundError, match=r"^env\.id=no_such_package:Foo-v0: cannot import"):
+        describe_task(config)
 
 
 def test_an_unregistered_id_is_the_errors_own_class() -> None:

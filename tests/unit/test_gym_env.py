@@ -12,7 +12,9 @@ from gymnasium import spaces
 
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, StepResult, check_obs
-from isaac_hydra_ext.envs.gym import GymVecEnv, _time_limit, check_registered, describe
+from isaac_hydra_ext.envs.gym import GymVecEnv, describe
+from isaac_hydra_ext.envs.gym_ids import find_spec
+from isaac_hydra_ext.envs.gym_state import time_limit
 from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, MissingDependencyError
 
 from .gym_samples import PREFIX, Counter, Groups, register
@@ -176,7 +178,7 @@ def test_only_rows_that_were_cut_off_hold_a_final_observation() -> None:
     env = env_of("Counter")
     # env 1 is two steps behind: only env 0 is cut off in the fourth step.
     env._envs[1].reset()
-    _time_limit(env._envs[1])._elapsed_steps = -2
+    time_limit(env._envs[1])._elapsed_steps = -2
     result = until_end(env)
     assert result.truncated_B.tolist() == [True, False]
     assert result.final_obs is not None
@@ -281,13 +283,13 @@ def test_observation_spaces_that_are_not_supported_name_their_group(
 
 def test_an_unknown_id_names_near_ones() -> None:
     with pytest.raises(EnvNotFoundError, match="env.id=CartPol-v1.*'CartPole-v1'"):
-        check_registered(EnvConfig(id="CartPol-v1"))
+        find_spec(EnvConfig(id="CartPol-v1"))
 
 
 def test_imports_register_before_the_id_is_looked_up() -> None:
-    check_registered(EnvConfig(id="Pendulum-v1", imports=["json"]))
+    find_spec(EnvConfig(id="Pendulum-v1", imports=["json"]))
     with pytest.raises(EnvNotFoundError, match=r"env\.imports: cannot import 'no_such_module'"):
-        check_registered(EnvConfig(id="Pendulum-v1", imports=["no_such_module"]))
+        find_spec(EnvConfig(id="Pendulum-v1", imports=["no_such_module"]))
 
 
 @pytest.mark.parametrize(

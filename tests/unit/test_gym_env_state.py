@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs.gym import GymVecEnv, _time_limit
+from isaac_hydra_ext.envs.gym import GymVecEnv
+from isaac_hydra_ext.envs.gym_state import time_limit
 
 from .gym_samples import PREFIX, register
 
@@ -110,7 +111,7 @@ def test_random_episode_times_end_episodes_early_and_apart() -> None:
     env = built(PENDULUM, max_episode_steps=50)
     env.reset(0)
     assert env.randomize_episode_time(torch.Generator().manual_seed(1))
-    times = [_time_limit(e)._elapsed_steps for e in env._envs]
+    times = [time_limit(e)._elapsed_steps for e in env._envs]
     assert all(0 <= t < 50 for t in times) and len(set(times)) == 3
     first_end = [0, 0, 0]
     for step in range(1, 51):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isaac_hydra_ext.config.schema import RolloutConfig
-from isaac_hydra_ext.errors import EnvError, InvalidNumberError, WorkerError
+from isaac_hydra_ext.errors import EnvContractError, EnvError, InvalidNumberError, WorkerError
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers import failures, patience
@@ -115,6 +115,15 @@ def test_our_own_error_says_what_to_do_without_a_traceback() -> None:
     with pytest.raises(EnvError, match="expected float32 .*so did the one before it") as ended:
         rig.failures.report(worker(generation=1), body_of(broken))
     assert "\n" not in str(ended.value)
+
+
+def test_a_broken_contract_replaces_nobody() -> None:
+    def broken(text: str) -> None:
+        raise EnvContractError("the reward of env 0 has the shape (3,)")
+
+    rig = Rig()
+    with pytest.raises(EnvContractError, match="^worker 0, step, env Slip-v0: the reward of env 0"):
+        rig.failures.report(worker(), body_of(broken))
 
 
 @pytest.mark.parametrize("rollout", [{"on_worker_failure": "stop"}, {"deterministic": True}])

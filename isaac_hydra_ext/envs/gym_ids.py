@@ -1,0 +1,53 @@
+"""`env.id` in every spelling that Gymnasium takes. Runs wherever such an env is described or made.
+
+`Name-v1`, `Name` (its newest version), `my_package.my_module:Name-v1` (which imports the module).
+"""
+
+import re
+from typing import Any
+
+import gymnasium as gym
+
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, did_you_mean
+
+VERSION = re.compile(r"-v(\d+)$")
+
+
+def find_spec(env_config: EnvConfig) -> Any:
+    """Import what registers the id, and look it up; builds nothing.
+
+    Returns:
+        Gymnasium's `EnvSpec`.
+
+    Raises:
+        EnvNotFoundError: Names near ids.
+        EnvError: `gymnasium.make` cannot make it.
+    """
+    import_packages(env_config.imports)
+    env_id = str(env_config.id)
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_packages([module], f"env.id={env_id}")
+    spec = gym.registry.get(name) or _newest(name)
+    if spec is None:
+        near = did_you_mean(name, gym.registry)
+        hint = near or "; name the package that registers it in env.imports=[...]"
+        raise EnvNotFoundError(f"env.id={env_id}: not registered with Gymnasium{hint}")
+    if spec.entry_point is None:
+        raise EnvError(
+            f"env.id={env_id}: registered with a vector_entry_point alone; single envs are made "
+            "here, so give gymnasium.register an entry_point as well"
+        )
+    return spec
+
+
+def _newest(name: str) -> Any:
+    """Return the spec of the highest version of a name that was given without one, or None."""
+    versions = {
+        int(found[1]): spec
+        for known, spec in gym.registry.items()
+        if (found := VERSION.search(known)) and known[: found.start()] == name
+    }
+    return versions[max(versions)] if versions else None
