@@ -123,7 +123,7 @@ class Evaluator:
         if not self.alive:
             return None
         handle, before = self._handle, self._polled
-        connection.wait([handle.pipe, handle.process.sentinel], timeout_s)
+        connection.wait([handle.pipe, handle.sentinel], timeout_s)
         ended, evaluation = handle.ended, None  # in this order: last words count
         for message in handle.received():
             if message.kind is Kind.ERROR:
@@ -143,6 +143,8 @@ class Evaluator:
     def _on_message(self, message: Message) -> Evaluation | None:
         if no_video := message.body.pop("no_video", ""):
             self._warn(f"no videos: {no_video}; the training goes on without")
+        if no_log := message.body.pop("no_log", ""):
+            self._warn(f"the evaluator: {no_log}")
         if message.kind is Kind.BUILT:
             self._handle.answered(Phase.COLLECTING)
             if self.pending is not None:
@@ -185,7 +187,7 @@ class Evaluator:
 
     def _end(self) -> None:
         kill_group(self._handle.process)
-        self._handle.pipe.close()
+        self._handle.close()
         remove_unfinished(self._run_dir)
 
     def close(self, at_once: Callable[[], bool]) -> None:
@@ -198,7 +200,7 @@ class Evaluator:
         """
         if self.alive and self.pending is None:
             end_processes([self._handle], CLOSE_GRACE_S, at_once)
-            self._handle.pipe.close()
+            self._handle.close()
         elif self.alive:
             self._end()
         self.alive = False

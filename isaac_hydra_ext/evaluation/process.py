@@ -88,7 +88,7 @@ class EvaluatorProcess:
     def _build(self, body: dict[str, Any]) -> None:
         self._phase = "build"
         self._run_dir = Path(body["run_dir"])
-        redirect_output(self._run_dir / LOG)
+        no_log = redirect_output(self._run_dir / LOG)
         config = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(RunConfig), body["config"])
         )
@@ -103,7 +103,7 @@ class EvaluatorProcess:
         size = self._policy.flat.numel()
         memory = self._block.attach(body["name"], WeightStore.nbytes(size, 0))
         self._weights = WeightStore.map(memory, size, 0)
-        self._send(Kind.BUILT, body={"no_video": self._no_video})
+        self._send(Kind.BUILT, body={"no_video": self._no_video, "no_log": no_log})
 
     def _make_env(self) -> VecEnv:
         """Make the env; if it gives no pictures, one that is not asked for any."""

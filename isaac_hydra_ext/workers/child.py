@@ -4,9 +4,12 @@ Runs in worker processes and in the evaluator's.
 """
 
 import hashlib
+import io
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +30,53 @@ def become_child(parent_pid: int) -> None:
     if os.getppid() != parent_pid:  # it died before the line above
         os._exit(1)
     os.setpgid(0, 0)  # helpers that a simulator starts are killed with this process
+    multiprocessing.current_process().daemon = False  # one that is may have no helpers
+    _take_forked_helpers_along()
+    _drop_what_cannot_be_written()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _take_forked_helpers_along() -> None:
+    """Have what the main thread forks die with this process, should it be killed.
+
+    A forked helper holds copies of all its pipes' ends, and so never reads their end. What is
+    spawned does, and `kill_group` sees to all of them where the learner lives. A thread other than
+    the main one may end, which the kernel would take for the parent's death.
+    """
+    pid, by_main_thread = os.getpid(), [False]
+
+    def before() -> None:
+        by_main_thread[0] = threading.current_thread() is threading.main_thread()
+
+    def in_helper() -> None:
+        if by_main_thread[0] and os.getppid() == pid:
+            die_with_parent(signal.SIGKILL)
+
+    os.register_at_fork(before=before, after_in_child=in_helper)
+
+
+class _Dropping(io.FileIO):
+    """A file that drops what cannot be written."""
+
+    def write(self, data: Any) -> int:
+        """Write, and never raise: an env that prints needs no disk."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Keep a full disk, or a terminal that is gone, from failing whatever prints."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        if before is not None:  # else it was closed before this process began
+            raw = _Dropping(fd, "w", closefd=False)
+            lines = io.TextIOWrapper(
+                io.BufferedWriter(raw), before.encoding, "backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, lines)
 
 
 def serve(run: Callable[[], None], report: Callable[[Exception], None]) -> None:
@@ -38,9 +86,11 @@ def serve(run: Callable[[], None], report: Callable[[Exception], None]) -> None:
     except EOFError:
         sys.exit(1)  # the learner is gone, and with it anybody to tell
     except Exception as e:
-        if not isinstance(e, IsaacHydraExtError):  # our own errors are told, and are enough
-            traceback.print_exc()  # into the process's log
-        report(e)
+        try:
+            if not isinstance(e, IsaacHydraExtError):  # our own errors are told, and are enough
+                traceback.print_exc()  # into the process's log; once it is told, we may be killed
+        finally:
+            report(e)
         sys.exit(1)
 
 
@@ -69,14 +119,24 @@ def _place(error: Exception) -> str:
     return hashlib.sha256("\n".join([type(error).__name__, *lines]).encode()).hexdigest()[:16]
 
 
-def redirect_output(path: Path) -> None:
-    """Send this process's stdout and stderr, native code's included, to a file."""
+def redirect_output(path: Path) -> str:
+    """Send this process's stdout and stderr, native code's included, to a file.
+
+    Returns:
+        Why they go nowhere instead, if they do: a log is no reason to fail.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    path.parent.mkdir(exist_ok=True)
-    with path.open("ab", buffering=0) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    why_not = ""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as e:
+        why_not, log = f"no log: {e}", os.open(os.devnull, os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return why_not
 
 
 def pin(core: int | None) -> None:

@@ -51,7 +51,7 @@ def not_closed(worker: WorkerHandle) -> str:
 def _wait(workers: Sequence[WorkerHandle], grace_s: float, at_once: Callable[[], bool]) -> None:
     """Wait until all processes have ended, at most `grace_s` seconds."""
     deadline = time.monotonic() + grace_s
-    alive = [w.process.sentinel for w in workers]
+    alive = [w.sentinel for w in workers]
     while alive and not at_once() and (left := deadline - time.monotonic()) > 0:
         ended = connection.wait(alive, min(left, POLL_S))
         alive = [sentinel for sentinel in alive if sentinel not in ended]

@@ -1,10 +1,13 @@
 """What the learner keeps of one worker, and how it talks to it. Runs in the learner's process."""
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -106,7 +109,30 @@ class WorkerHandle:
         assert self.states[slot] is old, f"slot {slot} of {self}: {self.states}"
         self.states[slot] = new
 
+    @cached_property
+    def _pidfd(self) -> int | None:
+        pid = self.process.pid
+        if pid is not None and hasattr(os, "pidfd_open"):  # Linux
+            with contextlib.suppress(OSError):  # not in every sandbox
+                return os.pidfd_open(pid)
+        return None
+
+    @property
+    def sentinel(self) -> int:
+        """What can be waited for with `connection.wait`: the end of the process.
+
+        The process's own is a pipe, which helpers that it has forked keep open.
+        """
+        return self.process.sentinel if self._pidfd is None else self._pidfd
+
     @property
     def ended(self) -> bool:
         """Whether the process is over, without reaping it."""
-        return bool(connection.wait([self.process.sentinel], 0))
+        return bool(connection.wait([self.sentinel], 0))
+
+    def close(self) -> None:
+        """Let go of a process that has ended: nothing is sent, received or waited for any more."""
+        self.pipe.close()
+        pidfd, self._pidfd = self._pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)

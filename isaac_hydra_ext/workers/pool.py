@@ -230,11 +230,11 @@ class WorkerPool:
     def _pump(self, timeout: float) -> None:
         """Wait for messages or deaths, at most `timeout` seconds, and deal with them."""
         pipes = {worker.pipe: worker for worker in self._workers}
-        sentinels = {worker.process.sentinel: worker for worker in self._workers}
+        sentinels = {worker.sentinel: worker for worker in self._workers}
         woken = connection.wait([*pipes, *sentinels], timeout)
         self._patience.listened(self._workers)
         for worker in list(self._workers):
-            dead = worker.process.sentinel in woken
+            dead = worker.sentinel in woken
             if dead or worker.pipe in woken:
                 self._hear(worker)
             if dead and self._has_its_place(worker):
@@ -294,7 +294,7 @@ class WorkerPool:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
         kill_group(worker.process)
         new = self._spawn(worker.index, worker.generation + 1)
-        worker.pipe.close()
+        worker.close()
         self.counts.restarts += 1
         self._abandon_partial(worker)
         new.ready, new.states = worker.ready, worker.states
@@ -359,7 +359,7 @@ class WorkerPool:
         end_processes(self._workers, CLOSE_GRACE_S, lambda: self._stop.at_once)
         for worker in self._workers:
             self._settle(worker)
-            worker.pipe.close()
+            worker.close()
         self._block.close()
         if self._cores is not None:
             self._cores.release()

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -122,13 +123,25 @@ def kill_group(process: SpawnProcess) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.join(JOIN_S)
+    _reap(process)
 
 
 def describe_exit(process: SpawnProcess) -> str:
     """Return how a process ended, e.g. `was killed by SIGKILL`."""
-    process.join(JOIN_S)
+    _reap(process)
     code = process.exitcode
     if code is not None and code < 0:
         return f"was killed by {signal_name(-code)}"
     return f"exited with code {code}"
+
+
+def _reap(process: SpawnProcess) -> None:
+    """Wait for a process that ends, and reap it.
+
+    `join` with a time limit would wait for a pipe that the process's forked helpers keep open.
+    """
+    deadline = time.monotonic() + JOIN_S
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if process.exitcode is not None:
+        process.join()  # returns at once, and has multiprocessing forget it

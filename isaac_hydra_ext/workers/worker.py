@@ -136,7 +136,7 @@ class WorkerProcess:
         self._env_name = str(config.env.id or config.env.task)
         pin(message.body["core"])  # before the env starts threads, which then stay there too
         run_dir = Path(message.body["run_dir"])
-        redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
+        no_log = redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         self._tracer = self._make_tracer(run_dir)
         env_state = self._env_state_of(message.body["resume_from"])
         self._collector = Collector(
@@ -144,7 +144,7 @@ class WorkerProcess:
         )
         spec = self._collector.env.spec.to_json()
         body = {"spec": spec, "random_start": self._collector.random_start}
-        body["notes"] = getattr(self._collector.env, "notes", [])
+        body["notes"] = [*filter(None, [no_log]), *getattr(self._collector.env, "notes", [])]
         self._send(Kind.BUILT, body=body)
 
     # What few runs need is imported by these only: W processes pay for every module.
