@@ -13,7 +13,11 @@ from live_run import HANG_S, LiveRun
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 
 Live = Callable[..., LiveRun]
-JOBS = ("experiment.seed=1,2", "experiment.max_iterations=100000", "logging.console=plain", "-m")
+ONE = "rollout.num_workers=1"  # what a job takes to be saved or killed with all it has
+JOBS = (
+    *("experiment.seed=1,2", "experiment.max_iterations=100000"),
+    *("logging.console=plain", ONE, "-m"),
+)
 
 
 def jobs_of(run: LiveRun) -> list[psutil.Process]:
@@ -74,7 +78,7 @@ def test_a_second_signal_ends_job_and_sweep_at_once(live: Live) -> None:
 def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> None:
     run = live(
         "experiment.seed=1,2,3", "experiment.max_iterations=100000", "logging.backends=[csv]",
-        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "rollout.num_workers=1", "-m",
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", ONE, "-m",
     )  # fmt: skip
     deadline = time.monotonic() + HANG_S
     while len(list(run.logs.glob("*/*/metrics.csv"))) < 2:
@@ -91,7 +95,7 @@ def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> 
 
 
 def test_a_job_that_is_killed_takes_no_other_along(live: Live) -> None:
-    run = live("experiment.max_iterations=100000,3", "logging.console=plain", "-m")
+    run = live("experiment.max_iterations=100000,3", "logging.console=plain", ONE, "-m")
     run.wait_for_iteration(3)
     (job,) = jobs_of(run)
     run.seen.update([job, *job.children(recursive=True)])

@@ -94,7 +94,7 @@ def test_a_busy_evaluator_is_skipped_and_the_training_goes_on(
     train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     last = train_run(
-        *staged(tmp_path, "hold"), "experiment.max_iterations=6", "rollout.num_workers=1",
+        *staged(tmp_path, "hold"), "experiment.max_iterations=6", "rollout.num_workers=0",
         "evaluate.timeout_s=3", "rollout.startup_timeout_s=250", "logging.console=plain",
     )  # fmt: skip
     assert last.meta["iteration"] == 6 and summary_of(last)["status"] == "completed"
@@ -109,7 +109,7 @@ def test_evaluators_that_die_cost_the_evaluations_only(
     train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     common = (
-        *staged(tmp_path), "experiment.max_iterations=3", "rollout.num_workers=1",
+        *staged(tmp_path), "experiment.max_iterations=3", "rollout.num_workers=0",
         "rollout.deterministic=true",
     )  # fmt: skip
     alone = train_run(*common, "evaluate.every=0")
@@ -124,7 +124,7 @@ def test_a_return_that_is_no_number_is_said_and_left_out(
     train_run: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     last = train_run(
-        *staged(tmp_path, "nan"), "experiment.max_iterations=4", "rollout.num_workers=1",
+        *staged(tmp_path, "nan"), "experiment.max_iterations=4", "rollout.num_workers=0",
         "checkpoint.every=1",
     )  # fmt: skip
     summary = summary_of(last)
@@ -142,7 +142,7 @@ def test_where_no_evaluator_can_live_training_episodes_stand_in_and_that_is_said
 
     monkeypatch.setattr(schedule, "why_impossible", lambda config: "one GPU, one Kit")
     last = train_run(
-        *staged(tmp_path), "experiment.max_iterations=4", "rollout.num_workers=1",
+        *staged(tmp_path), "experiment.max_iterations=4", "rollout.num_workers=0",
         "rollout.init_at_random_ep_len=false", "evaluate.every=2",
     )  # fmt: skip
     err = capfd.readouterr().err
@@ -158,7 +158,7 @@ def test_where_no_evaluator_can_live_training_episodes_stand_in_and_that_is_said
 def test_videos_of_a_run_and_their_previews(train_run: Train, tmp_path: Path) -> None:
     iio = pytest.importorskip("imageio.v3", reason="pip install 'isaac-hydra-ext[video]'")
     last = train_run(
-        *staged(tmp_path), "experiment.max_iterations=3", "rollout.num_workers=1",
+        *staged(tmp_path), "experiment.max_iterations=3", "rollout.num_workers=0",
         "evaluate.every=0", "logging.video.every=3", "logging.video.length=3",
     )  # fmt: skip
     run = last.path.parent.parent
