@@ -137,7 +137,7 @@ class Run:
         layout = SlotLayout.of(self.spec, config.rollout.steps_per_env, policy)
         self.weights = source.attach(layout, policy.flat.numel(), self.device)
         console.say_notes(source.notes, self.algorithm.notes)
-        console.say(*about(config, self.spec, policy, self.device))
+        console.say(*about(config, self.spec, policy, self.device, console.warn))
 
         self.record.begin(self.spec, resumed, self.algorithm.shown)
         self.saves = Saves(config, self.record, self.algorithm, self.evaluations, stop, resume_key)

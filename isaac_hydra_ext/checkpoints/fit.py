@@ -12,6 +12,7 @@ import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.errors import CheckpointError, shown
+from isaac_hydra_ext.models.normalizer import REST
 
 OPTIMIZER = "optimizer."
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's; both there or neither
@@ -76,7 +77,8 @@ def _differences(
         if name.startswith(OPTIMIZER):
             continue
         if name not in found:
-            yield name, f"has no tensor {name!r}"
+            if not name.endswith(f".{REST}"):
+                yield name, f"has no tensor {name!r}"
         elif line := _misfit(found[name], tensor.shape, tensor.dtype):
             yield name, f"{name} {line}"
     for name in found:

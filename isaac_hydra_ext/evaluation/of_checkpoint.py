@@ -24,6 +24,7 @@ from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
+from isaac_hydra_ext.models.normalizer import REST
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.models.registry import make_policy
 
@@ -137,6 +138,8 @@ def load_weights(policy: Policy, checkpoint: Checkpoint) -> None:
         if checkpoint.meta.get("actor_only") and name.startswith(CRITIC):
             continue
         found = checkpoint.tensors.get(f"policy.{name}")
+        if found is None and name.endswith(f".{REST}"):
+            continue
         if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
             is_now = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
             raise CheckpointError(

@@ -80,7 +80,14 @@ def normalisation(policy: ActorCritic) -> dict[str, tuple[list[float], list[floa
     if not policy.actor_normalizers:
         return dict.fromkeys(policy.actor_groups)
     normalizers = policy.actor_normalizers.values()
-    scales = [(n.mean.tolist(), n.std.tolist()) for n in normalizers if isinstance(n, Normalizer)]
+    scales = [
+        (
+            (n.mean if n.mean_rest is None else n.mean.double() + n.mean_rest).tolist(),
+            n.std.tolist(),
+        )
+        for n in normalizers
+        if isinstance(n, Normalizer)
+    ]
     return dict(zip(policy.actor_groups, scales, strict=True))
 
 

@@ -26,9 +26,9 @@ def choose_obs_groups(
 ) -> tuple[list[str], list[str]]:
     """Choose the obs groups of actor and critic.
 
-    Unasked: the actor sees the group `actor` or `policy`, else all groups; the critic sees
-    `critic` if there is one, else what the actor sees. A group whose terms are not concatenated
-    (`policy/clock`, `policy/rest`) is all of these.
+    Unasked: the actor sees the group `actor` or `policy`, else all groups but `critic`; the critic
+    sees `critic` if there is one, else what the actor sees. A group whose terms are not
+    concatenated (`policy/clock`, `policy/rest`) is all of these.
 
     Raises:
         ConfigError: A group that the environment does not have.
@@ -46,8 +46,10 @@ def choose_obs_groups(
                 raise ConfigError(f"policy.obs_groups.{role}: the env has no group {group!r}{hint}")
             chosen[role] += [g for g in found if g not in chosen[role]]
     named = _of_group("actor", available) or _of_group("policy", available)
-    actor = chosen.get("actor") or named or list(available)
-    critic = chosen.get("critic") or _of_group("critic", available) or list(actor)
+    privileged = _of_group("critic", available)
+    others = [group for group in available if group not in privileged]
+    actor = chosen.get("actor") or named or others or list(available)
+    critic = chosen.get("critic") or privileged or list(actor)
     return actor, critic
 
 
@@ -75,7 +77,7 @@ class ActorCritic(nn.Module, Policy):
         self.distribution = make_distribution(
             spec.action, config.squash, config.clip_actions, device
         )
-        sizes = {g: max(1, torch.Size(s.shape).numel()) for g, s in spec.obs.items()}
+        sizes = {group: _size(obs) for group, obs in spec.obs.items()}
         gaussian = spec.action.kind == "continuous"
         actor_out = spec.action.dim if gaussian else self.distribution.num_params
         actor_in = sum(sizes[g] for g in self.actor_groups)
@@ -92,9 +94,9 @@ class ActorCritic(nn.Module, Policy):
         if gaussian:
             std = torch.full((actor_out,), config.init_std)
             self.std = nn.Parameter(std.log() if self.log_std_type else std)
-        self.actor_normalizers = _normalizers(self.actor_groups, sizes, config.normalize_obs)
+        self.actor_normalizers = _normalizers(self.actor_groups, spec, config.normalize_obs)
         self.critic_normalizers = _normalizers(
-            self.critic_groups, sizes, config.normalize_critic_obs
+            self.critic_groups, spec, config.normalize_critic_obs
         )
         self.value_normalizer = Normalizer(1) if config.normalize_values else None
         if config.normalize_values:
@@ -121,8 +123,7 @@ class ActorCritic(nn.Module, Policy):
         parts = []
         for group in groups:
             x = obs[group].flatten(1) if obs[group].dim() > 1 else obs[group].unsqueeze(1)
-            x = x.to(torch.float32)
-            parts.append(normalizers[_key(group)](x) if len(normalizers) else x)
+            parts.append(normalizers[_key(group)](x) if len(normalizers) else x.to(torch.float32))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def action_params(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
@@ -209,5 +210,17 @@ def _group(key: str) -> str:
     return key.removeprefix("__group__").replace("__dot__", ".")
 
 
-def _normalizers(groups: Sequence[str], sizes: Mapping[str, int], enabled: bool) -> nn.ModuleDict:
-    return nn.ModuleDict({_key(g): Normalizer(sizes[g]) for g in groups} if enabled else {})
+def _normalizers(groups: Sequence[str], spec: EnvSpec, enabled: bool) -> nn.ModuleDict:
+    if not enabled:
+        return nn.ModuleDict()
+    return nn.ModuleDict(
+        {
+            _key(group): Normalizer(_size(spec.obs[group]), getattr(torch, spec.obs[group].dtype))
+            for group in groups
+        }
+    )
+
+
+def _size(spec: TensorSpec) -> int:
+    """Return how many numbers an observation of a group is; a scalar is one."""
+    return max(1, torch.Size(spec.shape).numel())

@@ -53,6 +53,9 @@ class InPlaceActing:
     def act(self, t: int) -> torch.Tensor:
         """The env's copy is a new tensor each time, because an env may keep it."""
         for part, shaped, rows, normalizer in self._inputs:
+            if normalizer is not None and normalizer.mean_rest is not None:
+                part.copy_(normalizer(rows[t].view(part.shape)))
+                continue
             shaped.copy_(rows[t])
             if normalizer is not None:
                 part.sub_(normalizer.mean).div_(normalizer.std)

@@ -14,7 +14,13 @@ from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system.tracing import Tracer
 
 
-def about(config: RunConfig, spec: EnvSpec, policy: Policy, device: torch.device) -> Iterator[str]:
+def about(
+    config: RunConfig,
+    spec: EnvSpec,
+    policy: Policy,
+    device: torch.device,
+    warn: Callable[[str], None],
+) -> Iterator[str]:
     """Yield the lines.
 
     Args:
@@ -22,6 +28,7 @@ def about(config: RunConfig, spec: EnvSpec, policy: Policy, device: torch.device
         spec: Of one collector's env.
         policy: That is trained.
         device: The learner's.
+        warn: Told of what the env gives and nobody reads.
     """
     yield (
         f"N_buffer = {config.num_collectors} x {spec.num_envs} x {config.rollout.steps_per_env} = "
@@ -33,11 +40,9 @@ def about(config: RunConfig, spec: EnvSpec, policy: Policy, device: torch.device
         yield f"actor and critic read {_named(actor, spec)}"
     else:
         yield f"the actor reads {_named(actor, spec)}; the critic {_named(critic, spec)}"
-
-
-def unread_groups(spec: EnvSpec, policy: Policy) -> list[str]:
-    """Return the obs groups that the env gives and no network reads."""
-    return [g for g in spec.obs if g not in (*policy.actor_groups, *policy.critic_groups)]
+    for group in spec.obs:
+        if group not in (*actor, *critic):
+            warn(f"nobody reads the observation group {group} (policy.obs_groups)")
 
 
 def _named(names: Sequence[str], spec: EnvSpec) -> str:

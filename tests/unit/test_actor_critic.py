@@ -8,8 +8,9 @@ import torch
 from isaac_hydra_ext.config.schema import PolicyConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.actor_critic import MIN_STD, ActorCritic, choose_obs_groups
+from isaac_hydra_ext.run.start import about
 
-from .builders import discrete, env_spec
+from .builders import discrete, env_spec, run_config
 
 GROUPS = {"policy": ((3,), "float32"), "privileged": ((4,), "float32")}
 
@@ -278,3 +279,24 @@ def test_building_a_policy_leaves_every_global_generator_alone(
     one, two = policy_of(seed=1), policy_of(seed=1)
     assert torch.equal(torch.get_rng_state(), before) and seeded == []
     assert torch.equal(one.flat, two.flat)
+
+
+def test_the_critics_own_group_is_not_given_to_the_actor() -> None:
+    assert choose_obs_groups(None, ["proprio", "critic"]) == (["proprio"], ["critic"])
+    assert choose_obs_groups(None, ["a", "b"]) == (["a", "b"], ["a", "b"])
+    assert choose_obs_groups(None, ["critic"]) == (["critic"], ["critic"])
+    assert choose_obs_groups(None, ["policy", "goal"]) == (["policy"], ["policy"])
+
+
+def test_the_first_lines_of_a_run_say_who_reads_what_and_warn_of_what_nobody_does() -> None:
+    told: list[str] = []
+    spec = env_spec(obs={"policy": ((3,), "float32"), "goal": ((2, 2), "float32")})
+    policy, cpu = ActorCritic(PolicyConfig(), spec, 0), torch.device("cpu")
+    lines = list(about(run_config(), spec, policy, cpu, told.append))
+    assert lines[-1] == "actor and critic read policy (3)"
+    assert told == ["nobody reads the observation group goal (policy.obs_groups)"]
+    both = PolicyConfig(obs_groups={"actor": ["policy"], "critic": ["policy", "goal"]})
+    told.clear()
+    lines = list(about(run_config(), spec, ActorCritic(both, spec, 0), cpu, told.append))
+    assert lines[-1] == "the actor reads policy (3); the critic policy (3), goal (2x2)"
+    assert told == []
