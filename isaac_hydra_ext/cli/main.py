@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -168,14 +169,19 @@ def run_reporting_errors(task: Callable[[], Any]) -> int:
 def end_process(code: int) -> NoReturn:
     """End this process with `code`.
 
-    At once where a simulator lives in it, as that might hang, and where an update still runs: a
-    thread that Python's end meets in native code takes the process down with SIGABRT.
+    At once where a simulator lives in it, as that might hang; where an update still runs: a thread
+    that Python's end meets in native code takes the process down with SIGABRT; and where an env has
+    left a thread that Python would wait for: everything is written by now.
     """
+    main = threading.main_thread()
+    left = [t.name for t in threading.enumerate() if t is not main and not t.daemon]
+    if left:
+        say_error(f"left running by the env, and ended with this process: thread {', '.join(left)}")
     launch = sys.modules.get("isaac_hydra_ext.envs.isaac.launch")
     sys.stdout.flush()
     sys.stderr.flush()
     updates = sys.modules.get("isaac_hydra_ext.system.background")
-    if any(module is not None and module.is_running() for module in (launch, updates)):
+    if left or any(module is not None and module.is_running() for module in (launch, updates)):
         os._exit(code)
     sys.exit(code)
 

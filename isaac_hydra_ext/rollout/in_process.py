@@ -163,7 +163,8 @@ class InProcessCollector:
             yield
         except IsaacHydraExtError:
             raise
-        except Exception as e:
+        # A signal of the user's is none of these: `StopSignals` has it.
+        except (Exception, SystemExit, KeyboardInterrupt) as e:
             env = self._config.env.id or self._config.env.task
             what = f"{phase}, env {env}: {type(e).__name__}: {e}"
             raise EnvError(f"{what}\n{traceback.format_exc()}") from e
