@@ -62,7 +62,9 @@ def test_a_second_signal_ends_it_at_once(live: Live) -> None:
 
 
 def test_a_reader_that_leaves_does_not_end_the_run(live: Live, tmp_path: Path) -> None:
-    run = live("experiment.max_iterations=15")  # for its directory and its checks
+    run = live(
+        "experiment.max_iterations=15", "rollout.num_workers=1"
+    )  # for its directory and its checks
     assert run.finish() == 0
     for name, reader in (("at_once", "head -n 1"), ("later", "sed /^run:/q")):
         line = f"{shlex.join(run.process.args)} experiment.name={name} | {reader}"  # type: ignore[arg-type]

@@ -154,6 +154,8 @@ def both_forms_of_a_task_id_are_found_and_near_names_told(env: IsaacLabVecEnv) -
     assert isaac_ids.find_task("Isaac-Cartpole-Direct") == with_version
     with pytest.raises(EnvNotFoundError, match=r"^env\.task=Isaac-Cartpol-Direct.*did you mean"):
         isaac_ids.find_task("Isaac-Cartpol-Direct-v0")
+    with pytest.raises(EnvNotFoundError, match="--list_tasks shows all"):
+        isaac_ids.find_task("Isaac-Nothing-Like-It")
 
 
 @check
@@ -166,6 +168,7 @@ def what_the_task_does_not_have_is_refused_in_one_line(env: IsaacLabVecEnv) -> N
         ({"cfg": {"scene": 3}}, r"^env\.cfg\.scene=3: a group of settings"),
         ({"physics": "newton_mjwrap"}, r"^env\.physics=newton_mjwrap: .*no such preset"),
         ({"agent": "rsl_rl_cfg_entry"}, r"^env\.agent=rsl_rl_cfg_entry: .*did you mean"),
+        ({"task": "Isaac-Cartpol-Direct-v0"}, r"did you mean 'Isaac-Cartpole-Direct"),
     ):
         with pytest.raises(ConfigError, match=says) as raised:
             describe(env_config(**changed), "cpu")

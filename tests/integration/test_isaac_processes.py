@@ -36,7 +36,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("generation", ["v2", "beta", "ga"])
+@pytest.mark.parametrize("generation", ["v2", "ga"])
 def test_the_learners_process_never_imports_isaac_lab(generation: str, tmp_path: Path) -> None:
     env = stage(generation, tmp_path)
     (tmp_path / "learner.py").write_text(LEARNER)
