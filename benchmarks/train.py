@@ -58,7 +58,7 @@ def measure(cases: dict[str, tuple[str, ...]], quick: bool, overrides: list[str]
         with ExitStack() as stack:
             # Users never get two processes on one GPU; here that is measured.
             stack.enter_context(patch.object(placement, "_one_process_a_gpu"))
-            stack.enter_context(patch.object(placement, "_would_take_turns", lambda _: False))
+            stack.enter_context(patch.object(placement, "_would_take_turns", lambda *_: False))
             logs = stack.enter_context(TemporaryDirectory())
             stack.enter_context(initialize_config_module(CONF, version_base="1.3"))
             fixed = (
