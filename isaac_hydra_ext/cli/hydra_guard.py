@@ -29,6 +29,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.cli.parser import near_flags
+from isaac_hydra_ext.config.elsewhere import name_here
 from isaac_hydra_ext.errors import ConfigError, shown
 
 CONFIG_PATH, CONFIG_NAME = "pkg://isaac_hydra_ext.conf", "train_appo"
@@ -88,8 +89,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise ConfigError(f"{shown(word)}: give flags such as --cfg after all KEY=VALUE")
         flag = word.split("=")[0]
         known = [name for action in parser._actions for name in action.option_strings]
-        hint = near_flags(flag, [*known, "--partial"]) or "; knobs are set as KEY=VALUE"
-        raise ConfigError(f"{shown(flag)}: no such flag{hint} (appo train --help)")
+        near = near_flags(flag, [*known, "--partial", "--quiet"]) or name_here(flag, ())
+        how = near or "; knobs are set as KEY=VALUE"
+        raise ConfigError(f"{shown(flag)}: no such flag{how} (appo train --help)")
     return args
 
 

@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
 from isaac_hydra_ext.cli.sweep import signals_to_jobs
+from isaac_hydra_ext.config.elsewhere import name_here
 from isaac_hydra_ext.config.reference import as_help, sections
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean, shown
@@ -209,7 +210,7 @@ def _one_line(error: HydraException) -> str:
         if below or found[1] in knobs:
             return f"{found[1]}: not in the configuration you chose; add it: ++{found[1]}=VALUE"
         groups = [f.name for f in fields(RunConfig)]
-        return f"{found[1]}: unknown key{did_you_mean(found[1], [*knobs, *groups])}"
+        return f"{found[1]}: unknown key{name_here(found[1], [*knobs, *groups])}"
     return shown(text, limit=300)
 
 

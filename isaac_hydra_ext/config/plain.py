@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
-from isaac_hydra_ext.errors import ConfigError, did_you_mean, first_line, shown
+from isaac_hydra_ext.config.elsewhere import name_here
+from isaac_hydra_ext.errors import ConfigError, first_line, shown
 
 MAX_DEPTH = 20  # levels of nesting
 
@@ -131,8 +132,8 @@ def refuse_unknown(node: Any, schema: type, path: str) -> None:
     known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
-            hint = did_you_mean(str(key), known)
-            raise ConfigError(f"{shown(f'{path}{key}')}: unknown key{hint}")
+            near = name_here(str(key), known, path)
+            raise ConfigError(f"{shown(f'{path}{key}')}: unknown key{near}")
         section = known[str(key)].default_factory
         if isinstance(section, type) and is_dataclass(section):
             refuse_unknown(value, section, f"{path}{key}.")

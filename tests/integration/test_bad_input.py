@@ -58,6 +58,8 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
         (["train", "env=gym_pendulm"], "did you mean 'gym_pendulum'?"),
         (["train", "ppo.lrr=1"], "did you mean 'ppo.lr'"),
         (["train", "pp=vtrace"], "did you mean 'ppo'?"),
+        (["train", "ppo.learning_rate=1e-3"], "ppo.learning_rate: unknown key; it is ppo.lr here"),
+        (["train", "--max_iterations", "9"], "no such flag; it is experiment.max_iterations here"),
         (["train", "--config-name", "foo"], "--config-name=foo: no such config"),
         (["train", "--resolve"], "--resolve: only with --cfg"),
         (["train", "-p", "ppo"], "--package: only with --cfg"),
