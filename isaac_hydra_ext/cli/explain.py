@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
-from isaac_hydra_ext.config.layers import value_at
+from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.reading import Settings, complete, read
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.config.typed import is_typed

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from isaac_hydra_ext.config.nested import nested
 from isaac_hydra_ext.config.typed import is_typed
 from isaac_hydra_ext.errors import ConfigError, first_line
 
@@ -56,22 +57,6 @@ def _leaves(layer: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple
             yield from _leaves(value, section, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
-
-
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """Return the mapping that holds a value at a dotted key: `a.b` -> `{a: {b: value}}`."""
-    for name in reversed(key.split(".")):
-        value = {name: value}
-    return value
-
-
-def value_at(nested: Any, key: str, default: Any) -> Any:
-    """Return what nested mappings hold at a dotted key, however deep, or the default."""
-    for name in key.split("."):
-        if not isinstance(nested, Mapping) or name not in nested:
-            return default
-        nested = nested[name]
-    return nested
 
 
 def with_one_size(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:

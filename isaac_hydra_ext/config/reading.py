@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from isaac_hydra_ext.config.checks import SAFE_NAME, check
-from isaac_hydra_ext.config.layers import merge_layers, value_at, with_one_size
+from isaac_hydra_ext.config.layers import merge_layers, with_one_size
+from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import as_tokens, is_typed

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 
+from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.errors import ConfigError, shown
 
 
@@ -54,6 +55,25 @@ def is_typed(key: str, typed: Sequence[str]) -> bool:
     """
     below = f"{key}."
     return any(k == key or k.startswith(below) for token in typed for k in _keys_set_by(token))
+
+
+def typed_value(key: str, typed: Sequence[str]) -> Any:
+    """Return what the last override that sets a key says, alone or in a mapping; None without one.
+
+    Raises:
+        ConfigError: A token that Hydra cannot read.
+    """
+    found = None
+    for token in typed:
+        override = parse(token)
+        where = override.key_or_group.replace("/", ".")
+        if override.is_delete() or override.is_sweep_override():
+            continue
+        if where == key:
+            found = override.value()
+        elif key.startswith(f"{where}."):
+            found = value_at(override.value(), key.removeprefix(f"{where}."), found)
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -13,8 +13,8 @@ import torch
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.config.layers import nested
 from isaac_hydra_ext.config.machine import check_devices
+from isaac_hydra_ext.config.nested import nested
 from isaac_hydra_ext.config.reading import read
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import parse

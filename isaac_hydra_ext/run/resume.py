@@ -7,7 +7,7 @@ from typing import Any
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint, task_of
 from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
-from isaac_hydra_ext.config.layers import value_at
+from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown

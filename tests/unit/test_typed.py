@@ -2,7 +2,7 @@
 
 import pytest
 
-from isaac_hydra_ext.config.typed import is_typed, parse
+from isaac_hydra_ext.config.typed import is_typed, parse, typed_value
 from isaac_hydra_ext.errors import ConfigError
 
 
@@ -39,3 +39,20 @@ def test_what_types_a_knob(key: str, token: str, is_so: bool) -> None:
 def test_what_hydra_cannot_read_is_an_error(token: str) -> None:
     with pytest.raises(ConfigError, match="KEY=VALUE is expected here"):
         parse(token)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"),
+    [
+        ([], None),
+        (["rollout=sync"], None),
+        (["rollout.device=cpu"], "cpu"),
+        (["rollout.device=cpu", "++rollout.device='cuda:1'"], "cuda:1"),
+        (["rollout.device=[cuda:0,cuda:1]"], ["cuda:0", "cuda:1"]),
+        (["rollout.device=cpu", "rollout={device: cuda, num_workers: 2}"], "cuda"),
+        (["rollout.device=cpu", "rollout={num_workers: 2}"], "cpu"),
+        (["rollout.device=cpu", "~rollout.device"], "cpu"),
+    ],
+)
+def test_the_last_override_says_what_a_key_is(tokens: list[str], value: object) -> None:
+    assert typed_value("rollout.device", tokens) == value

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.config.typed import typed_value
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import ALGORITHM_KEYS
 from isaac_hydra_ext.envs.isaac.cfg import SELECTORS
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
@@ -148,17 +146,16 @@ def imports_asked(flags: argparse.Namespace, tokens: Sequence[str] = ()) -> list
     if flags.external_callback:
         module, _, function = flags.external_callback.rpartition(".")
         imports.append(f"{module}:{function}")
-    typed = [token for token in tokens if re.match(r"\+*env\.imports=", token)]
-    if imports or not typed:
-        return imports
-    wrong = f"{typed[-1]}: a list is expected: env.imports=[my_pkg.tasks]"
+    wrong = "env.imports: a list is expected: env.imports=[my_pkg.tasks]"
     try:
-        named = OverridesParser.create().parse_override(typed[-1]).value()
-    except HydraException as e:
-        raise ConfigError(wrong) from e
-    if not isinstance(named, list):
+        typed = value_of("env.imports", tokens)
+    except ConfigError as e:
+        raise ConfigError(f"{wrong} ({e})") from e
+    if imports or typed is None:
+        return imports
+    if not isinstance(typed, list):
         raise ConfigError(wrong)
-    return [str(name) for name in named]
+    return [str(name) for name in typed]
 
 
 def quoted(value: Any) -> str:
@@ -203,7 +200,10 @@ def _hydra_token(token: str) -> str:
 OUR_ENV_KEYS = [f.name for f in fields(EnvConfig)]
 
 
-def value_of(key: str, tokens: Sequence[str]) -> str | None:
-    """Return what the last token says about `key`, without quotes, or None."""
-    values = [t.split("=", 1)[1] for t in tokens if re.match(rf"\+*{re.escape(key)}=", t)]
-    return values[-1].strip("'\"") if values else None
+def value_of(key: str, tokens: Sequence[str]) -> Any:
+    """Return what the last token says about `key`, or None; flags among them say nothing.
+
+    Raises:
+        ConfigError: An override that Hydra cannot read.
+    """
+    return typed_value(key, [t for t in tokens if "=" in t and not t.startswith("-")])

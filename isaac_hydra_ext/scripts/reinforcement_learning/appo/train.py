@@ -135,6 +135,8 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
     if total < 1:
         raise ConfigError(f"--num_envs={total}: must be at least 1")
     device = flags.device or value_of("rollout.device", tokens) or "auto"
+    if isinstance(device, list):
+        device = ",".join(map(str, device))
     learner = value_of("experiment.device", tokens) or "auto"
     wanted = auto_workers(True, device.strip("[]'\""), learner) if asked is None else asked
     workers, why = min(wanted, total), "each needs an env"
