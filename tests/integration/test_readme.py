@@ -16,6 +16,8 @@ def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
     for language, name in (("python", "my_app.py"), ("yaml", "my_app.yaml")):
         (block,) = (b for b in re.findall(rf"```{language}\n(.*?)```", text, re.S) if name in b)
         (tmp_path / name).write_text(block)
+    with (tmp_path / "my_app.yaml").open("a") as f:  # our defaults, which the env's file moves
+        f.write("  ppo: {lr: 0.001, update_epochs: 5}\n")
     line = [sys.executable, "my_app.py", "appo.rollout.steps_per_env=8", "appo.ppo.gamma=0.8"]
     line += ["appo.experiment.max_iterations=2", "hydra.run.dir=."]
     line += ["appo.ppo.lr_schedule=adaptive"]  # our default: only its being typed says so
@@ -29,6 +31,8 @@ def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
     assert "gamma: 0.8" in agent
     assert "lr_schedule: adaptive" in agent
     assert "num_mini_batches: 4" in agent, "what env=gym_pendulum recommends"
+    assert "\n  lr: 0.001\n" in agent and "\n  update_epochs: 5\n" in agent
+    assert (run / ".hydra" / "config.yaml").read_text() == agent
     written = [path for path in run.rglob("*") if path.is_file()]
     assert [path for path in written if secret.encode() in path.read_bytes()] == []
 
