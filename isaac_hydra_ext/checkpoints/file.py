@@ -66,8 +66,8 @@ def save_checkpoint(
         meta: JSON-ready; schema and iteration are added.
 
     Raises:
-        CheckpointError: The file cannot be written, or does not read back; earlier ones are
-            intact, and no part of it is left.
+        CheckpointError: The file cannot be written, or does not read back; earlier ones that are
+            there are intact, and no part of it is left.
     """
     meta = {"schema": SCHEMA_VERSION, "iteration": iteration, **meta}
     on_cpu = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
@@ -87,7 +87,13 @@ def save_checkpoint(
             temporary.replace(path)
         _fsync_directory(directory)
     except (OSError, CheckpointError) as e:
-        raise CheckpointError(f"cannot write {path}: {e}; earlier checkpoints are intact") from e
+        if any(directory.glob("model_*.safetensors")):
+            raise CheckpointError(
+                f"cannot write {path}: {e}; earlier checkpoints are intact"
+            ) from e
+        raise CheckpointError(
+            f"cannot write {path}: {e}; there are no earlier checkpoints there"
+        ) from e
     finally:
         with contextlib.suppress(OSError):  # there only if the rename has not happened
             temporary.unlink()

@@ -35,7 +35,7 @@ class Handover:
         """
         temporary = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(state))
             os.replace(temporary, self._path)
         self._due = time.monotonic() + EVERY_S

@@ -113,7 +113,7 @@ def write_dump(
     path = directory / f"{name}_env_{number.env}.safetensors"
     found = {**asdict(number), "value": str(number.value)}
     try:
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         if len(list(directory.iterdir())) >= MAX_DUMPS:
             return f"not dumped: {directory} holds {MAX_DUMPS} files"
         save_file(tensors, path, metadata={"isaac_hydra_ext": json.dumps({**about, **found})})

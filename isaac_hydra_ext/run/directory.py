@@ -130,6 +130,24 @@ class RunDirectory:
                 parent.rmdir()
 
 
+def made_again(run_dir: Path, config: RunConfig) -> bool:
+    """Make a run's directory again if somebody has moved or deleted it; returns whether it was so.
+
+    Args:
+        run_dir: Of the run that goes on.
+        config: The complete one; `params/agent.yaml` is written again.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if (run_dir / "checkpoints").is_dir():
+        return False
+    for name in SUBDIRECTORIES:
+        (run_dir / name).mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
+    return True
+
+
 def _remove_empty(run_dir: Path) -> None:
     """Remove a run's directory that nothing was written to."""
     for path in (*(run_dir / name for name in SUBDIRECTORIES), run_dir):

@@ -24,6 +24,7 @@ from isaac_hydra_ext.evaluation.video import DIRECTORY
 from isaac_hydra_ext.reports.report import write_report
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.source import RolloutSource
+from isaac_hydra_ext.run.directory import made_again
 from isaac_hydra_ext.run.episodes import EpisodeTracker
 from isaac_hydra_ext.run.metrics import collection_metrics, evaluation_metrics, rollout_notes
 from isaac_hydra_ext.run.rate import SteadyRate
@@ -166,11 +167,28 @@ class RunRecord:
         """Write a point of each curve and a line, as often as `logging.every` says."""
         assert self._clock is not None and self._trackers is not None
         done, last, eta_s = self.totals.iterations, self._last, self._clock.iteration_done()
+        self.keep_directory()
         steps = self.totals.env_steps
         self._last_learned = {m.tag: metrics[m.tag] for m in self._learned}
         if done % self._config.logging.every == 0 or done == last:
             self._trackers.log(metrics, done)
             self._console.show(IterationView(done, last, steps, metrics, eta_s, self._learned))
+
+    def keep_directory(self) -> None:
+        """Make the run's directory again if it was moved or deleted, and say so.
+
+        What is written next goes there, the last checkpoint above all.
+        """
+        try:
+            if made_again(self.run_dir, self._config):
+                self.warn(
+                    f"{self.run_dir} was moved or deleted, and is made again: checkpoints and "
+                    "curves from before are not in it"
+                )
+        except OSError as e:
+            if "directory" not in self._said:
+                self._said.add("directory")
+                self.warn(f"{self.run_dir} was moved or deleted, and cannot be made again: {e}")
 
     def evaluated(self, evaluation: Evaluation, skipped: int) -> None:
         """Keep what an evaluation came to.
@@ -218,6 +236,7 @@ class RunRecord:
             CheckpointError: It cannot be written; earlier ones are intact.
         """
         assert self._episodes is not None and self._spec is not None
+        self.keep_directory()
         if self._trackers is not None:
             self._trackers.flush()
         env_states = self._env_states

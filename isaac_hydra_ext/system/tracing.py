@@ -78,7 +78,7 @@ class Tracer:
         plain, packed = (self._path.with_name(f".{self._path.stem}{end}") for end in ("", ".gz"))
         try:
             recorded.stop()
-            self._path.parent.mkdir(exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             recorded.export_chrome_trace(str(plain))
             with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=1) as target:
                 shutil.copyfileobj(source, target)

@@ -129,7 +129,7 @@ def redirect_output(path: Path) -> str:
     sys.stderr.flush()
     why_not = ""
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as e:
         why_not, log = f"no log: {e}", os.open(os.devnull, os.O_WRONLY)

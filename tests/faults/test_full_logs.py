@@ -53,8 +53,9 @@ def test_an_env_that_prints_needs_no_disk_and_its_error_is_told_all_the_same(
 def test_a_replacement_without_a_log_trains(live: Live, tmp_path: Path) -> None:
     run = live("experiment.max_iterations=100000", "rollout.num_workers=1", "checkpoint.every=1000")
     run.wait_for_iteration(3)
-    run.logs.rename(tmp_path / "moved")
-    run.logs = tmp_path / "moved"
+    moved = run.logs.rename(tmp_path / "moved")
+    run.logs.touch()  # a file: no directory can be made there again
+    run.logs = moved
     run.workers()[0].send_signal(signal.SIGKILL)
     deadline = time.monotonic() + HANG_S
     while "worker 0: no log: " not in run.text()[1]:
@@ -63,4 +64,6 @@ def test_a_replacement_without_a_log_trains(live: Live, tmp_path: Path) -> None:
     run.wait_for_iteration(run.text()[0].count("iteration ") + 3)
     run.process.send_signal(signal.SIGINT)
     run.finish()
-    assert "replaced (1 of 10 in an hour)" in run.text()[1]
+    said = run.text()[1]
+    assert "replaced (1 of 10 in an hour)" in said
+    assert said.count("was moved or deleted, and cannot be made again: ") == 1
