@@ -9,8 +9,8 @@ usage() {
   cat <<'END'
 usage: scripts/test_long.sh [PYTEST ARGUMENTS]
 
-Runs the soak, the random deaths, the stress of the shared memory and the fuzzed checkpoints whole,
-of which scripts/test.sh runs about a fifth or less: some minutes, before a release. The .venv is
+Runs the soak, the random deaths, the stress of shared memory and descriptors and the fuzzed inputs
+whole, of which scripts/test.sh runs about a fifth: some minutes, before a release. The .venv is
 that of scripts/test.sh.
 END
 }
@@ -26,4 +26,4 @@ trap 'exit 130' INT
 make_venv dev,mjlab
 export APPO_TEST_LONG=1
 exec .venv/bin/pytest -n "$((($(nproc) * 3 + 1) / 2))" --maxprocesses 8 --dist worksteal \
-  tests/faults/test_{soak,random_deaths,stress,fuzz}.py "$@"
+  tests/faults/test_{soak,random_deaths,stress,memory,fuzz}.py "$@"

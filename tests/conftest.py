@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,13 @@ try:
 except ImportError:  # the packaging tests run without it, against a bare wheel
     pass
 
+
+# What the tests start finds its modules compiled, also where PYTHONDONTWRITEBYTECODE is set, and
+# leaves no litter beside them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault(
+    "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "modules")
+)
 
 # By what they take, the longest first: where these came last, one process would end long after the
 # others. CONTRIBUTING.md has the seconds.
