@@ -112,7 +112,7 @@ class Policy(Protocol):
         """Answer one observation of B envs.
 
         Args:
-            obs: Group -> [B, ...].
+            obs: Those of `actor_groups` that the env gives, [B, ...] each.
             state: From `initial_state`, or from the step before.
             noise_BN: From `distribution.draw_noise`; None for the mode.
         """

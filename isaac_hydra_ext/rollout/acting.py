@@ -48,6 +48,7 @@ class PlainActing:
     def __init__(self, policy: Policy, slot: Slot) -> None:
         """Act with `policy`, whose weights may change between rollouts, on `slot`."""
         self._policy, self._slot = policy, slot
+        self._groups = [group for group in policy.actor_groups if group in slot.obs]
         self._fresh = policy.initial_state(slot.reward_TB.shape[1])
 
     def begin(self, noise_TBN: torch.Tensor, state: State) -> None:
@@ -56,7 +57,7 @@ class PlainActing:
 
     def act(self, t: int) -> torch.Tensor:
         rows = self._slot.rows
-        obs = {group: obs[t] for group, obs in rows.obs.items()}
+        obs = {group: rows.obs[group][t] for group in self._groups}
         acted = self._policy.act(obs, self.state, self._noise_TBN[t])
         self._params.append(acted.params_BP)
         rows.action[t].copy_(acted.action_BA)

@@ -17,6 +17,7 @@ class CapturedActing:
     def __init__(self, policy: Policy, slot: Slot, noise_TBN: torch.Tensor) -> None:
         """Capture; `noise_TBN` gives shape and device of what `begin` will be given."""
         self._policy, self._slot = policy, slot
+        self._groups = [group for group in policy.actor_groups if group in slot.obs]
         device, (T, B) = slot.reward_TB.device, slot.reward_TB.shape
         self._noise_TBN = torch.zeros_like(noise_TBN)
         self._t = torch.zeros(1, dtype=torch.int64, device=device)
@@ -46,7 +47,7 @@ class CapturedActing:
 
     def _act(self) -> torch.Tensor:
         slot, t = self._slot, self._t
-        obs = {group: obs.index_select(0, t)[0] for group, obs in slot.obs.items()}
+        obs = {group: slot.obs[group].index_select(0, t)[0] for group in self._groups}
         acted: Acted = self._policy.act(obs, self.state, self._noise_TBN.index_select(0, t)[0])
         self._params_TBP.index_copy_(0, t, acted.params_BP.unsqueeze(0))
         slot.action_TBA.index_copy_(0, t, acted.action_BA.unsqueeze(0))
