@@ -34,7 +34,7 @@ from isaac_hydra_ext.errors import CheckpointError, shown
 
 METADATA_KEY = "isaac_hydra_ext"
 DIGEST_KEY = "sha256"
-# What safetensors and torch raise on bytes that are no checkpoint.
+# What safetensors and torch raise on bytes that are not a checkpoint.
 UNREADABLE = (SafetensorError, OSError, TypeError, ValueError, RuntimeError, AttributeError)
 TEMPORARY_NAMES = ".model_*.safetensors.*.tmp"
 

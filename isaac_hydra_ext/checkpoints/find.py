@@ -43,7 +43,7 @@ def list_checkpoints(directory: Path) -> list[Path]:
 
 
 def list_runs(root: Path, pattern: str = "*") -> list[Path]:
-    """Return the directories that match, the newest run first; what is no run's name comes last.
+    """Return the directories that match, the newest run first, names that are not a run's last.
 
     A link to a run that had no name when it began is not another run.
     """
@@ -223,7 +223,7 @@ def rank(runs: Iterable[Path], notes: list[str]) -> list[Ranked]:
     """Return the runs' checkpoints that know a mean return, the best first, newer before older.
 
     What was evaluated comes before what was not: a mean return in training is of another policy,
-    which explores. What an evaluated run has saved besides comes last.
+    which explores. What an evaluated run saved without evaluating it comes last.
     """
     ranked: list[tuple[int, Ranked]] = []
     for run in runs:

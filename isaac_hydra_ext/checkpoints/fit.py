@@ -93,7 +93,7 @@ def _optimizer_differences(
     names = {name for name in found if name.startswith(OPTIMIZER)}
     if not names:
         return
-    # The normalisers' statistics are no parameters; all else of the networks is.
+    # The normalisers' statistics are not parameters; everything else in the networks is.
     parameters = [
         tensor
         for name, tensor in own.items()

@@ -1,6 +1,6 @@
 """`evaluations.jsonl` of a run: one line an evaluation, by which `best` is chosen.
 
-Written in the learner's process; read wherever checkpoints are looked for. A file beside the
+Written in the learner's process; read wherever checkpoints are looked for. A file next to the
 checkpoints, because an evaluation ends after the checkpoint of its iteration has been written.
 """
 
@@ -29,9 +29,9 @@ def append(run_dir: Path, result: Mapping[str, Any]) -> None:
 
 
 def evaluated_returns(run_dir: Path) -> dict[int, float]:
-    """Return the mean return of each iteration that was evaluated; none where there is no file.
+    """Return the mean return of each iteration that was evaluated; an empty dict without the file.
 
-    Lines that are none, e.g. one whose writing was cut short, are passed over.
+    Invalid lines, e.g. one whose writing was cut short, are skipped.
     """
     try:
         lines = (run_dir / FILE).read_text(errors="replace").splitlines()

@@ -130,7 +130,7 @@ def _check_totals(totals: Mapping[str, Any]) -> None:
             raise ValueError(f"damaged metadata: totals.{shown(name)} is {shown(repr(value))}")
     for name in ("iterations", "env_steps", "samples_produced", "samples_consumed"):
         if not _is_count(totals.get(name)):
-            raise ValueError(f"damaged metadata: totals.{name} is no count")
+            raise ValueError(f"damaged metadata: totals.{name} is not a count")
 
 
 def _check_running(running: Any, shape: tuple[int, int]) -> None:

@@ -54,7 +54,7 @@ def find(
             the output directory.
         command: Of `appo`, for messages.
         task: Of the command's env, where it names one: `latest` and `best` are of its runs. If
-            there are none, the env is another one to play in, and they are of any task.
+            there are none, the env is one to play another task's policy in: any task will do.
 
     Raises:
         ConfigError: Another setting, or nothing is named.

@@ -111,13 +111,12 @@ class GymVecEnv:
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset`; env i gets seed + i."""
+        """Seed env i with seed + i."""
         return self._to_groups(
             [self._reset(env, seed=seed + i) for i, env in enumerate(self._envs)]
         )
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
-        """See `VecEnv.step`."""
         B = self.spec.num_envs
         reward_B, obs_B, finals = np.empty(B, np.float32), [], {}
         ended = []
@@ -171,7 +170,7 @@ class GymVecEnv:
         return actions[:, 0] if self._one_choice else actions
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset_envs`; each env's own random generator goes on."""
+        """Reset them without a seed: each env's own random generator goes on."""
         return self._to_groups([self._reset(self._envs[env]) for env in envs])
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
@@ -192,7 +191,6 @@ class GymVecEnv:
         return {"envs": [env_state(env) for env in self._envs]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """See `VecEnv.load_state_dict`."""
         rows = []
         for env, its_state in zip(self._envs, state["envs"], strict=True):
             env.reset()  # the wrappers refuse to step before a first one
@@ -200,7 +198,6 @@ class GymVecEnv:
         return self._to_groups(rows)
 
     def render(self) -> np.ndarray:
-        """See `VecEnv.render`."""
         env: Any = self._envs[0]
         modes = env.metadata.get("render_modes", [])
         if "rgb_array" not in modes:

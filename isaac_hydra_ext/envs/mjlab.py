@@ -148,12 +148,11 @@ class MjlabVecEnv:
         )
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset`."""
         obs, _ = self._env.reset(seed=seed % 2**31)
         return copy_obs(obs)
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
-        """See `VecEnv.step`; mjlab rewrites its buffers in place, so everything is copied."""
+        """Copy everything: mjlab rewrites its buffers in place."""
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
         return StepResult(
             obs=copy_obs(obs),
@@ -166,13 +165,12 @@ class MjlabVecEnv:
         )
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset_envs`."""
         rows = torch.tensor(envs, device=self._env.device)
         obs, _ = self._env.reset(env_ids=rows)
         return {group: value[rows] for group, value in copy_obs(obs).items()}
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
-        """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
+        """Do as rsl_rl's `init_at_random_ep_len`."""
         clock = self._env.episode_length_buf
         times = torch.randint(self.spec.max_episode_length, clock.shape, generator=generator)
         clock.copy_(times)
@@ -188,7 +186,7 @@ class MjlabVecEnv:
             return copy_obs(self._env.reset()[0])
 
     def render(self) -> np.ndarray:
-        """See `VecEnv.render`; the camera and the picture's size are the task's."""
+        """Draw with the task's own camera and picture size."""
         frame = self._env.render()
         assert frame is not None, "made to render"
         return frame

@@ -1,4 +1,4 @@
-"""What playing whole episodes comes to, said the same way wherever it is done.
+"""The statistics of whole episodes, formatted the same way wherever they are played.
 
 Imports no torch: a robot's computer has none. Runs in the process that plays.
 """

@@ -2,7 +2,7 @@
 
 Runs in the learner's main thread. One version of the weights lies in a block of its own: the
 learner's while the evaluator is idle, the evaluator's from EVALUATE to EVALUATED. Whatever happens
-to that process is told in one line, and the training goes on.
+to that process is one line on the console, and the training goes on.
 """
 
 import os
@@ -30,7 +30,7 @@ from isaac_hydra_ext.workers.restarts import RestartBudget
 from isaac_hydra_ext.workers.shared_memory import make_shared_block
 from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn
 
-MAX_RESTARTS = 3  # in an hour
+MAX_RESTARTS = 3  # per hour
 MAX_GAP_S = 60.0  # between two polls; what is beyond was a pause, of the evaluator as well
 CLOSE_GRACE_S = 5.0
 
@@ -73,7 +73,7 @@ class Evaluator:
             run_dir: Of the run.
             spec: Of the training's env; the evaluator's must have the same spaces.
             size: Of the flat vector of weights.
-            warn: Told of everything that goes wrong, a line each.
+            warn: Called with a line for everything that goes wrong.
         """
         self._config, self._run_dir, self._warn = evaluator_config(config), run_dir, warn
         self._block = make_shared_block()
@@ -119,7 +119,7 @@ class Evaluator:
             handle.deadline = time.monotonic() + self._config.evaluate.timeout_s
 
     def poll(self, timeout_s: float = 0.0) -> Evaluation | None:
-        """Return what has come, after waiting for it at most `timeout_s`; see to failures."""
+        """Return a result, after waiting at most `timeout_s` for it; handle failures."""
         if not self.alive:
             return None
         handle, before = self._handle, self._polled
@@ -165,7 +165,7 @@ class Evaluator:
     def _replace(self, how: str) -> None:
         """Start another in its place, without what it was at, or give up."""
         if self._budget.is_used_up:
-            self._give_up(f"{how}, after {MAX_RESTARTS} replacements in an hour")
+            self._give_up(f"{how}, after {MAX_RESTARTS} replacements within an hour")
             return
         used = self._budget.spend(how)
         self._end()

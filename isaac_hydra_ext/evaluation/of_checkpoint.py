@@ -122,7 +122,7 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
             config.rollout.num_workers, config.rollout.on_invalid = 0, "stop"
         check_env(config)
     except (ConfigError, KeyError) as e:
-        raise CheckpointError(f"{checkpoint.path}: its configuration is no run's: {e}") from e
+        raise CheckpointError(f"{checkpoint.path}: its configuration is not valid: {e}") from e
     return config
 
 

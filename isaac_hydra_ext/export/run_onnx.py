@@ -30,7 +30,7 @@ from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 
 SCHEMA_VERSION = 1
 MAX_ENVS = 32  # as in `appo eval`
-DEFAULT_GROUP = "policy"  # of an observation that is no Dict
+DEFAULT_GROUP = "policy"  # of an observation that is not a Dict
 
 
 class OnnxPolicy:
@@ -108,7 +108,7 @@ def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
         episodes, mean_return, std_return, mean_length [steps], std_length, iteration.
 
     Raises:
-        ConfigError: `episodes` is not positive, or the env is no Gymnasium one.
+        ConfigError: `episodes` is not positive, or the env is not a Gymnasium one.
         EnvNotFoundError: The env is not registered here.
         EnvError: It has other observations or actions than the policy.
     """

@@ -28,7 +28,7 @@ class FlatAdam:
         lr: 0-dim, on the device.
         stop: 1 once a minibatch of this update must not step, 0 before; parameters, moments and
             the step count then keep every bit.
-        bad: 1 once a loss or gradient of this update was not finite.
+        bad: 1 once a loss or gradient of this update was non-finite.
     """
 
     def __init__(self, ppo: PPOConfig, policy: Policy, group: Group, compiled: bool) -> None:
@@ -62,7 +62,7 @@ class FlatAdam:
 
         Args:
             gradients: Of all parameters, in the policy's order.
-            losses: That they come from, 0-dim; one that is not finite stops the update.
+            losses: That they come from, 0-dim; a non-finite one stops the update.
             kl: Of the minibatch; decides about the learning rate, and an early stop.
 
         Returns:

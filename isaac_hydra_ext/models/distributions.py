@@ -94,20 +94,16 @@ class Gaussian:
                 )
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        """See `ActionDistribution`."""
         return torch.randn((*shape, self.dim), generator=generator, device=generator.device)
 
     def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         mean, std = params.chunk(2, dim=-1)
         return mean + std * noise
 
     def mode(self, params: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         return params.chunk(2, dim=-1)[0]
 
     def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         mean, std = params.chunk(2, dim=-1)
         z = (action - mean) / std
         log_prob = -(0.5 * z.square() + std.log()).sum(-1) - 0.5 * LOG_2PI * self.dim
@@ -116,7 +112,7 @@ class Gaussian:
         return log_prob
 
     def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """See `ActionDistribution`; closed form unless squashed."""
+        """Return it in closed form, unless squashed: then an estimate."""
         std = params.chunk(2, dim=-1)[1]
         entropy = std.log().sum(-1) + 0.5 * (1.0 + LOG_2PI) * self.dim
         if self.squash:
@@ -125,13 +121,12 @@ class Gaussian:
         return entropy
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`; squashing both sides alike leaves it unchanged."""
+        """Return it in closed form: squashing both sides alike leaves it unchanged."""
         (mean_0, std_0), (mean_1, std_1) = old.chunk(2, dim=-1), new.chunk(2, dim=-1)
         spread = (std_0.square() + (mean_0 - mean_1).square()) / (2 * std_1.square())
         return (torch.log(std_1 / std_0) + spread - 0.5).sum(-1)
 
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         if self.squash:
             action = self.center + self.scale * torch.tanh(action)
         return torch.clamp(action, self.low, self.high)
@@ -169,40 +164,34 @@ class Categorical:
         self.num_params = sum(self.nvec)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-        """See `ActionDistribution`."""
         size = (*shape, self.num_params)
         exponential = torch.empty(size, device=generator.device).exponential_(generator=generator)
         return -exponential.log()
 
     def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         return self.mode(params + noise)
 
     def mode(self, params: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         if len(self.nvec) == 1:
             return params.argmax(-1, keepdim=True)
         return torch.stack([part.argmax(-1) for part in params.split(self.nvec, dim=-1)], dim=-1)
 
     def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         choices = zip(params.split(self.nvec, dim=-1), action.unbind(-1), strict=True)
         picked = [F.log_softmax(p, -1).gather(-1, a.unsqueeze(-1))[..., 0] for p, a in choices]
         return torch.stack(picked, dim=-1).sum(-1)
 
     def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """See `ActionDistribution`; `noise` is not needed."""
+        """Return it in closed form; `noise` is not needed."""
         parts = [F.log_softmax(p, -1) for p in params.split(self.nvec, dim=-1)]
         return torch.stack([-(p.exp() * p).sum(-1) for p in parts], dim=-1).sum(-1)
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         pairs = zip(old.split(self.nvec, dim=-1), new.split(self.nvec, dim=-1), strict=True)
         logs = [(F.log_softmax(p, -1), F.log_softmax(q, -1)) for p, q in pairs]
         return torch.stack([(p.exp() * (p - q)).sum(-1) for p, q in logs], dim=-1).sum(-1)
 
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
-        """See `ActionDistribution`."""
         return action
 
 

@@ -69,7 +69,7 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     """Return the run directories among and directly below `places`, each once.
 
     Raises:
-        ConfigError: A place that is none and has none.
+        ConfigError: A place that is not a run and holds none.
     """
     found: dict[Path, None] = {}
     for place in places:
@@ -95,7 +95,7 @@ def read_run(run_dir: Path, tag: str = RETURN, axis: str = "samples") -> RunCurv
             iterations.
 
     Raises:
-        ConfigError: There are no such points; names near tags.
+        ConfigError: There are no such points; the message names similar tags.
     """
     parts, why = parts_of(run_dir), None
     found: list[tuple[Points, float]] = []  # and the iteration where the next part goes on

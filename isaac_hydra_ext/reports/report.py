@@ -1,4 +1,4 @@
-"""A run told to a reader: `report.md` beside `summary.json`, with the learning curve.
+"""A run's results for a reader: `report.md` next to `summary.json`, with the learning curve.
 
 Every run writes it at its end (`logging.report`), in the learner's process; `appo report` in one of
 its own. Everything in it is read from the run's directory.
@@ -61,7 +61,7 @@ def write_report(run_dir: Path, patient: bool = True) -> Path:
     except OSError as e:
         raise ConfigError(f"{report}: cannot be written ({e})") from e
     finally:
-        with contextlib.suppress(OSError):  # what has failed is told above
+        with contextlib.suppress(OSError):  # the error above is the one to report
             temporary.unlink()
     return report
 

@@ -58,7 +58,7 @@ class RunDirectory:
 
     One that is announced is made before anything is known of the task; a run that nobody has named
     is then moved to its task's name by `settle`, and the path that was announced becomes a link,
-    which lasts as long as the run does, or longer where that is wanted. Leaving it tidies up.
+    which lasts as long as the run does, or longer on request. Leaving it tidies up.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class RunDirectory:
 
         Args:
             config: Before the task is known.
-            announce: Told of the directory; None: `settle` makes it.
+            announce: Called with the directory; None: `settle` makes it.
             lasting: Keep the link.
 
         Raises:

@@ -1,7 +1,7 @@
 """When a run is evaluated, and what becomes of the results. Runs in the learner's main thread.
 
 An evaluation that is due while the one before is still going on is skipped and counted. Where no
-evaluator can live, the statistics of finished training episodes stand in for it, and that is said.
+evaluator can run, the statistics of finished training episodes are used instead, with a warning.
 """
 
 import math
@@ -81,7 +81,7 @@ class Evaluations:
             self._console.warn(f"no evaluator: {why}; Eval/* are of finished training episodes")
 
     def after(self, done: int, flat: torch.Tensor) -> None:
-        """Take what has come, and ask for what is due; waits for nothing.
+        """Take a result that has arrived, and start an evaluation that is due; never waits.
 
         Args:
             done: Iterations so far.
@@ -170,7 +170,7 @@ class Evaluations:
 
 
 def why_impossible(config: RunConfig) -> str:
-    """Return why no second simulation can live beside the training's; nothing where one can."""
+    """Return why no second simulation can run beside the training's; empty if one can."""
     evaluate, ours = config.evaluate, config.rollout.device
     theirs = evaluator_config(config).rollout.device
     same_gpu = theirs.startswith("cuda") and theirs in ours.split(",")

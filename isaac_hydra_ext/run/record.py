@@ -47,7 +47,7 @@ class RunRecord:
 
     Attributes:
         run_dir: The run's.
-        warn: Told of what is missing from the record, and of what collectors report.
+        warn: Prints a warning: what the record lacks, and what collectors report.
         totals: Over all processes of the run.
         summary: What `summary.json` says now.
         in_evaluation: The iteration whose checkpoint must stay, as its evaluation goes on.
@@ -146,8 +146,8 @@ class RunRecord:
         iteration, samples = self.totals.iterations, self._config.n_buffer
         if metrics.get("Loss/undone"):
             self.warn(
-                f"iteration {iteration}: the loss or its gradient is not finite; the update was "
-                f"undone, version {iteration + 1} has version {iteration}'s weights"
+                f"iteration {iteration}: non-finite loss or gradient; the update was undone, "
+                f"version {iteration + 1} has the weights of version {iteration}"
             )
         metrics = metrics | self._laps.turn("Perf/iteration_time")
         steady = self._rate.is_steady(iteration)
@@ -262,7 +262,7 @@ class RunRecord:
             self._clock.save_done()
 
     def summarize(self, status: str) -> None:
-        """Write `summary.json`; if that is not possible, the run is none the worse for it."""
+        """Write `summary.json`; a failure is only a warning."""
         self.summary = summarize(status, self.totals, self._counts, self._episodes, self._device)
         self.summary["evaluation"] = self._evaluation
         self.summary["learned"] = {
@@ -298,7 +298,7 @@ class RunRecord:
                 self._write_report()
 
     def _write_report(self) -> None:
-        """Write `report.md`, where that is wanted and something has been learned."""
+        """Write `report.md`, if `logging.report` is on and an iteration was done."""
         if not self._config.logging.report or not self.totals.iterations:
             return
         try:

@@ -27,7 +27,7 @@ def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:
 
     Args:
         config: After `complete`.
-        console: Told of damaged files, and of knobs that differ from the checkpoint's.
+        console: Shows damaged files, and knobs that differ from the checkpoint's.
 
     Raises:
         CheckpointError: Nothing there, or a named file that does not load.
@@ -117,7 +117,7 @@ def resumed_totals(resumed: Checkpoint) -> RunTotals:
 
 
 def changed_knobs(saved: Mapping[str, Any], config: RunConfig) -> list[str]:
-    """Say what a run does otherwise than the one it goes on from.
+    """Return how a run's knobs differ from those of the run that it resumes.
 
     Args:
         saved: The checkpoint's `meta["config"]`.
@@ -154,7 +154,7 @@ def restore(
         resumed: From `find_resumed`.
         spec: Of one collector's env.
         config: The complete one.
-        warn: Told of what does not fit, with `checkpoint.partial`.
+        warn: Called with what does not fit, with `checkpoint.partial`.
 
     Raises:
         CheckpointError: It is of another env or network.

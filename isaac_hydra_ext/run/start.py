@@ -28,7 +28,7 @@ def about(
         spec: Of one collector's env.
         policy: That is trained.
         device: The learner's.
-        warn: Told of what the env gives and nobody reads.
+        warn: Called with obs groups that the env gives and nobody reads.
     """
     yield (
         f"N_buffer = {config.num_collectors} x {spec.num_envs} x {config.rollout.steps_per_env} = "

@@ -72,7 +72,7 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
         temporary.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # what has failed is told above
+        with contextlib.suppress(OSError):  # the error above is the one to report
             temporary.unlink()
 
 

@@ -8,7 +8,7 @@ HOUR_S = 3600.0
 
 
 class RestartBudget:
-    """So many replacements in any hour, and what each was needed for."""
+    """At most so many replacements per hour, and what each was needed for."""
 
     def __init__(self, budget: int) -> None:
         """Begin with the whole budget."""
@@ -34,8 +34,7 @@ class RestartBudget:
         if self.is_used_up:
             failures = "; ".join([*(why for _, why in self._spent), failure])
             raise WorkerError(
-                f"rollout.max_restarts={self._budget} replacements in an hour are used up: "
-                f"{failures}"
+                f"rollout.max_restarts={self._budget} replacements per hour are used up: {failures}"
             )
         self._spent.append((time.monotonic(), failure))
-        return f"{len(self._spent)} of {self._budget} in an hour"
+        return f"{len(self._spent)} of at most {self._budget} per hour"

@@ -82,7 +82,7 @@ def test_a_killed_one_is_told_and_replaced_and_the_training_goes_on(
     run = live(*lazy, "experiment.max_iterations=100000")
     evaluator_of(run).kill()
     deadline = time.monotonic() + HANG_S
-    while "replaced (1 of 3 in an hour)" not in run.text()[1]:
+    while "replaced (1 of at most 3 per hour)" not in run.text()[1]:
         assert run.process.poll() is None and time.monotonic() < deadline, run.text()
         time.sleep(0.05)
     done = run.text()[0].count("\niteration ")

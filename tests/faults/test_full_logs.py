@@ -65,5 +65,5 @@ def test_a_replacement_without_a_log_trains(live: Live, tmp_path: Path) -> None:
     run.process.send_signal(signal.SIGINT)
     run.finish()
     said = run.text()[1]
-    assert "replaced (1 of 10 in an hour)" in said
+    assert "replaced (1 of at most 10 per hour)" in said
     assert said.count("was moved or deleted, and cannot be made again: ") == 1

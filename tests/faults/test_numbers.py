@@ -205,7 +205,7 @@ def test_replacements_for_bad_numbers_have_the_budget_of_deaths(live: Live, odd:
         *("rollout.on_invalid=restart_worker", "policy.hidden_dims=[8]"),
     )
     assert run.finish() == 1, run.text()
-    assert "rollout.max_restarts=1 replacements in an hour are used up" in run.text()[1]
+    assert "rollout.max_restarts=1 replacements per hour are used up" in run.text()[1]
 
 
 # ------------------------------------------------------------------ updates that are undone

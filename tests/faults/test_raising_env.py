@@ -93,7 +93,7 @@ def test_a_simulation_that_ends_its_process_with_0_has_failed(
     run = live(*fragile, "+env.kwargs.phase=exit", "rollout.max_restarts=2")
     assert run.finish() == 1
     error = run.text()[1]
-    assert "rollout.max_restarts=2 replacements in an hour are used up" in error
+    assert "rollout.max_restarts=2 replacements per hour are used up" in error
     listed = error.split("used up: ")[1]
     assert listed.count("exited with code 0") == 3, "each failure's exit code"
     assert run.summary()["worker_restarts"] == 2
@@ -133,7 +133,7 @@ def test_an_env_that_raises_again_at_the_same_place_ends_the_run_with_its_traceb
     assert run.finish() == 1
     replaced, ended, *trace = run.text()[1].strip().splitlines()
     assert replaced.startswith("worker 0 (generation 0) raised: RuntimeError: fell through the ")
-    assert "(see workers/worker_0.log); replaced (1 of 10 in an hour)" in replaced
+    assert "(see workers/worker_0.log); replaced (1 of at most 10 per hour)" in replaced
     assert ended.startswith("error: worker 0, step, env Fragile-v0: RuntimeError: fell through")
     assert "see workers/worker_0.log in the run directory; rollout.num_workers=0" in ended
     assert any("fragile_env.py" in line for line in trace)

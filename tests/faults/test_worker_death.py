@@ -85,7 +85,7 @@ def test_a_spent_budget_stops_the_run(live: Live) -> None:
     run.wait_for_iteration(3)
     run.workers()[0].send_signal(signal.SIGKILL)
     assert run.finish() == 1
-    assert "rollout.max_restarts=0 replacements in an hour are used up" in run.text()[1]
+    assert "rollout.max_restarts=0 replacements per hour are used up" in run.text()[1]
 
 
 def test_workers_die_with_a_killed_parent(live: Live) -> None:
@@ -216,7 +216,7 @@ def test_a_replacement_that_hangs_while_it_builds_is_killed_and_replaced(
     slow.touch()
     run.workers()[0].send_signal(signal.SIGKILL)
     deadline = time.monotonic() + HANG_S
-    while "2 of 10 in an hour" not in run.text()[1]:
+    while "2 of at most 10 per hour" not in run.text()[1]:
         assert run.process.poll() is None and time.monotonic() < deadline, run.text()
         time.sleep(0.05)
     slow.unlink()
@@ -224,7 +224,7 @@ def test_a_replacement_that_hangs_while_it_builds_is_killed_and_replaced(
     run.process.send_signal(signal.SIGINT)
     assert run.finish() == 130, run.text()
     said = "worker 0 (generation 1) built no environment within 600 s (rollout.startup_timeout_s) "
-    assert said + "and was killed; replaced (2 of 10 in an hour)" in run.text()[1]
+    assert said + "and was killed; replaced (2 of at most 10 per hour)" in run.text()[1]
     assert run.summary()["worker_restarts"] == 2
     produced, consumed = (run.summary()[f"samples_{what}"] for what in ("produced", "consumed"))
     assert produced == consumed + run.summary()["samples_abandoned"]

@@ -142,7 +142,7 @@ def test_a_killed_one_is_replaced_and_goes_on(stage: Callable[..., Stage]) -> No
     assert run.until(lambda: run.evaluator.pending is None) == []
     assert run.said == [
         "the evaluator was killed by SIGKILL (iteration 1 is not evaluated); "
-        f"replaced (1 of {MAX_RESTARTS} in an hour)"
+        f"replaced (1 of at most {MAX_RESTARTS} per hour)"
     ]
     run.clear("hold")
     run.ask(2)
@@ -157,7 +157,7 @@ def test_one_that_always_dies_is_given_up(stage: Callable[..., Stage]) -> None:
     assert not run.evaluator.alive and run.evaluator.poll() is None
     assert len(run.said) == MAX_RESTARTS + 1
     assert run.said[-1] == (
-        "the evaluator was killed by SIGKILL, after 3 replacements in an hour (iteration 4 is "
+        "the evaluator was killed by SIGKILL, after 3 replacements within an hour (iteration 4 is "
         "not evaluated); given up, the training goes on without"
     )
 
@@ -172,7 +172,7 @@ def test_replacements_of_an_hour_ago_do_not_count(
     monkeypatch.setattr(restarts, "HOUR_S", 0.0)
     run.ask(9)
     run.until(lambda: run.evaluator.pending is None)
-    assert run.evaluator.alive and run.said[-1].endswith("replaced (1 of 3 in an hour)")
+    assert run.evaluator.alive and run.said[-1].endswith("replaced (1 of at most 3 per hour)")
 
 
 def test_a_pause_of_the_learner_too_is_none_of_its_time(

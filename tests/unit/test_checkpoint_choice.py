@@ -253,7 +253,8 @@ def test_a_run_is_resumed_by_word_only_in_its_own_task(two_tasks: Path) -> None:
         find_resumed(config, RunConsole("quiet"))
     config.env.id = "A-v0"
     assert (found := find_resumed(config, RunConsole("quiet"))) and found.meta["iteration"] == 2
-    config.env.id, config.checkpoint.partial = "C-v0", True
+    assert config.resume == str(found.path), "the record says what it meant"
+    config.resume, config.env.id, config.checkpoint.partial = "latest", "C-v0", True
     assert (found := find_resumed(config, RunConsole("quiet"))) and found.meta["iteration"] == 3
 
 

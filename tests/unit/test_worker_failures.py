@@ -59,7 +59,7 @@ def test_the_same_traceback_of_two_generations_ends_the_run_with_it() -> None:
     rig.failures.report(worker(), body_of(step, "object at 0x7f01"))
     (said,) = rig.said
     assert said.startswith("worker 0 (generation 0) raised: KeyError: 'object at 0x7f01' (see ")
-    assert "workers/worker_0.log); replaced (1 of 10 in an hour)" in said
+    assert "workers/worker_0.log); replaced (1 of at most 10 per hour)" in said
     with pytest.raises(WorkerError) as ended:  # an address in its message is another each time
         rig.failures.report(worker(generation=1), body_of(step, "object at 0x7f02"))
     first, *rest = str(ended.value).splitlines()
@@ -78,7 +78,7 @@ def test_what_is_not_the_same_twice_in_a_row_is_charged_to_the_budget() -> None:
     report(worker(0, 2), body_of(step))
     charge(worker(0, 3), "was killed by SIGKILL")  # in between
     report(worker(0, 4), body_of(step))
-    assert len(rig.said) == 6 and "6 of 10 in an hour" in rig.said[-1]
+    assert len(rig.said) == 6 and "6 of at most 10 per hour" in rig.said[-1]
     with pytest.raises(WorkerError, match="worker 1, step, env Slip-v0: KeyError"):
         report(worker(1, 1), body_of(step))
 
@@ -100,7 +100,7 @@ def test_invalid_numbers_are_replaced_as_on_invalid_says() -> None:
     rig = Rig(on_invalid="restart_worker")
     for generation in range(10):
         rig.failures.report(worker(generation=generation), body_of(invalid))
-    with pytest.raises(WorkerError, match="max_restarts=10 replacements in an hour are used up"):
+    with pytest.raises(WorkerError, match="max_restarts=10 replacements per hour are used up"):
         rig.failures.report(worker(generation=10), body_of(invalid))
     with pytest.raises(InvalidNumberError):
         Rig().failures.report(worker(), body_of(invalid))

@@ -205,11 +205,10 @@ class IsaacLabVecEnv:
             print(note, file=sys.stderr, flush=True)
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
-        """See `VecEnv.reset`."""
         return self._groups(self._env.reset(seed=seed % SEED_LIMIT)[0])
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
-        """See `VecEnv.step`; Isaac Lab rewrites its buffers in place, so everything is copied."""
+        """Copy everything: Isaac Lab rewrites its buffers in place."""
         if self.spec.action.kind == "discrete":
             actions_BA = actions_BA + self._first_choice.to(actions_BA.device)
         obs, reward, terminated, truncated, extras = self._env.step(actions_BA)
@@ -230,7 +229,7 @@ class IsaacLabVecEnv:
         )
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor] | None:
-        """See `VecEnv.reset_envs`; only ManagerBased tasks can, and those that remember nothing.
+        """Reset them alone: only ManagerBased tasks can, and those that remember nothing.
 
         Isaac Lab computes the observations of all envs after such a reset. Where they hold a
         history or go through a filter, the other envs' would move on by a step that was not taken.
@@ -243,7 +242,7 @@ class IsaacLabVecEnv:
         return {group: tensor[envs] for group, tensor in obs.items()}
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
-        """See `VecEnv`; as rsl_rl's `init_at_random_ep_len`."""
+        """Do as rsl_rl's `init_at_random_ep_len`."""
         clock = self._core.episode_length_buf
         times = torch.randint(self.spec.max_episode_length, clock.shape, generator=generator)
         clock.copy_(times)
@@ -259,7 +258,6 @@ class IsaacLabVecEnv:
             return self._groups(self._env.reset()[0])
 
     def render(self) -> np.ndarray:
-        """See `VecEnv.render`."""
         if hasattr(self._core.cfg, "video_recorders"):
             raise RenderError(
                 f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself: "

@@ -224,7 +224,7 @@ class PPO:
         self._bad_in_a_row += 1
         if self._bad_in_a_row > self._ppo.max_bad_updates:
             raise NonFiniteError(
-                f"iteration {iteration}: the loss or its gradient is not finite, in "
+                f"iteration {iteration}: non-finite loss or gradient in "
                 f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
                 f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
                 "good ones; look for huge values in observations and rewards, or lower ppo.lr"

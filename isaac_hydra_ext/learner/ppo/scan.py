@@ -19,7 +19,7 @@ def reverse_scan(a_TN: torch.Tensor, b_TN: torch.Tensor) -> torch.Tensor:
 
 
 def looped_scan(a_TN: torch.Tensor, b_TN: torch.Tensor) -> torch.Tensor:
-    """See `reverse_scan`; anywhere."""
+    """Compute it with torch operations, on any device."""
     x_TN = torch.empty_like(a_TN)
     x_N = torch.zeros_like(a_TN[0])
     for t in reversed(range(a_TN.shape[0])):

@@ -10,7 +10,7 @@ COLUMNS_PER_PROGRAM = 128
 
 
 def fused_scan(a_TN: torch.Tensor, b_TN: torch.Tensor) -> torch.Tensor:
-    """See `scan.reverse_scan`; one pass over both inputs."""
+    """Compute `scan.reverse_scan` in one pass over both inputs."""
     a_TN, b_TN = a_TN.contiguous(), b_TN.contiguous()
     x_TN = torch.empty_like(a_TN)
     T, N = a_TN.shape

@@ -57,7 +57,7 @@ class TargetCommand(CommandTerm):
     """
 
     def __init__(self, cfg: CommandTermCfg, env: ManagerBasedRLEnv) -> None:
-        """See `CommandTerm`; the terrain must have flat patches named `target`."""
+        """Make it; the terrain must have flat patches named `target`."""
         super().__init__(cfg, env)
         self._robot, self._terrain = env.scene["robot"], terrain_of(env)
         self._patches_RCP2 = self._terrain.flat_patches["target"][..., :2]
@@ -65,7 +65,6 @@ class TargetCommand(CommandTerm):
 
     @property
     def command(self) -> torch.Tensor:
-        """See `velocity_command`."""
         return self.books.command_B3
 
     @property
@@ -76,7 +75,6 @@ class TargetCommand(CommandTerm):
         return self.books
 
     def reset(self, env_ids: torch.Tensor | None = None) -> dict[str, float]:
-        """See `CommandTerm`."""
         envs = torch.arange(self.num_envs, device=self.device) if env_ids is None else env_ids
         success = self.books.begin(envs, self._env.termination_manager.terminated)
         self._env.extras["log"]["Metrics/success_rate"] = success

@@ -61,7 +61,7 @@ class TargetCommand(CommandTerm):
     cfg: "TargetCommandCfg"
 
     def __init__(self, cfg: "TargetCommandCfg", env: ManagerBasedRlEnv) -> None:
-        """See `CommandTerm`; the terrain must have flat patches of the name `cfg.patches`."""
+        """Make it; the terrain must have flat patches of the name `cfg.patches`."""
         super().__init__(cfg, env)
         self._robot = env.scene["robot"]
         self._terrain = terrain_of(env)
@@ -70,7 +70,6 @@ class TargetCommand(CommandTerm):
 
     @property
     def command(self) -> torch.Tensor:
-        """See `velocity_command`."""
         return self.books.command_B3
 
     @property
@@ -82,7 +81,6 @@ class TargetCommand(CommandTerm):
         return self.books
 
     def reset(self, env_ids: torch.Tensor | slice | None) -> dict[str, float]:
-        """See `CommandTerm`."""
         assert isinstance(env_ids, torch.Tensor)
         fell_B = self._env.termination_manager.terminated
         success = self.books.begin(env_ids, fell_B)
@@ -109,7 +107,6 @@ class TargetCommandCfg(CommandTermCfg):
     """Name of the terrain's flat patches that may be targets."""
 
     def build(self, env: ManagerBasedRlEnv) -> TargetCommand:
-        """See `CommandTermCfg`."""
         return TargetCommand(self, env)
 
 
