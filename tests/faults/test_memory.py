@@ -232,7 +232,7 @@ def test_a_global_start_method_of_fork_changes_nothing_and_no_simulator_is_impor
 
 
 def test_a_slow_learner_makes_workers_wait_and_takes_no_more_memory(live: Live) -> None:
-    run = live("experiment.max_iterations=12", "ppo.update_epochs=60", "ppo.num_mini_batches=8")
+    run = live("experiment.max_iterations=12", "ppo.update_epochs=30", "ppo.num_mini_batches=8")
     run.wait_for_iteration(3)
     processes = [run.ps, *run.workers()]
     before = [p.memory_info().rss for p in processes]
