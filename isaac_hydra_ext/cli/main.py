@@ -57,6 +57,7 @@ Groups: {groups}
 SWEEP_PLUGINS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 # Flags of ours, which are overrides.
 SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
+THREADS_BEFORE = frozenset(threading.enumerate())  # the program's own
 
 
 def main() -> None:
@@ -174,8 +175,7 @@ def end_process(code: int) -> NoReturn:
     that Python's end meets in native code takes the process down with SIGABRT; and where an env has
     left a thread that Python would wait for: everything is written by now.
     """
-    main = threading.main_thread()
-    left = [t.name for t in threading.enumerate() if t is not main and not t.daemon]
+    left = [t.name for t in threading.enumerate() if t not in THREADS_BEFORE and not t.daemon]
     if left:
         say_error(f"left running by the env, and ended with this process: thread {', '.join(left)}")
     launch = sys.modules.get("isaac_hydra_ext.envs.isaac.launch")
