@@ -57,7 +57,7 @@ Groups: {groups}
 SWEEP_PLUGINS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 # Flags of ours, which are overrides.
 SHORT = {"--partial": "checkpoint.partial=true", "--quiet": "logging.console=quiet"}
-THREADS_BEFORE = frozenset(threading.enumerate())  # the program's own
+THREADS_BEFORE = set(threading.enumerate())  # the program's own: no env has left them
 
 
 def main() -> None:
@@ -127,6 +127,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     its traceback.
     """
     prepare_streams()
+    THREADS_BEFORE.update(threading.enumerate())
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
