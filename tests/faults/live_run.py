@@ -106,7 +106,8 @@ class LiveRun:
         return json.loads(path.read_text())
 
     def checkpoints(self) -> list[Path]:
-        return sorted(self.logs.glob("*/*/checkpoints/*"))
+        """In the order of their iterations: 100 comes after 80."""
+        return sorted(self.logs.glob("*/*/checkpoints/*"), key=lambda p: (len(p.name), p.name))
 
     def kill(self) -> None:
         if self.process.poll() is None:
