@@ -34,6 +34,7 @@ from isaac_hydra_ext.export.formats import (
     write_and_run,
 )
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.registry import BUILT_IN_POLICIES
 
 SCHEMA_VERSION = 1
 CHECKED_INPUTS = 100
@@ -71,6 +72,11 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
     directory = directory or _default_directory(checkpoint)
     config = config_of(checkpoint)
     spec = EnvSpec.from_json(checkpoint.meta["spec"])
+    if config.policy.kind not in BUILT_IN_POLICIES:
+        raise ExportError(
+            f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
+            "package; only policies of this one can be exported"
+        )
     policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu")
     load_weights(policy, checkpoint)
     if not bool(policy.flat.isfinite().all()):

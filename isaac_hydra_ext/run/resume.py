@@ -16,7 +16,7 @@ from isaac_hydra_ext.run.directory import runs_root
 from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.terminal.console import RunConsole
 
-SAME_POLICY = ("std_type", "squash", "activation", "obs_groups")
+SAME_POLICY = ("kind", "std_type", "squash", "activation", "obs_groups")
 # May differ between a run and the one that goes on from it without a word.
 UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
 UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.appo")

@@ -10,7 +10,9 @@ from third_party import Remembering
 from unit.builders import InProcessRun, changed, learner_state, run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import ConfigError, ExportError
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
+from isaac_hydra_ext.export.export import export
 
 Train = Callable[..., Checkpoint]
 ENTRY_POINTS = """
@@ -82,6 +84,15 @@ def test_a_policy_finds_what_it_recorded_in_the_update(train_run: Train, workers
         "experiment.max_iterations=3",
     )  # fmt: skip
     assert len(Remembering.found) >= 3 and max(Remembering.found) < 1e-5
+
+
+def test_a_policy_of_another_package_is_evaluated_and_not_exported(train_run: Train) -> None:
+    run = train_run(
+        "policy.kind=remembering", "rollout.num_workers=0", "experiment.max_iterations=1"
+    )
+    assert evaluate(run, 2, seed=0)["episodes"] == 2
+    with pytest.raises(ExportError, match="policy.kind=remembering, of another package"):
+        export(run)
 
 
 def test_what_was_recorded_under_older_weights_is_what_those_gave(train_run: Train) -> None:
