@@ -17,7 +17,7 @@ from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.checkpoints.find import list_checkpoints
 
 Live = Callable[..., LiveRun]
-TOTAL, N_BUFFER = here(400, 2000), 2 * 4 * 16
+TOTAL, N_BUFFER = here(240, 2000), 2 * 4 * 16
 EVERY = TOTAL // 40  # iterations between two checkpoints
 LIGHT = ("ppo.update_epochs=1", "ppo.num_mini_batches=1", "policy.hidden_dims=[8]")
 

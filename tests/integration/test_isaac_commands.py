@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from how_long import here
 from isaac_stage import physics, run_python, stage
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
@@ -24,7 +25,8 @@ from isaac_hydra_ext.cli.listing import LIST_TASKS
 pytestmark = pytest.mark.timeout(900)
 APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
 Done = subprocess.CompletedProcess[str]
-GENERATIONS = ["v2", "beta", "ga"]
+# 3.0 beta's commands are run before a release; its contract is on every change.
+GENERATIONS = here(["v2", "ga"], ["v2", "beta", "ga"])
 
 
 class Stage:
@@ -82,7 +84,8 @@ SMALL = ["--num_envs", "8", "--num_workers", "2", "--max_iterations", "2"]
 
 
 @pytest.mark.parametrize(
-    ("generation", "on_close"), [("v2", "hang"), ("beta", "exit"), ("ga", "raise")]
+    ("generation", "on_close"),
+    [("v2", "hang"), ("ga", "raise"), *here([], [("beta", "exit")])],
 )
 def test_two_workers_train_resume_and_play(
     generation: str, on_close: str, on_stage: Callable[[str], Stage]
