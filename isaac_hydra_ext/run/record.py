@@ -107,9 +107,8 @@ class RunRecord:
         if resumed is not None:
             self._episodes.load_state_dict(resumed.meta["episodes"])
             self.totals = resumed_totals(resumed)
-        config = self._config
-        last, lag = config.experiment.max_iterations, config.rollout.max_policy_lag
-        self._rate = SteadyRate(self.totals.iterations, last, lag)
+        config, first = self._config, self.totals.iterations
+        self._rate = SteadyRate(first, self._last, config.rollout.max_policy_lag)
         run = TrackedRun(
             self.run_dir,
             project=str(config.experiment.name),
@@ -117,7 +116,6 @@ class RunRecord:
             first=resumed.meta["iteration"] if resumed else 0,
             previous_dir=resumed.path.absolute().parent.parent if resumed else None,
         )
-        first = self.totals.iterations
         self._clock = Clock(first, self._last, config.checkpoint.every)
         self._laps = Laps()
         self._trackers = Trackers(config.logging, run, self.warn, lambda: self._stop.at_once)

@@ -128,8 +128,10 @@ class Epochs:
         self._critics_stream.join()
         value = value.detach()
         gradients, further, own = [*actor_gradients, *critic_gradients], [], []
+        # What the terms read is gathered once for all of them.
+        inputs = {name: x[rows] for name, x in samples.inputs.items()} if self._terms else {}
         for term in self._terms:
-            loss, gradients, of_term = self._term_gradients(term, samples.inputs, rows, gradients)
+            loss, gradients, of_term = self._term_gradients(term, inputs, gradients)
             further.append(loss)
             own.append(of_term)
         norms = self.optimizer.step(gradients, [actor.total.detach(), value, *further], actor.kl)
@@ -141,12 +143,10 @@ class Epochs:
     def _term_gradients(
         self,
         term: TrainedTerm,
-        inputs: Inputs,
-        rows: torch.Tensor,
+        minibatch: Inputs,
         gradients: list[torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Return a term's loss, the policy's gradients with its own added, and the term's."""
-        minibatch = {name: x[rows] for name, x in inputs.items()}
         with matrix_products(self._ppo.precision, self._device):
             loss = term.term.loss(self._policy, minibatch).float()
             parameters = [*self._actor_parameters, *self._critic_parameters, *term.parameters]
