@@ -59,6 +59,12 @@ def neighbours(
 
 
 @pytest.fixture(autouse=True)
+def commands_leave_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a command called in a test from ending pytest, as it would beside an earlier update."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+
+@pytest.fixture(autouse=True)
 def no_service_of_wandb() -> Iterator[None]:
     """End the process that wandb starts beside a test's: others count processes."""
     yield

@@ -11,6 +11,7 @@ import pytest
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.cli.main import COMMANDS, main
+from isaac_hydra_ext.system.background import BackgroundThread
 
 TINY = ["rollout.envs_per_worker=4", "rollout.steps_per_env=16", "rollout.num_workers=0"]
 Appo = Callable[..., tuple[int, str]]
@@ -40,6 +41,13 @@ def refusal(appo: Appo, *words: object) -> str:
     assert code in (1, 2), err
     (line,) = err.splitlines()
     return line
+
+
+def test_beside_an_earlier_update_a_command_ends_alone(appo: Appo) -> None:
+    thread = BackgroundThread[None]()  # alive, as after a run that was closed in an update
+    line = refusal(appo, "train", "--wrong")
+    thread.stop()
+    assert "--wrong: no such flag" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
