@@ -124,7 +124,7 @@ class Run:
 
         console.say_notes(source.notes)
         set_learner_threads(config)
-        env_states = resumed.path if resumed and resumed.meta["env_states"] else None
+        env_states = resumed.meta["env_states"] if resumed else None
         self.spec = source.build(config, run_dir, env_states, self.first)
         stop.keep()
         stop.raise_if_requested()

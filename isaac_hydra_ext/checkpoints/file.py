@@ -1,7 +1,8 @@
 """The checkpoint format: one safetensors file holds all that a run goes on from. No pickle, ever.
 
 Tensors (weights, normalisers, optimizer, learning rate) are safetensors; everything else is JSON
-in the file's metadata. Written by the learner; workers read their env's state from it.
+in the file's metadata. Written by the learner, read by it and by the commands. Once it is loaded a
+file may be deleted by another run's retention: what is needed of it is passed on, never its path.
 
 A file is written under a temporary name, read back, and renamed; older ones are deleted only then.
 Whatever ends the process in between, the older ones stay. A temporary file that is being written is
@@ -26,7 +27,6 @@ from safetensors.torch import save
 
 from isaac_hydra_ext.checkpoints.meta import (
     SCHEMA_VERSION,
-    check_env_states,
     check_meta,
     parse_meta,
 )
@@ -134,7 +134,11 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Not a checkpoint of this package, damaged, or of a newer schema.
     """
-    meta = _read_meta(path)
+    try:
+        with safe_open(path, framework="pt") as f:
+            meta = _parse(path, f.metadata() or {})
+    except UNREADABLE as e:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({shown(e)})") from e
     _checked(path, lambda: check_meta(meta))
     return meta
 
@@ -157,25 +161,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged: its content does not match its checksum")
     _checked(path, lambda: check_meta(meta))
     return Checkpoint(path, tensors, meta)
-
-
-def load_env_state(path: Path, worker: int) -> dict[str, Any] | None:
-    """Read the env state of one worker; None where the checkpoint holds none.
-
-    Raises:
-        CheckpointError: As `read_meta`.
-    """
-    states = _read_meta(path).get("env_states")
-    _checked(path, lambda: check_env_states(states))
-    return states[worker] if states and worker < len(states) else None
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as f:
-            return _parse(path, f.metadata() or {})
-    except UNREADABLE as e:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({shown(e)})") from e
 
 
 def _parse(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

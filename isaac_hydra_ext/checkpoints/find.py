@@ -178,7 +178,14 @@ def _loaded(paths: Iterable[Path], notes: list[str]) -> Iterator[Checkpoint]:
         try:
             yield load_checkpoint(path)
         except CheckpointError as e:
-            notes.append(f"DAMAGED checkpoint passed over: {e}")
+            notes.append(_passed_over(path, e))
+
+
+def _passed_over(path: Path, error: Exception) -> str:
+    """Return the note of a file that does not load: a run that trains deletes its old ones."""
+    if not path.exists():
+        return f"{path} was deleted meanwhile: passed over"
+    return f"DAMAGED checkpoint passed over: {error}"
 
 
 def newest_first(runs: Iterable[Path], notes: list[str]) -> Iterator[Path]:
@@ -233,7 +240,7 @@ def rank(runs: Iterable[Path], notes: list[str]) -> list[Ranked]:
                 seen = path.stat()
                 trained, task = _return_and_task(path, seen.st_mtime_ns, seen.st_size)
             except (CheckpointError, OSError) as e:
-                notes.append(f"DAMAGED checkpoint passed over: {e}")
+                notes.append(_passed_over(path, e))
                 continue
             is_evaluated = iteration_of(path) in evaluated
             value = evaluated.get(iteration_of(path), trained)

@@ -1,9 +1,8 @@
 """What a checkpoint's metadata must be, checked whole before anything is taken from it.
 
-Runs wherever a checkpoint is read: in the learner's process, in a command that plays or exports,
-and in a worker, for its env's state. A checksum proves that a file is as it was written, not who
-wrote it: every value that a run goes on from is checked for its type and range, and the findings
-are `ValueError`s of one line.
+Runs wherever a checkpoint is read: in the learner's process and in the commands. A checksum proves
+that a file is as it was written, not who wrote it: every value that a run goes on from is checked
+for its type and range, and the findings are `ValueError`s of one line.
 """
 
 import json
@@ -62,16 +61,6 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     if "running" in meta["episodes"]:
         shape = (max(1, rollout["num_workers"]), rollout["envs_per_worker"])
         _check_running(meta["episodes"]["running"], shape)
-
-
-def check_env_states(states: Any) -> None:
-    """Check that env states are a list of objects, one a worker, or None.
-
-    Raises:
-        ValueError: They are something else.
-    """
-    if not _are_states(states):
-        raise ValueError(f"damaged metadata: env_states is {shown(repr(states))}")
 
 
 _MISSING = object()

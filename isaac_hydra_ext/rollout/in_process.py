@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from isaac_hydra_ext.checkpoints.file import load_env_state
 from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
@@ -24,6 +23,7 @@ from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.source import EnvStates
 from isaac_hydra_ext.rollout.weights import WeightStore, version_for
 from isaac_hydra_ext.system.activity import Activity, listen
 from isaac_hydra_ext.system.background import BackgroundThread, result_of
@@ -60,11 +60,9 @@ class InProcessCollector:
         self.notes.append("no worker processes: this one simulates")
         return describe_task(self._config.env, self._config.rollout.device)
 
-    def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
-    ) -> EnvSpec:
+    def build(self, config: RunConfig, run_dir: Path, env_states: EnvStates, first: int) -> EnvSpec:
         self._config = config
-        state = load_env_state(resume_from, 0) if resume_from else None
+        state = env_states[0] if env_states else None
         with self._telling("build"):
             self._collector = Collector(config, 0, 0, run_dir, state, first)
         self.random_start = [self._collector.random_start]

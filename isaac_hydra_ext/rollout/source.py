@@ -6,9 +6,9 @@ it, `in_process.py` the learner's own; a package registers another in the entry-
 `rollout.source`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.activity import Activity
 
+EnvStates = Sequence[Mapping[str, Any] | None] | None
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -53,15 +54,14 @@ class RolloutSource(Protocol):
         """
         ...
 
-    def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
-    ) -> EnvSpec:
+    def build(self, config: RunConfig, run_dir: Path, env_states: EnvStates, first: int) -> EnvSpec:
         """Build all envs and reset them.
 
         Args:
             config: The complete one.
             run_dir: Of the run; logs and dumps go there.
-            resume_from: Checkpoint that holds the envs' states, to go on from them.
+            env_states: Of a checkpoint, to go on from them: JSON-ready, one a collector. No path:
+                the file may be gone by now. None: all episodes start anew.
             first: The iteration that the run begins with.
 
         Returns:

@@ -23,6 +23,7 @@ from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, Worker
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.source import EnvStates
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.stop_signals import StopSignals
@@ -31,6 +32,7 @@ from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.closing import end_processes, not_closed
 from isaac_hydra_ext.workers.cores import WorkerCores
+from isaac_hydra_ext.workers.env_states import Place, write_env_states
 from isaac_hydra_ext.workers.failures import Failures
 from isaac_hydra_ext.workers.handle import Phase, SlotState, WorkerHandle
 from isaac_hydra_ext.workers.patience import Patience, silence_limit, slow_start
@@ -76,6 +78,7 @@ class WorkerPool:
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
         self._build_body: dict[str, Any] = {}
+        self._env_states: list[Place | None] = []
         self._cores: WorkerCores | None = None
         self.notes: list[str] = []
         self.random_start = [False] * config.num_workers
@@ -101,9 +104,7 @@ class WorkerPool:
         assert self._description is not None
         return self._description
 
-    def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
-    ) -> EnvSpec:
+    def build(self, config: RunConfig, run_dir: Path, env_states: EnvStates, first: int) -> EnvSpec:
         self._config = config
         self._start()
         self._failures = Failures(config, self._stop, self._warn, self.activities)
@@ -117,9 +118,9 @@ class WorkerPool:
         self._build_body = {
             "config": told,
             "run_dir": str(run_dir),
-            "resume_from": str(resume_from or ""),
             "first": first,
         }
+        self._env_states = write_env_states(self._block, env_states or [])
         for activity in self.activities[1:]:
             activity.begin("waits for worker 0, which fills caches")
         # Worker 0 first, as it fills caches; then the rest.
@@ -141,6 +142,7 @@ class WorkerPool:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
             worker.say(Kind.ATTACH, body={"name": self._block.name})
+        self._env_states = []  # they were in the block; a replacement's episodes are new ones
         self._failures.training = True
         if device.type == "cuda":
             copied = plan.copied(self._memory, range(len(self._workers)))
@@ -174,6 +176,8 @@ class WorkerPool:
         timeout_s = self._config.rollout.startup_timeout_s
         assert self._cores is not None
         body = {**self._build_body, "core": self._cores.of(worker.index)}
+        if worker.index < len(self._env_states):
+            body["env_state"] = self._env_states[worker.index]
         worker.ask(Kind.BUILD, Phase.BUILDING, timeout_s, body)
 
     def _wait_while(self, phase: Phase, group: Sequence[int]) -> None:
@@ -300,7 +304,6 @@ class WorkerPool:
         new.ready, new.states = worker.ready, worker.states
         self._workers[worker.index] = new
         self._reset_status(new)
-        self._build_body["resume_from"] = ""  # those episodes are over
         self._ask_to_build(new)
         new.say(Kind.ATTACH, body={"name": self._block.name})
         for iteration, order in sorted(worker.granted.items()):

@@ -41,12 +41,16 @@ class MemfdBlock:
         self.fd, self.name = state["fd"].detach(), state["name"]
 
     def allocate(self, nbytes: int) -> np.ndarray:
-        """Set the size (learner) and map it. Returns uint8 [nbytes], zeros.
+        """Set the size (learner) and map it; a second time it begins anew.
+
+        Returns:
+            uint8 [nbytes], zeros.
 
         Raises:
             SharedMemoryError: The kernel refuses the size.
         """
         try:
+            os.ftruncate(self.fd, 0)  # what it held before
             os.ftruncate(self.fd, nbytes)
             return self.attach(self.name, nbytes)
         except OSError as e:
@@ -76,11 +80,12 @@ class NamedBlock:
         return {"name": "", "_memory": None, "_owner": False}
 
     def allocate(self, nbytes: int) -> np.ndarray:
-        """Create the block (learner). Returns uint8 [nbytes], zeros.
+        """Create the block (learner); as `MemfdBlock.allocate`.
 
         Raises:
             SharedMemoryError: There is no room for it.
         """
+        self.close()  # what it held before
         try:
             self._memory = shared_memory.SharedMemory(create=True, size=nbytes)
         except OSError as e:

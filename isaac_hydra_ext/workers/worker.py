@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -30,6 +30,7 @@ from isaac_hydra_ext.workers.child import (
     redirect_output,
     serve,
 )
+from isaac_hydra_ext.workers.env_states import read_env_state
 from isaac_hydra_ext.workers.shared_memory import SharedBlock, register_with_cuda
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class WorkerProcess:
         run_dir = Path(message.body["run_dir"])
         no_log = redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         self._tracer = self._make_tracer(run_dir)
-        env_state = self._env_state_of(message.body["resume_from"])
+        env_state = read_env_state(self._block, message.body.get("env_state"))
         self._collector = Collector(
             config, self._worker, self._generation, run_dir, env_state, message.body["first"]
         )
@@ -163,13 +164,6 @@ class WorkerProcess:
             config.rollout.device.startswith("cuda"),
             lambda line: print(line, flush=True),
         )
-
-    def _env_state_of(self, checkpoint: str) -> dict[str, Any] | None:
-        if not checkpoint:
-            return None
-        from isaac_hydra_ext.checkpoints.file import load_env_state
-
-        return load_env_state(Path(checkpoint), self._worker)
 
     def _attach(self, message: Message) -> None:
         assert self._collector is not None

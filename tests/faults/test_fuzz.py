@@ -21,7 +21,6 @@ from unit.checkpoint_samples import forge, meta
 from isaac_hydra_ext.checkpoints.file import (
     Checkpoint,
     load_checkpoint,
-    load_env_state,
     read_meta,
     save_checkpoint,
 )
@@ -77,7 +76,6 @@ def small_learner() -> PPO:
 def go_on_from(path: Path) -> Checkpoint:
     """Everything that resuming and evaluating take from a file."""
     read_meta(path)
-    load_env_state(path, 0)
     checkpoint = find_checkpoint(str(path), path.parent).checkpoint
     check_fits(checkpoint, small_learner().state_dict(), env_spec().to_json())
     small_learner().load_state_dict(checkpoint.tensors)

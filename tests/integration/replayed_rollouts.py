@@ -18,6 +18,7 @@ from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.source import EnvStates
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.workers.pool import WorkerPool
@@ -80,9 +81,7 @@ class Replayer:
     def describe(self) -> TaskDescription:
         return describe_task(self._config.env)
 
-    def build(
-        self, config: RunConfig, run_dir: Path, resume_from: Path | None, first: int
-    ) -> EnvSpec:
+    def build(self, config: RunConfig, run_dir: Path, env_states: EnvStates, first: int) -> EnvSpec:
         self._config = config
         about = json.loads((rollouts_of(config) / "about.json").read_text())
         self.random_start = about["random_start"]

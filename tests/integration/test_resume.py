@@ -10,10 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from test_determinism import Train, assert_bit_identical
 
-from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext import appo_runner
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.gym import GymVecEnv
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
+from isaac_hydra_ext.terminal.console import RunConsole
 
 
 @pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])
@@ -33,6 +36,28 @@ def test_n_plus_n_equals_2n_to_the_last_bit(
     assert second.meta["episodes"] == whole.meta["episodes"]
     assert second.meta["env_states"] == whole.meta["env_states"]
     assert second.meta["totals"]["env_steps"] == whole.meta["totals"]["env_steps"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_checkpoint_may_be_deleted_once_it_is_loaded(
+    train_run: Train, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    common = [f"rollout.num_workers={workers}", "rollout.max_policy_lag=0", "checkpoint.every=1"]
+    first = train_run(*common, "experiment.max_iterations=2")
+    kept = first.path.with_name("model_1.safetensors")
+    find = appo_runner.find_resumed
+
+    def found_then_deleted(config: RunConfig, console: RunConsole) -> Checkpoint | None:
+        found = find(config, console)
+        if found is not None:
+            found.path.unlink()
+        return found
+
+    monkeypatch.setattr(appo_runner, "find_resumed", found_then_deleted)
+    again = train_run(*common, "experiment.max_iterations=2", f"resume={kept}")
+    assert not kept.exists()
+    assert again.meta["env_states"] == first.meta["env_states"], "the episodes went on"
+    assert_bit_identical(first, again)
 
 
 def test_an_async_run_loads_all_learner_state(train_run: Train) -> None:

@@ -16,7 +16,6 @@ from isaac_hydra_ext.checkpoints.file import (
     METADATA_KEY,
     SCHEMA_VERSION,
     load_checkpoint,
-    load_env_state,
     read_meta,
     save_checkpoint,
 )
@@ -97,15 +96,6 @@ def test_saving_copies_so_that_later_changes_do_not_reach_the_file(tmp_path: Pat
     path = save_checkpoint(tmp_path, 1, {"a": flat[:2], "b": flat[2:]}, META)
     flat.fill_(9)
     assert load_checkpoint(path).tensors["b"].tolist() == [0.0, 0.0]
-
-
-def test_env_states_are_read_by_worker(tmp_path: Path) -> None:
-    path = saved(tmp_path)
-    assert load_env_state(path, 0) == {"rng": 2**127}
-    assert load_env_state(path, 1) is None
-    assert load_env_state(path, 2) is None  # more workers than before
-    none = save_checkpoint(tmp_path, 8, TENSORS, meta())
-    assert load_env_state(none, 0) is None
 
 
 # ------------------------------------------------------------------ damage

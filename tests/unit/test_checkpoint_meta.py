@@ -14,7 +14,6 @@ from isaac_hydra_ext.checkpoints.file import (
     METADATA_KEY,
     _digest,
     load_checkpoint,
-    load_env_state,
     read_meta,
 )
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
@@ -145,15 +144,6 @@ def test_totals_that_no_run_has_are_refused_where_a_run_takes_them_over(
     forge(path, changed(f"totals.{name}", value))
     message = refused(path, [lambda p: resumed_totals(load_checkpoint(p))])
     assert f"damaged metadata: totals.{name} is {value}" in message
-
-
-def test_env_states_are_checked_where_a_worker_reads_them(path: Path) -> None:
-    for value in (3, "x", {}, [3], [[]]):
-        refused(forge(path, changed("env_states", value)), [lambda p: load_env_state(p, 0)])
-    refused(forge(path, '{"schema": true}'), [lambda p: load_env_state(p, 0)])
-    refused(forge(path, DEEP), [lambda p: load_env_state(p, 0)])
-    forge(path, changed("env_states", [{"a": 1}, None]))
-    assert [load_env_state(path, w) for w in (0, 1, 2)] == [{"a": 1}, None, None]
 
 
 @pytest.mark.parametrize(

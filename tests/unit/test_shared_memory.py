@@ -1,6 +1,7 @@
 """Both kinds of shared block, from both sides."""
 
 import gc
+import json
 import multiprocessing
 import os
 import pickle
@@ -12,6 +13,7 @@ import pytest
 from dev_shm import in_dev_shm, left_in_dev_shm
 
 from isaac_hydra_ext.errors import SharedMemoryError
+from isaac_hydra_ext.workers.env_states import read_env_state, write_env_states
 from isaac_hydra_ext.workers.shared_memory import MemfdBlock, NamedBlock, make_shared_block
 
 SIZE = 3 * 4096 + 17
@@ -57,6 +59,22 @@ def test_a_memfd_handed_over_empty_is_seen_at_its_later_size() -> None:
     assert child.exitcode == 0
     assert memory[7] == 42
     block.close()
+
+
+@pytest.mark.parametrize("kind", [MemfdBlock, NamedBlock])
+def test_a_block_carries_env_states_and_then_begins_anew(
+    kind: type[MemfdBlock] | type[NamedBlock],
+) -> None:
+    shm, block = in_dev_shm(), kind()
+    worker = block if kind is MemfdBlock else NamedBlock()
+    states = [{"rng": 2**127, "x": [1.5, "\u00fc"]}, None, {"far": "y" * 70_000}]
+    places = write_env_states(block, states)
+    assert len(json.dumps(places)) < 1024, "they go through a pipe"
+    assert [read_env_state(worker, place) for place in places] == states
+    assert not block.allocate(SIZE).any(), "slots begin as zeros"
+    block.close()
+    assert left_in_dev_shm(shm) == set()
+    assert write_env_states(make_shared_block(), [None, None]) == [None, None]
 
 
 def test_a_memfd_leaves_no_file_no_descriptor_and_no_mapping() -> None:
