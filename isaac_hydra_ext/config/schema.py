@@ -127,6 +127,18 @@ class RolloutConfig:
 
 
 @dataclass
+class ClusterConfig:
+    """Which GPU does what, on one machine or several."""
+
+    placement: Any = knob(
+        {},
+        "{learner: 0-1, env: 2-7, evaluator: 8}: GPUs, counted through all nodes, or NODE:GPUS, or "
+        "cpu; {}: experiment.device, rollout.device and num_workers say it",
+    )
+    num_nodes: int = knob(1, "[nodes] of the placement, each with as many GPUs as this one", ge=1)
+
+
+@dataclass
 class PPOConfig:
     """The update. Names and defaults follow rsl_rl where it has them."""
 
@@ -318,6 +330,7 @@ class RunConfig:
     experiment: ExperimentConfig = field(default_factory=ExperimentConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.config.machine import check_devices, check_machine
-from isaac_hydra_ext.config.placement import place
+from isaac_hydra_ext.config.placement import follow_placement, place
 from isaac_hydra_ext.config.reading import Settings, read
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.registry import auto_is_gpu, check_env
@@ -28,6 +28,7 @@ def configure(
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
     config = settings.config(task_settings)
+    follow_placement(config, settings.user)
     check_devices(config)
     check_env(config)
     place(config, auto_is_gpu(config.env), num_workers)

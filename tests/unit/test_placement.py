@@ -225,3 +225,50 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize(
+    ("placement", "workers", "device", "learner"),
+    [
+        ({"learner": 0, "env": "1-3"}, 3, "cuda:1,cuda:2,cuda:3", "cuda:0"),
+        ({"actor": "3", "env": "0", "rollout": 1}, 2, "cuda:0,cuda:1", "cuda:3"),
+        ({"actor,env": 2}, 0, "cuda:2", "cuda:2"),
+        ({"learner": 1, "env": "cpu"}, 5, "cpu", "cuda:1"),
+        ({"learner": "cpu", "env": "1"}, 1, "cuda:1", "cpu"),
+    ],
+)
+def test_a_placement_says_what_three_knobs_would(
+    gpus: Gpus, placement: Any, workers: int, device: str, learner: str
+) -> None:
+    gpus(4)
+    config = load_run_config({**ISAAC, "cluster": {"placement": placement}})
+    assert (config.num_workers, config.rollout.device) == (workers, device)
+    assert learner_device(config) == learner
+    again = load_run_config(config.to_dict())  # a run's own params/agent.yaml
+    assert (again.num_workers, again.rollout.device) == (workers, device)
+
+
+def test_a_placement_names_the_evaluators_gpu_and_the_number_of_cpu_workers(gpus: Gpus) -> None:
+    gpus(4)
+    placement = {"learner": 0, "env": "cpu", "evaluator": 3}
+    config = load_run_config(
+        {**ISAAC, "cluster": {"placement": placement}, "rollout": {"num_workers": 2}}
+    )
+    assert (config.evaluate.device, config.num_workers) == ("cuda:3", 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"experiment": {"device": "cuda:1"}}, "experiment.device=cuda:1: cluster.placement makes"),
+        ({"rollout": {"device": ["cuda:2"]}}, "rollout.device=cuda:2: cluster.placement makes it"),
+        ({"rollout": {"num_workers": 4}}, "rollout.num_workers=4: cluster.placement makes it 3"),
+    ],
+)
+def test_what_a_placement_says_may_not_be_said_otherwise(
+    gpus: Gpus, other: dict[str, Any], message: str
+) -> None:
+    gpus(4)
+    cfg = {**ISAAC, "cluster": {"placement": {"learner": 0, "env": "1-3"}}, **other}
+    with pytest.raises(ConfigError, match=message):
+        load_run_config(cfg)
