@@ -29,7 +29,7 @@ from isaac_hydra_ext.run.directory import RunDirectory
 from isaac_hydra_ext.run.evaluations import Evaluations
 from isaac_hydra_ext.run.record import RunRecord
 from isaac_hydra_ext.run.resume import find_resumed, last_iteration, restore
-from isaac_hydra_ext.run.saves import Saves
+from isaac_hydra_ext.run.saves import OnIteration, Saves
 from isaac_hydra_ext.run.start import about, learner_tracer
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.console import RunConsole
@@ -37,8 +37,10 @@ from isaac_hydra_ext.trackers.trackers import check_trackers
 from isaac_hydra_ext.workers.sources import make_source
 
 
-def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict[str, Any]:
-    """Run one training from a composed configuration; see `open_run` for the arguments.
+def train(
+    cfg: DictConfig, typed: Sequence[str] = (), package: str = "", on_iteration: OnIteration = None
+) -> dict[str, Any]:
+    """Run one training from a composed configuration; see `open_run` and `OnIteration`.
 
     Returns:
         The content of `summary.json`, and `run_dir`.
@@ -47,7 +49,7 @@ def train(cfg: DictConfig, typed: Sequence[str] = (), package: str = "") -> dict
         IsaacHydraExtError: With one line that says what to do. Nothing is left running.
     """
     with open_run(cfg, typed, package) as run:
-        run.iterate()
+        run.iterate(on_iteration)
     return {**run.record.summary, "run_dir": str(run.run_dir)}
 
 
@@ -108,8 +110,7 @@ class Run:
     ) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version.
 
-        `resume_key` is how the application's command line names `resume`; `closing` is given what
-        is to be done when the run ends, however it does. The rest is what `open_run` has made.
+        `closing` is given what is to be done at the end. The rest is what `open_run` has made.
         """
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
         self.source, self.device = source, torch.device(learner_device(config))
@@ -147,8 +148,8 @@ class Run:
             self.grant(iteration)
         self.evaluations.start(self.spec, policy.flat.numel())
 
-    def iterate(self) -> None:
-        """Learn until the last iteration.
+    def iterate(self, on_iteration: OnIteration = None) -> None:
+        """Learn until the last iteration, or until `on_iteration` returns False.
 
         Raises:
             RunInterrupted: A signal ended it before; everything is saved.
@@ -159,11 +160,9 @@ class Run:
             with self.saves.rescuing(k), self.tracer.around(k):
                 metrics = self.iteration(k)
             self.record.show(metrics)
-            stop = self.stop.requested  # once: a signal after this has the next iteration's save
-            if self.saves.is_due(k + 1) or stop:
-                self.saves.save()
-            if stop:
-                raise self.saves.interruption()
+            if not self.saves.after(k + 1, metrics, on_iteration):
+                self.last = k + 1
+                break
             self.evaluations.after(k + 1, self.algorithm.policy.flat)
         self.evaluations.finish(self.last, self.algorithm.policy.flat, self.stop)
 

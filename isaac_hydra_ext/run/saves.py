@@ -4,7 +4,7 @@ Runs in the learner's main thread.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from isaac_hydra_ext.config.schema import RunConfig
@@ -18,6 +18,11 @@ from isaac_hydra_ext.learner.algorithm import Algorithm
 from isaac_hydra_ext.run.evaluations import Evaluations
 from isaac_hydra_ext.run.record import RunRecord
 from isaac_hydra_ext.system.stop_signals import StopSignals
+
+# A function of the user's, called after each iteration with `iteration`, `env_steps` and the
+# metrics by tag. If it returns False the run ends, completed; if it raises, the run has failed with
+# its error. The iteration is saved either way.
+OnIteration = Callable[[Mapping[str, float]], bool | None] | None
 
 
 class Saves:
@@ -51,13 +56,38 @@ class Saves:
         """Return whether the run is saved after so many iterations."""
         return done % self._every == 0 or done == self._last or self._evaluations.is_due(done)
 
-    def save(self) -> None:
-        """Write a checkpoint of what has been learned so far.
+    def after(
+        self, done: int, metrics: Mapping[str, float], on_iteration: OnIteration = None
+    ) -> bool:
+        """Save what is due after an iteration; returns whether the run goes on.
+
+        Args:
+            done: Iterations so far.
+            metrics: Of the last, by tag.
+            on_iteration: The user's.
 
         Raises:
+            RunInterrupted: A signal ends the run.
             CheckpointError: It cannot be written, and there will be no other.
         """
-        final = self._record.totals.iterations == self._last or self._stop.requested
+        stop = self._stop.requested  # once: a signal after this has the next iteration's save
+        due = self.is_due(done)
+        if due or stop:
+            self._save(final=done == self._last or stop)
+        if stop:
+            raise self.interruption()
+        if on_iteration is None:
+            return True
+        goes_on, steps = False, self._record.totals.env_steps
+        try:
+            answer = on_iteration({"iteration": done, "env_steps": steps, **metrics})
+            goes_on = answer is None or bool(answer)
+        finally:
+            if not goes_on and not due:
+                self._save(final=True)
+        return goes_on
+
+    def _save(self, final: bool) -> None:
         self._record.save(self._algorithm.state_dict(), must_succeed=final)
 
     @contextmanager
@@ -83,7 +113,7 @@ class Saves:
             return
         self._record.forget_env_states()  # those of the failed iteration are ahead of the weights
         try:
-            self.save()
+            self._save(final=self._stop.requested)
         except CheckpointError as e:  # what ended the run is the error to raise
             self._record.warn(f"WARNING: {e}")
 
