@@ -204,19 +204,29 @@ def copy_obs(
     return copies
 
 
-def check_obs(obs: Mapping[str, torch.Tensor], spec: EnvSpec) -> None:
+def check_obs(
+    obs: Mapping[str, torch.Tensor], spec: EnvSpec, *, rows: int | None = None, what: str = ""
+) -> None:
     """Refuse observations that do not have the shapes and dtypes of the first reset.
+
+    Args:
+        obs: Group -> [rows, ...].
+        spec: Of the env.
+        rows: Of how many envs; None: of all B.
+        what: Which observations, for the message: `final `.
 
     Raises:
         EnvContractError: Names the group, what was expected and what came.
     """
     for group, expected in spec.obs.items():
         if group not in obs:
-            raise EnvContractError(f"obs group {group!r} is missing; the env gave {sorted(obs)}")
-        found, shape = obs[group], (spec.num_envs, *expected.shape)
+            raise EnvContractError(
+                f"{what}obs group {group!r} is missing; the env gave {sorted(obs)}"
+            )
+        found, shape = obs[group], (spec.num_envs if rows is None else rows, *expected.shape)
         if found.shape != shape or found.dtype is not getattr(torch, expected.dtype):
             dtype = str(found.dtype).removeprefix("torch.")
             raise EnvContractError(
-                f"obs group {group!r}: expected {[*shape]} {expected.dtype}, "
+                f"{what}obs group {group!r}: expected {[*shape]} {expected.dtype}, "
                 f"got {[*found.shape]} {dtype}"
             )

@@ -171,7 +171,7 @@ class GymVecEnv:
 
     def reset_envs(self, envs: list[int]) -> dict[str, torch.Tensor]:
         """Reset them without a seed: each env's own random generator goes on."""
-        return self._to_groups([self._reset(self._envs[env]) for env in envs])
+        return self._to_groups([self._reset(self._envs[env]) for env in envs], envs)
 
     def randomize_episode_time(self, generator: torch.Generator) -> bool:
         """Advance each TimeLimit's clock by a random part of its limit; see `VecEnv`."""
@@ -213,29 +213,54 @@ class GymVecEnv:
         for env in self._envs:
             env.close()
 
-    def _to_groups(self, rows: Sequence[Any]) -> dict[str, torch.Tensor]:
+    def _to_groups(
+        self, rows: Sequence[Any], envs: Sequence[int] | None = None, what: str = ""
+    ) -> dict[str, torch.Tensor]:
         """Copy the observations of some envs into tensors of their own.
 
+        Args:
+            rows: An env's each.
+            envs: Which envs they are of; None: all.
+            what: Which observations, for the message: `final `.
+
         Raises:
-            EnvContractError: They are not of one shape, or not of the space's dtype.
+            EnvContractError: One is not of its space's shape or dtype; names group and env.
         """
         groups = {}
         for name, s in self.spec.obs.items():
             try:
                 parts = [row[name] for row in rows] if self._is_dict else rows
                 array = np.array(parts).astype(s.dtype, casting="same_kind", copy=False)
-            except (KeyError, TypeError, ValueError) as e:
-                why = "is missing" if isinstance(e, KeyError) else f"{e}"
-                said = f"obs group {name!r}: not {s.dtype} of {s.shape}: {why}"
-                raise EnvContractError(said) from e
+            except (IndexError, KeyError, TypeError, ValueError):
+                array = None
+            if array is None or array.shape[1:] != s.shape:
+                raise self._wrong_obs(name, rows, envs or range(len(rows)), what)
             groups[name] = torch.from_numpy(array)
         return groups
+
+    def _wrong_obs(
+        self, name: str, rows: Sequence[Any], envs: Sequence[int], what: str
+    ) -> EnvContractError:
+        """Return the error of the first env whose part of a group is not what its space says."""
+        s, why = self.spec.obs[name], "they cannot be joined"
+        for env, row in zip(envs, rows, strict=True):
+            try:
+                part = np.asarray(row[name] if self._is_dict else row)
+                part.astype(s.dtype, casting="same_kind")
+            except (IndexError, KeyError, TypeError, ValueError) as e:
+                why = f"env {env} " + ("lacks it" if isinstance(e, KeyError) else f"gave: {e}")
+                break
+            if part.shape != s.shape:
+                why = f"env {env} gave {[*part.shape]} {part.dtype}"
+                break
+        return EnvContractError(f"{what}obs group {name!r}: expected {[*s.shape]} {s.dtype}, {why}")
 
     def _final_obs(self, finals: Mapping[int, Any]) -> dict[str, torch.Tensor]:
         """Put the final observations of some envs into dense rows; the other rows are zero."""
         envs = list(finals)
         out = {}
-        for group, rows in self._to_groups([finals[env] for env in envs]).items():
+        rows_of = self._to_groups([finals[env] for env in envs], envs, "final ")
+        for group, rows in rows_of.items():
             out[group] = torch.zeros((self.spec.num_envs, *rows.shape[1:]), dtype=rows.dtype)
             out[group][envs] = rows
         return out

@@ -20,6 +20,7 @@ from isaac_hydra_ext.config.placement import IN_WORKER
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import facts_of
+from isaac_hydra_ext.errors import EnvContractError
 from isaac_hydra_ext.evaluation.process import evaluator_main
 from isaac_hydra_ext.evaluation.video import remove_unfinished
 from isaac_hydra_ext.rollout.weights import WeightStore
@@ -157,7 +158,8 @@ class Evaluator:
 
     def _on_error(self, body: dict[str, Any]) -> None:
         said = f"raised in {body['phase']}, env {body['env']}: {body['message']}"
-        if body["phase"] == "evaluate":
+        breaks_contract = body["class"] == EnvContractError.__name__
+        if body["phase"] == "evaluate" and not breaks_contract:
             self._replace(said)
         else:  # it would fail again
             self._give_up(said)

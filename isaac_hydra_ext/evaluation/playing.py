@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
+from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv, check_obs
 from isaac_hydra_ext.errors import EnvError, shown
 from isaac_hydra_ext.models.policy import Policy, restarted
 
@@ -39,6 +39,7 @@ def play_episodes(
 
     Raises:
         EnvError: An episode does not end.
+        EnvContractError: An observation of another shape or dtype than the env has said.
     """
     B = env.spec.num_envs
     quota_B = np.array([episodes // B + (b < episodes % B) for b in range(B)])
@@ -47,6 +48,7 @@ def play_episodes(
     lengths: list[int] = []
     fresh = state = policy.initial_state(B)
     obs = env.reset(seed)
+    check_obs(obs, env.spec)
     on_state()
     while quota_B.any():
         started = time.monotonic()
@@ -55,6 +57,7 @@ def play_episodes(
         result = env.step(acted.env_action_BA)
         on_state()
         obs = result.obs
+        check_obs(obs, env.spec)
         state = restarted(acted.state, fresh, result.terminated_B | result.truncated_B)
         return_B += result.reward_B.detach().cpu().numpy()
         length_B += 1

@@ -180,6 +180,8 @@ class Collector:
                 self._blame_invalid(slot, t, e)
                 raise
             check_obs(result.obs, self.env.spec)
+            if result.final_obs is not None:
+                check_obs(result.final_obs, self.env.spec, what="final ")
             _write_step(slot, t, result)
             if self._fresh:
                 acting.forget(result.terminated_B | result.truncated_B)
@@ -248,6 +250,7 @@ class Collector:
             slot.restarted_B.fill_(True)
             self._state = self._fresh
             return
+        check_obs(rows, self.env.spec, rows=len(envs))
         slot.restarted_B[envs] = True
         ended_B = slot.restarted_B.to(self.device)
         self._state = restarted(self._state, self._fresh, ended_B)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from isaac_hydra_ext.envs.contract import StepResult
-from isaac_hydra_ext.errors import InvalidNumberError
+from isaac_hydra_ext.errors import EnvContractError, InvalidNumberError
 from isaac_hydra_ext.rollout import collector
 from isaac_hydra_ext.rollout.collector import MAX_NOTES, Collector
 from isaac_hydra_ext.rollout.invalid_numbers import MAX_DUMPS
@@ -165,6 +165,31 @@ def test_all_envs_begin_anew_where_one_cannot(
     assert following.obs["policy"][0, :, 0].tolist() == [0.0] * B
     seeds = rig.env.resets
     assert len(seeds) == 3 and len(set(seeds)) == 3  # other episodes each time
+
+
+@pytest.mark.parametrize("dim", [0, 2, 3])
+@pytest.mark.parametrize("where", ["obs", "final", "reset"])
+def test_observations_of_a_wrong_length_are_named_with_their_group_whatever_the_env(
+    where: str, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = Spoiling("reward", 2, alone=True)
+    rig = Rig(monkeypatch, tmp_path, env, "drop_env")
+    step, wrong = env.step, {"policy": torch.zeros(B, dim)}
+
+    def spoiled(actions_BA: torch.Tensor) -> StepResult:
+        result = step(actions_BA)
+        if where == "obs":
+            return replace(result, obs=wrong)
+        return replace(result, truncated_B=~result.truncated_B, final_obs=wrong)
+
+    if where == "reset":
+        monkeypatch.setattr(env, "reset_envs", lambda envs: {"policy": torch.zeros(1, dim)})
+    else:
+        monkeypatch.setattr(env, "step", spoiled)
+    rows = 1 if where == "reset" else B
+    said = rf"^{'final ' if where == 'final' else ''}obs group 'policy': expected \[{rows}, 1\] "
+    with pytest.raises(EnvContractError, match=rf"{said}float32, got \[{rows}, {dim}\] float32$"):
+        rig.collect(0)
 
 
 def test_what_an_env_logs_is_averaged_whatever_it_is_made_of(

@@ -15,7 +15,12 @@ from isaac_hydra_ext.envs.contract import EnvSpec, StepResult, check_obs
 from isaac_hydra_ext.envs.gym import GymVecEnv, describe
 from isaac_hydra_ext.envs.gym_ids import find_spec
 from isaac_hydra_ext.envs.gym_state import time_limit
-from isaac_hydra_ext.errors import EnvError, EnvNotFoundError, MissingDependencyError
+from isaac_hydra_ext.errors import (
+    EnvContractError,
+    EnvError,
+    EnvNotFoundError,
+    MissingDependencyError,
+)
 
 from .gym_samples import PREFIX, Counter, Groups, register
 
@@ -127,16 +132,55 @@ def test_some_envs_begin_anew_and_the_others_go_on(name: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (np.zeros(3, np.float32), "obs group 'policy': not float32 of \\(2,\\): .*inhomogeneous"),
-        (np.zeros(2, complex), "obs group 'policy': not float32 of \\(2,\\): Cannot cast"),
+        (np.zeros(3, np.float32), r"gave \[3\] float32"),
+        (np.zeros(1, np.float32), r"gave \[1\] float32"),  # would broadcast
+        (np.zeros(0, np.float32), r"gave \[0\] float32"),
+        (np.zeros((2, 1), np.float32), r"gave \[2, 1\] float32"),
+        (np.float32(1), r"gave \[\] float32"),
+        (np.zeros(2, complex), "gave: Cannot cast"),
+        ({"a": 1}, "gave: Cannot cast|gave: .*casting"),
+        ([[1.0], [1.0, 2.0]], "gave: .*inhomogeneous"),
+        (None, "gave: Cannot cast"),
     ],
 )
-def test_an_observation_unlike_the_others_is_refused(
-    wrong: np.ndarray, says: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("whose", [[1], [0, 1]])
+def test_an_observation_that_is_not_of_its_space_is_named_with_its_group_and_env(
+    wrong: Any, says: str, whose: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = env_of("Counter")
+    env, group = env_of("Counter"), r"obs group 'policy': expected \[2\] float32, env "
+    for one in whose:
+        monkeypatch.setattr(env._envs[one].unwrapped, "observe", lambda: wrong)
+    with pytest.raises(EnvContractError, match=f"^{group}{whose[0]} {says}"):
+        stepped(env)
+    with pytest.raises(EnvContractError, match=f"^{group}{whose[0]} {says}"):
+        env.reset(0)
+    with pytest.raises(EnvContractError, match=f"^{group}1 {says}"):
+        env.reset_envs([1])
+
+
+@pytest.mark.parametrize("found", [np.zeros(3, np.float32), {"b": np.zeros(3, np.float32)}])
+def test_of_several_groups_the_wrong_one_is_named(
+    found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = env_of("Groups")
+    stepped(env)  # Gymnasium's own checker looks at the first step alone
+    good = env._envs[1].unwrapped.observe()  # type: ignore[attr-defined]
+    wrong = {**good, **found} if isinstance(found, dict) else found
     monkeypatch.setattr(env._envs[1].unwrapped, "observe", lambda: wrong)
-    with pytest.raises(EnvError, match=says):
+    with pytest.raises(EnvContractError, match=r"^obs group '[ab]': expected \[.*, env 1 gave"):
+        stepped(env)
+
+
+def test_a_wrong_final_observation_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = env_of("Counter")
+    inner = env._envs[1].unwrapped
+    monkeypatch.setattr(
+        inner, "observe", lambda: np.zeros(1 if inner.clock == 4 else 2, np.float32)
+    )  # right after the reset; a row of one number would be written to both
+    for _ in range(3):
+        stepped(env)
+    says = r"^final obs group 'policy': expected \[2\] float32, env 1 gave \[1\] float32$"
+    with pytest.raises(EnvContractError, match=says):
         stepped(env)
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_number_is_refused_as_the_reward(reward: Any) -> None:
 
 
 def test_a_missing_group_is_named() -> None:
-    with pytest.raises(EnvContractError, match="^obs group 'b': not float32 of .*: is missing"):
+    with pytest.raises(EnvContractError, match="^obs group 'b': expected .*, env 0 lacks it$"):
         steps_of(obs={"a": np.zeros(2, np.float32)})
 
 
