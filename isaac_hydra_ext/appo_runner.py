@@ -86,7 +86,7 @@ def open_run(
         task = source.describe()
         config = configure(settings, task.settings, config.num_workers)
         notes = complete(config, task.default_num_envs, settings.typed, settings.user)
-        console.say(*task.notes, *notes)
+        console.say(*settings.notes, *task.notes, *notes)
         resumed = find_resumed(config, console)
         config.experiment.max_iterations = last_iteration(config, resumed)
         run_dir = directory.settle(config, settings.typed, task.env_config)

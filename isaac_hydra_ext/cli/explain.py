@@ -58,7 +58,7 @@ def origin(key: str, settings: Settings, task: TaskDescription, value: Any) -> s
         return "typed"
     for layer, its_settings in (
         ("config file", settings.user),
-        ("env.appo", settings.recommended),
+        ("env.trainer_defaults", settings.recommended),
         ("appo_cfg_entry_point", task.authors),
         ("the task's rsl_rl cfg", task.settings),
     ):

@@ -1,10 +1,11 @@
-"""What other trainers call a knob: for the hint beside a key that nobody has here.
+"""What others, and earlier versions, call a knob: for the hint beside a key that is none here.
 
 Runs in the learner's process.
 """
 
 from collections.abc import Iterable
 
+from isaac_hydra_ext.config.renamed import new_name
 from isaac_hydra_ext.config.schema import all_knobs
 from isaac_hydra_ext.errors import did_you_mean
 
@@ -116,6 +117,8 @@ def name_here(key: str, known: Iterable[str], path: str = "") -> str:
         known: What could have stood in its place.
         path: What it lies below, where `key` and `known` leave that out: `ppo.`
     """
+    if now := new_name(f"{path}{key}"):
+        return f"; it is {now} here"
     section, _, name = f"{path}{key}".lstrip("-").rpartition(".")
     same = [knob for knob, _, _ in all_knobs() if knob.rpartition(".")[2] == name]
     if name in THEIRS or (len(same) == 1 and not section):

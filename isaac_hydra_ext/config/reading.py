@@ -16,6 +16,7 @@ from isaac_hydra_ext.config.checks import SAFE_NAME, check
 from isaac_hydra_ext.config.layers import merge_layers, with_one_size
 from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
+from isaac_hydra_ext.config.renamed import NOTE, has_old_names, with_new_names
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import as_tokens, is_typed
 from isaac_hydra_ext.errors import ConfigError
@@ -27,22 +28,24 @@ class Settings:
 
     Attributes:
         user: What is set, nested as `RunConfig` is; what nobody has set is not there.
-        recommended: `env.appo`, what an env's file recommends, likewise.
+        recommended: `env.trainer_defaults`, what an env's file recommends, likewise.
         typed: The user's override tokens.
         resume_key: How the application's command line names `resume`.
+        notes: Lines for the user, of names that are others now.
     """
 
     user: Mapping[str, Any]
     recommended: Mapping[str, Any]
     typed: Sequence[str]
     resume_key: str
+    notes: Sequence[str]
     _cfg: DictConfig | Mapping[str, Any]
     _drawn_seed: int
 
     def config(self, task_settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the checked configuration; no machine, and but for its settings no task.
 
-        Precedence, highest first: the user, `env.appo`, `task_settings`, the schema's defaults.
+        Precedence, highest first: the user, `env.trainer_defaults`, `task_settings`, the schema.
 
         Args:
             task_settings: Nested settings that the task itself recommends.
@@ -55,7 +58,8 @@ class Settings:
         """
         layers = [_with_joined_devices(layer) for layer in (task_settings or {}, self.recommended)]
         below = merge_layers(RunConfig, layers)
-        user = with_one_size(resolve(self._cfg, below.to_dict()), self.typed)
+        composed = with_new_names(resolve(self._cfg, below.to_dict()))
+        user = with_one_size(composed, self.typed)
         config = merge_layers(RunConfig, [*layers, _with_joined_devices(user)])
         check(config)
         if config.experiment.seed == -1:
@@ -80,14 +84,16 @@ def read(
     Raises:
         ConfigError: Something that is no setting, or a key that no knob has.
     """
-    user = resolve(cfg, RunConfig().to_dict())
+    composed = resolve(cfg, RunConfig().to_dict())
+    user = with_new_names(composed)
     refuse_foreign(user, "")
     refuse_unknown(user, RunConfig, "")
-    recommended = user.get("env", {}).get("appo", {})
-    refuse_unknown(recommended, RunConfig, "env.appo.")
+    recommended = user.get("env", {}).get("trainer_defaults", {})
+    refuse_unknown(recommended, RunConfig, "env.trainer_defaults.")
     resume_key = f"++{package}.resume" if package else "resume"
     drawn = secrets.randbelow(2**31)  # once, in case it is asked for: experiment.seed=-1
-    return Settings(user, recommended, as_tokens(typed, package), resume_key, cfg, drawn)
+    notes = [NOTE] if has_old_names(composed) else []
+    return Settings(user, recommended, as_tokens(typed, package), resume_key, notes, cfg, drawn)
 
 
 def complete(

@@ -62,7 +62,9 @@ class EnvConfig:
     task: str | None = knob(None, "task name (kind=mjlab, isaaclab)")
     kwargs: dict[str, Any] = knob({}, "keyword arguments of gymnasium.make (kind=gym)")
     imports: list[str] = knob([], "packages imported in each worker before the env is made")
-    appo: dict[str, Any] = knob({}, "settings this task recommends; anything you type wins")
+    trainer_defaults: dict[str, Any] = knob(
+        {}, "settings this task recommends; anything you type wins"
+    )
     cfg: dict[str, Any] = knob({}, "Isaac Lab: the task's own cfg: ++env.cfg.decimation=4")
     physics: str | None = knob(None, "Isaac Lab 3.0: physics preset, e.g. newton_mjwarp")
     renderer: str | None = knob(None, "Isaac Lab 3.0: renderer preset")

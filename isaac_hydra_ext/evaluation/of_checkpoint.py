@@ -16,6 +16,7 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.config.machine import check_devices
 from isaac_hydra_ext.config.nested import nested
 from isaac_hydra_ext.config.reading import read
+from isaac_hydra_ext.config.renamed import with_new_names
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import parse
 from isaac_hydra_ext.envs.contract import EnvSpec
@@ -107,9 +108,9 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     Raises:
         CheckpointError: It holds none that a run could have.
     """
-    saved = deepcopy(checkpoint.meta["config"])
+    saved = with_new_names(deepcopy(checkpoint.meta["config"]))
     try:
-        saved["env"]["appo"] = {}  # its recommendations have been taken, or overruled
+        saved["env"]["trainer_defaults"] = {}  # its recommendations have been taken, or overruled
         saved["resume"] = None
         # Of this process, not of that run.
         if isinstance(launcher := saved["env"].get("launcher"), dict):

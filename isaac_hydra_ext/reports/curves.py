@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from isaac_hydra_ext.config.renamed import with_new_names
 from isaac_hydra_ext.config.schema import all_knobs
 from isaac_hydra_ext.errors import ConfigError, shown
 from isaac_hydra_ext.reports.events import RETURN, Points, read_points
@@ -137,7 +138,7 @@ def _settings(run_dir: Path) -> dict[str, Any]:
         else:
             flat[key] = value
 
-    walk(agent_yaml(run_dir), "")
+    walk(with_new_names(agent_yaml(run_dir)), "")
     return flat
 
 
@@ -161,7 +162,7 @@ def combine(runs: Sequence[RunCurve]) -> list[Curve]:
     keys = dict.fromkeys(k for s in firsts for k in s if not k.startswith(NOT_COMPARED))
     differing = [k for k in keys if len({json.dumps(s.get(k), default=str) for s in firsts}) > 1]
     # An env's recommendations are in the knobs themselves as well.
-    told = [k for k in differing if not k.startswith("env.appo.")] or differing
+    told = [k for k in differing if not k.startswith("env.trainer_defaults.")] or differing
     return [_spread(_label(group, told), group) for group in groups.values()]
 
 

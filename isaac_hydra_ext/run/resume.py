@@ -19,7 +19,7 @@ from isaac_hydra_ext.terminal.console import RunConsole
 SAME_POLICY = ("kind", "std_type", "squash", "activation", "obs_groups")
 # May differ between a run and the one that goes on from it without a word.
 UNTOLD_KNOBS = ("experiment.run_name", "experiment.output_dir", "experiment.max_iterations")
-UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.appo")
+UNTOLD_GROUPS = ("resume", "logging.", "evaluate.", "env.trainer_defaults")
 
 
 def find_resumed(config: RunConfig, console: RunConsole) -> Checkpoint | None:

@@ -124,13 +124,13 @@ def test_a_pickle_named_as_a_checkpoint_is_refused_and_not_run(tmp_path: Path, h
 
 @pytest.mark.parametrize("name", ["../up", "/abs", "a/b", "..", ".", "a\\b", "a\0b", "a\nb", "  "])
 @pytest.mark.parametrize("key", ["name", "run_name"])
-@pytest.mark.parametrize("through", ["typed", "env.appo"])
+@pytest.mark.parametrize("through", ["typed", "env.trainer_defaults"])
 def test_names_that_leave_the_run_directory_are_refused(name: str, key: str, through: str) -> None:
     cfg: dict[str, Any] = {"env": {"id": "Pendulum-v1"}}
     if through == "typed":
         cfg["experiment"] = {key: name}
     else:
-        cfg["env"]["appo"] = {"experiment": {key: name}}
+        cfg["env"]["trainer_defaults"] = {"experiment": {key: name}}
     with pytest.raises(ConfigError, match=f"experiment.{key}"):
         load_run_config(cfg)
 

@@ -66,14 +66,14 @@ def test_help_names_every_knob(
     run: Any, tmp_path: Path, composed: dict[str, Any], command: tuple[Any, ...]
 ) -> None:
     text = run(*command, "--help", cwd=tmp_path).stdout
-    del composed["env"]["appo"]
-    knobs = [*_leaves(composed), "env.appo"]
+    del composed["env"]["trainer_defaults"]
+    knobs = [*_leaves(composed), "env.trainer_defaults"]
     assert len(knobs) > 60
     shown = {line.split("=")[0].strip(): line for line in text.splitlines() if "=" in line}
     for knob in knobs:
         assert knob in shown, f"{knob} is not in --help"
         assert len(shown[knob].split(maxsplit=1)[1]) > 5, f"{knob} is not explained"
-    composed["env"]["appo"] = {}
+    composed["env"]["trainer_defaults"] = {}
     assert not list(tmp_path.iterdir())
 
 

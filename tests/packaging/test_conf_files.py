@@ -88,10 +88,10 @@ def test_env_yaml_has_the_keys_of_env_config_and_known_recommendations(name: str
     if env["kind"] != "isaaclab":
         known = [name for name in known if name not in ISAAC_KNOBS]
     assert list(env) == known
-    appo = {} if env["appo"] == "???" else env["appo"]
+    appo = {} if env["trainer_defaults"] == "???" else env["trainer_defaults"]
     assert set(_leaves(appo)) <= {key for key, _, _ in all_knobs()}
     # What an env's file is not about, it does not set.
-    named = {"kind", "id" if env["kind"] == "gym" else "task", "imports", "appo"}
+    named = {"kind", "id" if env["kind"] == "gym" else "task", "imports", "trainer_defaults"}
     assert {name for name, value in env.items() if value != "???"} <= named
 
 
@@ -101,6 +101,7 @@ def test_env_yaml_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
     for key in ("id", "task"):
         env[key] = "Some-Name" if env[key] == "???" else env[key]
     config = load_run_config({"env": env, "experiment": {"output_dir": str(tmp_path)}})
-    for key in _leaves({} if env["appo"] == "???" else env["appo"]):
+    recommended = {} if env["trainer_defaults"] == "???" else env["trainer_defaults"]
+    for key in _leaves(recommended):
         section, knob = key.split(".")
-        assert getattr(getattr(config, section), knob) == env["appo"][section][knob], key
+        assert getattr(getattr(config, section), knob) == recommended[section][knob], key

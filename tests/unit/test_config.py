@@ -16,7 +16,7 @@ from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import composed, loaded, refusal
 
-# What gym_pendulum recommends in its env.appo: W = 2, B = 16, T = 64, gamma 0.95, 4 minibatches.
+# The trainer_defaults of gym_pendulum: W = 2, B = 16, T = 64, gamma 0.95, 4 minibatches.
 PENDULUM = "env=gym_pendulum"
 TASK = {
     "ppo": {"gamma": 0.9, "lam": 0.8, "num_mini_batches": 7, "clip": 0.3},
@@ -38,7 +38,7 @@ def test_what_nobody_sets_is_the_schemas_default() -> None:
             assert value == default, key
 
 
-def test_task_settings_beat_defaults_and_env_appo_beats_task_settings() -> None:
+def test_task_settings_beat_defaults_and_trainer_defaults_beats_task_settings() -> None:
     ppo = loaded(PENDULUM, task_settings=TASK).ppo
     assert (ppo.lam, ppo.clip) == (0.8, 0.3)
     assert ppo.gamma == 0.95
@@ -79,14 +79,27 @@ def test_a_users_own_file_beats_recommendations_also_where_it_says_the_default(
     assert load_run_config(cfg, (), TASK).ppo.gamma == gamma
 
 
-def test_what_env_appo_recommends_in_a_nested_group_holds() -> None:
-    appo = {"logging": {"video": {"every": 100}, "wandb": {"tags": ["walk"]}}}
+def test_trainer_defaults_in_a_nested_group_hold() -> None:
+    defaults = {"logging": {"video": {"every": 100}, "wandb": {"tags": ["walk"]}}}
     logging = {"video": {"length": 7}}
-    config = load_run_config({"env": {"id": "X-v0", "appo": appo}, "logging": logging})
+    env = {"id": "X-v0", "trainer_defaults": defaults}
+    config = load_run_config({"env": env, "logging": logging})
     assert (config.logging.video.every, config.logging.video.length) == (100, 7)
     assert config.logging.wandb.tags == ["walk"]
-    with pytest.raises(ConfigError, match=r"^env\.appo\.logging\.video\.evry: unknown key"):
-        load_run_config({"env": {"id": "X-v0", "appo": {"logging": {"video": {"evry": 1}}}}})
+    defaults["logging"]["video"] = {"evry": 1}
+    with pytest.raises(ConfigError, match=r"^env\.trainer_defaults\.logging\.video\.evry: unknown"):
+        load_run_config({"env": env})
+
+
+def test_files_and_runs_that_say_env_appo_are_read_with_a_note() -> None:
+    cfg = {"env": {"id": "X-v0", "appo": {"ppo": {"gamma": 0.5}}}}
+    settings = read(cfg)
+    config = settings.config()
+    assert (config.ppo.gamma, config.env.trainer_defaults) == (0.5, {"ppo": {"gamma": 0.5}})
+    assert settings.notes == ["env.appo is called env.trainer_defaults now; it is read as that"]
+    assert not read({"env": {"id": "X-v0"}}).notes
+    with pytest.raises(ConfigError, match=r"^env\.appo: is called env\.trainer_defaults now,"):
+        read({"env": {**cfg["env"], "trainer_defaults": {}}})
 
 
 def test_a_typed_null_takes_a_recommendation_back() -> None:

@@ -14,6 +14,8 @@ from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import ConfigError, EnvNotFoundError
 
+DEFAULTS = "env.trainer_defaults"
+
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
@@ -81,7 +83,7 @@ def test_nan_is_outside_every_bound(key: str) -> None:
         ("policy.hidden_dims=[64,wide]", "policy.hidden_dims"),
         ("policy.obs_groups=[policy]", "policy.obs_groups"),
         ("env.kwargs=3", "env.kwargs"),
-        ("env.appo=3", "env.appo"),
+        ("env.trainer_defaults=3", "env.trainer_defaults"),
         ("env.imports=gymnasium", "env.imports"),
     ],
 )
@@ -110,9 +112,9 @@ def test_choices_name_the_nearest_one(override: str, says: str) -> None:
         ("+ppo.learning_rate=1", "ppo.learning_rate: unknown key"),
         ("+rollout.num_worker=2", "rollout.num_worker: unknown key; did you mean 'num_workers'"),
         ("+roloult.num_workers=2", "roloult: unknown key; did you mean 'rollout'?"),
-        ("+env.appo.ppo.gama=1", "env.appo.ppo.gama: unknown key; did you mean 'gamma'"),
-        ("+env.appo.pp={}", "env.appo.pp: unknown key; did you mean 'ppo'"),
-        ("env.appo.policy=3", "env.appo.policy=3: a group of keys is expected here"),
+        (f"+{DEFAULTS}.ppo.gama=1", f"{DEFAULTS}.ppo.gama: unknown key; did you mean 'gamma'"),
+        (f"+{DEFAULTS}.pp={{}}", f"{DEFAULTS}.pp: unknown key; did you mean 'ppo'"),
+        (f"{DEFAULTS}.policy=3", f"{DEFAULTS}.policy=3: a group of keys is expected here"),
     ],
 )
 def test_unknown_keys_are_refused_with_the_nearest_name(override: str, says: str) -> None:
@@ -130,7 +132,7 @@ def test_a_group_that_is_no_group() -> None:
         ("+env._target_=os.system", "env._target_"),
         ("+env.kwargs._target_=os.system", "env.kwargs._target_"),
         ("+env.kwargs={a: [{b: {_target_: os.system}}]}", "env.kwargs.a.0.b._target_"),
-        ("+env.appo.policy._target_=os.system", "env.appo.policy._target_"),
+        ("+env.trainer_defaults.policy._target_=os.system", "env.trainer_defaults.policy._target_"),
         ("+_target_=os.system", "_target_"),
     ],
 )

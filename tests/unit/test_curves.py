@@ -77,6 +77,15 @@ def test_the_axes(tmp_path: Path) -> None:
     assert read_run(run, SAMPLES, "iterations").y.tolist() == [1000, 2000, 3000, 4000, 5000]
 
 
+def test_a_run_with_a_knobs_earlier_name_differs_in_nothing(tmp_path: Path) -> None:
+    old, new = made(tmp_path / "a", [1.0], seed=1), made(tmp_path / "b", [1.0], seed=2)
+    path = old / "params" / "agent.yaml"
+    path.write_text(path.read_text().replace("  trainer_defaults: {}", "  appo: {}"))
+    assert "  appo: {}" in path.read_text()
+    (curve,) = combine([read_run(old), read_run(new)])
+    assert curve.runs == 2
+
+
 def test_more_points_than_tensorboard_shows_are_all_read(tmp_path: Path) -> None:
     run = made(tmp_path / "a", [float(i) for i in range(12_000)])
     assert read_run(run).y.tolist() == list(range(12_000))

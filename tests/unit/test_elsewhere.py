@@ -36,6 +36,8 @@ def test_every_answer_names_a_knob_and_no_name_of_ours_is_redirected() -> None:
         ("logger", "it is logging.backends here"),
         ("--max_iterations", "it is experiment.max_iterations here"),
         ("gamma", "it is ppo.gamma here"),
+        ("env.appo", "it is env.trainer_defaults here"),
+        ("env.appo.ppo.lr", "it is env.trainer_defaults.ppo.lr here"),
         ("env.name", "did you mean 'experiment.name'?"),
         ("ppo.gama", "did you mean 'ppo.gamma'"),
         ("ppo.quux_of_nothing", ""),
@@ -48,5 +50,5 @@ def test_what_is_said(key: str, says: str) -> None:
 
 def test_a_file_or_an_added_key_gets_it_too() -> None:
     assert refusal("+ppo.learning_rate=1") == "ppo.learning_rate: unknown key; it is ppo.lr here"
-    nested = refusal("+env.appo.ppo.n_epochs=1")
-    assert nested == "env.appo.ppo.n_epochs: unknown key; it is ppo.update_epochs here"
+    nested = refusal("+env.trainer_defaults.ppo.n_epochs=1")
+    assert nested == "env.trainer_defaults.ppo.n_epochs: unknown key; it is ppo.update_epochs here"

@@ -38,7 +38,7 @@ def checkpoint_of(config: RunConfig, tensors: dict[str, torch.Tensor] | None = N
     "typed",
     [
         (),
-        ("policy.hidden_dims=[256,128,64]",),  # a default, typed against env.appo's [64, 64]
+        ("policy.hidden_dims=[256,128,64]",),  # a default, typed against the recommended [64, 64]
         ("policy.normalize_values=false",),
         ("ppo.gamma=0.99", "ppo.batch_size=100"),
     ],
@@ -49,6 +49,13 @@ def test_the_configuration_is_the_one_that_was_trained_with(typed: tuple[str, ..
     assert found.policy == trained.policy
     assert found.ppo == trained.ppo
     assert found.rollout == trained.rollout
+
+
+def test_a_checkpoint_with_an_earlier_name_is_played() -> None:
+    checkpoint = checkpoint_of(loaded("env=gym_pendulum"))
+    env = checkpoint.meta["config"]["env"]
+    env["appo"] = env.pop("trainer_defaults")
+    assert config_of(checkpoint).ppo.gamma == 0.95
 
 
 def test_it_runs_on_this_machine_whatever_the_training_ran_on() -> None:

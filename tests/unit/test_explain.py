@@ -37,7 +37,7 @@ def test_each_value_names_the_highest_layer_that_sets_it() -> None:
     said = dict(line.split("#") for line in explain(cfg, typed).splitlines() if "#" in line)
     origins = {text.split(":")[0].strip(): of.strip() for text, of in said.items()}
     assert [origins[name] for name in ("clip", "lam", "advantages", "gamma", "value_clip")] == [
-        "typed", "config file", "config file", "env.appo", "default",
+        "typed", "config file", "config file", "env.trainer_defaults", "default",
     ]  # fmt: skip
     assert (origins["batch_size"], origins["id"], origins["task"]) == (
         "completed", "config file", "default",
@@ -56,11 +56,11 @@ def test_the_layers_of_a_task() -> None:
         authors={"ppo": {"lr": 1.0}},
     )
     appo = {"logging": {"video": {"every": 9}}}
-    settings = read({"env": {"id": "X-v0", "appo": appo}, "ppo": {"batch_size": 64}})
+    settings = read({"env": {"id": "X-v0", "trainer_defaults": appo}, "ppo": {"batch_size": 64}})
     config = settings.config(task.settings)
     assert origin("ppo.lam", settings, task, config.ppo.lam) == "the task's rsl_rl cfg"
     assert origin("ppo.lr", settings, task, config.ppo.lr) == "appo_cfg_entry_point"
-    assert origin("logging.video.every", settings, task, 9) == "env.appo"
+    assert origin("logging.video.every", settings, task, 9) == "env.trainer_defaults"
     assert origin("ppo.batch_size", settings, task, 64) == "config file"
     assert config.ppo.num_mini_batches is None, "the user's batch_size is above it"
     assert origin("ppo.num_mini_batches", settings, task, None) == "default"

@@ -19,6 +19,7 @@ import torch
 
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.named_checkpoint import find, say_found
+from isaac_hydra_ext.config.renamed import with_new_names
 from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import facts_of, make_env
@@ -109,7 +110,8 @@ def _load(policy: str) -> tuple[RunConfig, int, Callable[[EnvSpec, str], Act]]:
     path = Path(policy)
     if (path / "policy.onnx").is_file():
         exported = OnnxPolicy(path)
-        config = RunConfig(env=EnvConfig(**exported.about["env"]), rollout=RolloutConfig())
+        env = with_new_names({"env": exported.about["env"]})["env"]
+        config = RunConfig(env=EnvConfig(**env), rollout=RolloutConfig())
         return config, exported.about["iteration"], lambda spec, device: _onnx_act(exported, device)
     checkpoint = say_found(find(policy, []))
     config = config_of(checkpoint)
