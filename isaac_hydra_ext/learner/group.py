@@ -4,7 +4,7 @@ A rank is one process that learns from rollouts of its own; gradients and statis
 all ranks together, so that the weights are the same bits on each. One process is a group of one.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -14,8 +14,8 @@ from isaac_hydra_ext.models.normalizer import Moments
 class Group(Protocol):
     """The ranks that learn together. All call the same methods in the same order.
 
-    Every method works on the device, without the host waiting for it, so that it can be part of a
-    CUDA graph.
+    What is given tensors works on the device, without the host waiting for it, so that it can be
+    part of a CUDA graph, and raises `RankError` where it finds that a rank has gone.
 
     Attributes:
         rank: Of this process, from 0.
@@ -42,11 +42,48 @@ class Group(Protocol):
         """Overwrite `x` with the first rank's, in place; returns it."""
         ...
 
+    def mean_of_samples(self, x: torch.Tensor, rows: int) -> torch.Tensor:
+        """Average a vector of means [K] over all ranks' samples, in place; returns it.
+
+        One collective. Where an env was left out a rank has fewer samples than the others.
+
+        Args:
+            x: Means over this rank's samples; of none they count for nothing, NaN though they are.
+            rows: How many samples this rank has.
+        """
+        weighted = x * rows if rows else torch.zeros_like(x)
+        weighted = self.sum(torch.cat([weighted, x.new_full((1,), rows)]))
+        return x.copy_(weighted[:-1] / weighted[-1])
+
+    def check(self) -> None:
+        """Raise if a rank has gone: what the device has computed since then is worth nothing.
+
+        Raises:
+            RankError: It says which, and why where that is known.
+        """
+
+    def exchange(self, data: Any) -> list[Any]:
+        """Return what each rank gives, in their order. The host waits for the last one.
+
+        Args:
+            data: JSON-ready.
+
+        Raises:
+            RankError: A rank has gone.
+        """
+        ...
+
 
 class OneProcess(Group):
     """A learner that is alone."""
 
     rank, size = 0, 1
+
+    def mean_of_samples(self, x: torch.Tensor, rows: int) -> torch.Tensor:
+        return x
+
+    def exchange(self, data: Any) -> list[Any]:
+        return [data]
 
     def sum(self, x: torch.Tensor) -> torch.Tensor:
         return x

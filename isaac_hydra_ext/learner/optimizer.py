@@ -56,7 +56,11 @@ class FlatAdam:
         self.bad.zero_()
 
     def step(
-        self, gradients: Sequence[torch.Tensor], losses: Sequence[torch.Tensor], kl: torch.Tensor
+        self,
+        gradients: Sequence[torch.Tensor],
+        losses: Sequence[torch.Tensor],
+        kl: torch.Tensor,
+        rows: int,
     ) -> torch.Tensor:
         """Take one step, or none if `stop` is set or becomes set.
 
@@ -64,6 +68,7 @@ class FlatAdam:
             gradients: Of all parameters, in the policy's order.
             losses: That they come from, 0-dim; a non-finite one stops the update.
             kl: Of the minibatch; decides about the learning rate, and an early stop.
+            rows: Samples in the minibatch.
 
         Returns:
             The gradient's norm before clipping, for each of the policy's parameter groups.
@@ -73,7 +78,7 @@ class FlatAdam:
         if self._reduced.shape[0] != size:  # once: the number of losses stays the same
             self._reduced = torch.zeros(size, device=self._parameters.device)
         torch.cat([x.reshape(-1) for x in (*gradients, kl, *losses)], out=self._reduced)
-        self._group.mean(self._reduced)  # the one collective of a minibatch step
+        self._group.mean_of_samples(self._reduced, rows)  # the one collective of a minibatch step
         norms = self._decide_and_step(
             self._reduced[:num_params],
             self._reduced[num_params + 1 :],

@@ -83,11 +83,13 @@ class TrainedTerm:
             parameter.data, offset = view, offset + parameter.numel()
         self._moments = no_moments(self._flat)
 
-    def step(self, gradients: Sequence[torch.Tensor], stop: torch.Tensor, group: Group) -> None:
-        """Take one step on its own parameters, or none if `stop` is 1."""
+    def step(
+        self, gradients: Sequence[torch.Tensor], stop: torch.Tensor, group: Group, rows: int
+    ) -> None:
+        """Take one step on its own parameters, or none if `stop` is 1; `rows` as of `FlatAdam`."""
         if not gradients:
             return
-        gradient = group.mean(torch.cat([g.reshape(-1) for g in gradients]))
+        gradient = group.mean_of_samples(torch.cat([g.reshape(-1) for g in gradients]), rows)
         lr = torch.full((), self.term.learning_rate, device=gradient.device)
         adam_(self._flat, gradient, lr, stop == 0, **self._moments)
 

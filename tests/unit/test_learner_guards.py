@@ -21,7 +21,7 @@ def adapted(lr: float, kl: float, stop: float = 0.0) -> float:
     learner = PPO(run_config(ppo={"lr": lr, "desired_kl": 0.01}), env_spec(), torch.device("cpu"))
     optimizer = learner._epochs.optimizer
     optimizer.stop.fill_(stop)
-    optimizer.step([torch.zeros(learner.policy.num_params)], [torch.zeros(())], torch.tensor(kl))
+    optimizer.step([torch.zeros(learner.policy.num_params)], [torch.zeros(())], torch.tensor(kl), 1)
     return learner.lr.item()
 
 

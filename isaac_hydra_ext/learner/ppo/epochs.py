@@ -100,10 +100,8 @@ class Epochs:
         optimizer.begin()
         totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
-        # As equal as can be: a step on the few that are left over would undo the others' work.
-        minibatches = -(-orders_EN.shape[1] // self._ppo.batch_size)
         for order in orders_EN:
-            for rows in order.tensor_split(minibatches):
+            for rows in self._minibatches(order):
                 stats = self._step(forwards, samples, rows)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, stats, 0.0)
@@ -115,6 +113,15 @@ class Epochs:
             "Loss/stopped_early": optimizer.stop,
             "Loss/undone": torch.maximum(optimizer.bad, 1.0 - finite.float()),
         }
+
+    def _minibatches(self, order_N: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut a permutation into minibatches of the same number on every rank.
+
+        As equal as can be: a step on the few that are left over would undo the others' work.
+        """
+        alone = self._group.size == 1
+        samples = order_N.shape[0] if alone else self._usual_samples
+        return order_N.tensor_split(-(-samples // self._ppo.batch_size))
 
     def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
         """Take one minibatch step, or none after a stop; returns its metrics."""
@@ -134,9 +141,10 @@ class Epochs:
             loss, gradients, of_term = self._term_gradients(term, inputs, gradients)
             further.append(loss)
             own.append(of_term)
-        norms = self.optimizer.step(gradients, [actor.total.detach(), value, *further], actor.kl)
+        count, losses = rows.shape[0], [actor.total.detach(), value, *further]
+        norms = self.optimizer.step(gradients, losses, actor.kl, count)
         for term, of_term in zip(self._terms, own, strict=True):
-            term.step(of_term, self.optimizer.stop, self._group)
+            term.step(of_term, self.optimizer.stop, self._group, count)
         scalars = [actor.surrogate, actor.entropy, actor.kl, actor.clip_fraction, value]
         return torch.cat([torch.stack(scalars), norms, *(loss.reshape(1) for loss in further)])
 

@@ -107,8 +107,17 @@ class PPO:
             self._stream.wait()
         # More final observations than there was room for: what is captured reads the old tensors.
         self._outgrown |= self.batch.final_step.shape[0] != room
-        if self._update is not None and self._outgrown and not self.batch.narrow:
+        if self._update is not None and self._captures_again():
             self.capture()
+
+    def _captures_again(self) -> bool:
+        """Whether an outgrown graph is captured anew: all ranks do it, or none."""
+        outgrown, narrow = float(self._outgrown), float(self.batch.narrow)
+        if self._group.size > 1 and self._spec.has_final_obs:
+            with self._stream.in_turn():
+                flags = torch.tensor([outgrown, narrow], device=self.device)
+                outgrown, narrow = self._group.sum(flags).tolist()
+        return outgrown > 0 and not narrow
 
     def publish(self, store: WeightStore, version: int) -> None:
         with self._stream.in_turn():
@@ -170,10 +179,11 @@ class PPO:
             captured = self._update is not None and not (self.batch.narrow or self._outgrown)
             try:
                 numbers, target_N = self._replay(draws) if captured else self._compute(draws)
+                self._stream.wait()
+                self._group.check()
             except Exception:  # half an update is none
                 copy_each(self._changing(), before)
                 raise
-            self._stream.wait()
             metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
             if metrics["Loss/undone"]:
                 return metrics | self._undo(iteration, before)
