@@ -41,28 +41,31 @@ def texts() -> Iterator[str]:
                 yield node.value
 
 
-def test_every_class_of_errors_has_a_section_and_no_other_has() -> None:
-    classes = {
-        name
-        for name, value in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(value, errors.IsaacHydraExtError) and value.__module__ == errors.__name__
-    }
-    sections = re.findall(r"^## (\w+)$", TROUBLE, re.M)
-    assert sorted(sections) == sorted(classes - {"IsaacHydraExtError"})
-
-
 def test_every_message_of_troubleshooting_is_one_that_the_code_says() -> None:
     said = list(texts())
     messages = re.findall(r"^\| `(.+?)` \|", TROUBLE, re.M)
-    assert len(messages) > 50
+    assert len(messages) > 5
     missing = []
     for message in messages:
         parts = [re.escape(part.strip()) for part in message.split("...") if part.strip(" :;,")]
         assert parts, message
         pattern = re.compile(".*".join(parts), re.S)
-        # OmegaConf's own words, passed on as they are.
-        if "could not be converted" not in message and not any(map(pattern.search, said)):
+        if not any(map(pattern.search, said)):
             missing.append(message)
+    assert missing == []
+
+
+def test_every_test_that_reliability_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")]
+    missing, path = [], ROOT
+    for _, _, tests in rows:
+        for file, name in re.findall(r"`(?:([\w/]+\.py)(?:::)?)?(\w*)`", tests):
+            if file:
+                path = ROOT / file if "/" in file else ROOT / "tests" / "faults" / file
+            if not path.exists() or f"def {name}" not in path.read_text():
+                missing.append(f"{file}::{name}")
+    assert len(rows) > 50
     assert missing == []
 
 
@@ -193,4 +196,9 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "site" / "configuration" / "index.html").read_text()
     for key, _, _ in all_knobs():
         assert f"<code>{key}</code>" in page
-    assert "mean return" in (tmp_path / "site" / "index.html").read_text()
+    first = (tmp_path / "site" / "index.html").read_text()
+    assert "mean return" in first and "\\|" not in first
+    page = (tmp_path / "site" / "api" / "errors" / "index.html").read_text()
+    for name, value in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(value, errors.IsaacHydraExtError):
+            assert f'id="isaac_hydra_ext.errors.{name}"' in page

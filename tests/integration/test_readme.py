@@ -39,7 +39,7 @@ def test_the_plugin_from_somebody_elses_app(tmp_path: Path) -> None:
 
 def test_every_command_and_link_names_something_that_exists() -> None:
     text = README.read_text()
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
+    for path in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (README.parent / path).exists(), path
     for script in re.findall(r"scripts/\w+\.sh", text):
         assert (README.parent / script).exists(), script
