@@ -45,7 +45,7 @@ NOT_RUN = {
     r"\./isaaclab\.sh .*": "needs Isaac Lab; its flags are read",
     r"scripts/run_isaacsim_docker\.sh\b.*": "needs docker and a GPU; test_container_scripts.py",
     r"scripts/install_inside_container\.sh": "needs Isaac Lab; test_container_scripts.py",
-    r"scripts/(run_gym_local|test)\.sh": "what CI starts from; test_scripts.py has stand-ins",
+    r"(\w+=\S+ )?scripts/(run_gym_local|run_isaac_lab|test)\.sh.*": "test_scripts.py: stand-ins",
     r"(GO1_USD=\S+ )?pytest -m isaaclab.*": "needs Isaac Lab",
     r"python -m isaac_hydra_ext.tasks.go1_nav.evaluate .*": "minutes; test_go1_nav.py plays",
     r"appo play examples/go1_nav/.*": "minutes; test_go1_nav.py loads that policy",

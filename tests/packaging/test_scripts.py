@@ -1,4 +1,4 @@
-"""The two set-up scripts, with stand-ins for Python, pip and uv that write down their calls.
+"""The set-up scripts, with stand-ins for Python, pip and uv that write down their calls.
 
 What they really install is seen by every CI run, which starts from them.
 """
@@ -14,17 +14,20 @@ from typing import Any
 
 import pytest
 
-TOOLS = ("bash", "cat", "cksum", "dirname", "env", "mkdir", "cp", "chmod", "sleep")
-# `-c` code runs in the real Python; a virtual environment is a copy of this file and an `appo`.
+TOOLS = ("bash", "cat", "cksum", "cut", "dirname", "env", "mkdir", "cp", "chmod", "sleep", "tail")
+# `-c` code runs in the real Python, whose version may be another (MINOR); a virtual environment is
+# a copy of this file and an `appo`.
 PYTHON = f"""#!/usr/bin/env bash
 case "$1 ${{2:-}}" in
-  "-c "*) exec {sys.executable} "$@" ;;
+  "-c "*)
+    as="import sys; sys.version_info = (3, ${{MINOR:-11}}, 0)"
+    exec {sys.executable} -c "$as"$'\\n'"$2" "${{@:3}}" ;;
   "--version "*) echo Python stand-in ;;
   "-m pip" | "-m ensurepip") echo "python $*" >>"$CALLS" ;;
   "-m venv")
-    mkdir -p .venv/bin
-    cp "$0" .venv/bin/python
-    cp "$APPO" .venv/bin/appo
+    mkdir -p "${{@: -1}}/bin"
+    cp "$0" "${{@: -1}}/bin/python"
+    cp "$APPO" "${{@: -1}}/bin/appo"
     ;;
   *) exit 9 ;;
 esac
@@ -35,7 +38,7 @@ exec sleep "${SLEEP:-0}"
 """
 UV = """#!/usr/bin/env bash
 echo "uv $*" >>"$CALLS"
-[[ $1 != venv ]] || "$PYTHON" -m venv .venv
+[[ $1 != venv ]] || "$PYTHON" -m venv "${@: -1}"
 """
 
 
@@ -46,7 +49,7 @@ class Checkout:
         self.root, self.bin, self.calls_file = root / "repo", root / "bin", root / "calls"
         self.bin.mkdir()
         shutil.copytree(source_tree / "scripts", self.root / "scripts")
-        for name in ("pyproject.toml", "constraints.txt"):
+        for name in ("pyproject.toml", "constraints.txt", "constraints-isaaclab.txt"):
             shutil.copy(source_tree / name, self.root)
         for tool in TOOLS:
             found = shutil.which(tool)
@@ -65,9 +68,11 @@ class Checkout:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: str, script: str = "run_gym_local.sh", **variables: str
+    ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [str(self.root / "scripts" / "run_gym_local.sh"), *arguments],
+            [str(self.root / "scripts" / script), *arguments],
             cwd=self.root.parent,
             env={**self.env, **variables},
             stdin=subprocess.DEVNULL,
@@ -79,6 +84,7 @@ class Checkout:
         )
 
     def call(self, *arguments: str, code: int = 0, **variables: str) -> tuple[str, str]:
+        """Run a script (`script=NAME`) to its end; returns what it printed."""
         process = self.start(*arguments, **variables)
         out, err = process.communicate(timeout=60)
         assert process.returncode == code, out + err
@@ -96,7 +102,7 @@ def checkout(tmp_path: Path, source_tree: Path) -> Checkout:
     return Checkout(tmp_path, source_tree)
 
 
-@pytest.mark.parametrize("script", ["run_gym_local.sh", "test.sh"])
+@pytest.mark.parametrize("script", ["run_gym_local.sh", "run_isaac_lab.sh", "test.sh"])
 def test_help_says_how_and_makes_nothing(run: Any, checkout: Checkout, script: str) -> None:
     text = run(checkout.root / "scripts" / script, "--help", cwd=checkout.root.parent).stdout
     assert text.startswith(f"usage: scripts/{script} [")
@@ -147,6 +153,33 @@ def test_no_usable_python_is_one_line(checkout: Checkout) -> None:
     (line,) = err.splitlines()
     assert line.startswith("error: no Python 3.10 to 3.13 found at PYTHON=")
     assert not (checkout.root / ".venv").exists()
+
+
+def test_isaac_lab_has_an_environment_of_its_own_and_says_which_python_it_needs(
+    checkout: Checkout,
+) -> None:
+    script = {"script": "run_isaac_lab.sh"}
+    _, err = checkout.call(**script, code=2)
+    (line,) = err.splitlines()
+    assert "no Python 3.12 found at PYTHON=" in line and "which Isaac Lab 3.0.0 needs" in line
+    out, _ = checkout.call("ppo.lr=1", **script, MINOR="12", EXTRAS="video")
+    (install,) = checkout.installs()
+    assert install.endswith("-c constraints-isaaclab.txt -e .[isaaclab,video]")
+    # This PATH has no nvidia-smi: the CPU it is.
+    assert "appo train env=isaac_cartpole rollout.device=cpu rollout.num_workers=2" in out
+    assert "ppo.lr=1 pid" in out and ".venv-isaaclab/bin/appo play RUN" in out
+    checkout.add_tool("nvidia-smi", "#!/usr/bin/env bash\n")
+    out, _ = checkout.call(**script, MINOR="12", EXTRAS="video")
+    assert checkout.installs() == [] and "isaac_cartpole rollout.device=auto pid" in out
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_a_failed_installation_says_what_pip_said(checkout: Checkout) -> None:
+    checkout.add_tool(
+        "python3", PYTHON.replace('"-m pip" |', '"-m pip") echo no such wheel; exit 7 ;; "-m x" |')
+    )
+    _, err = checkout.call(code=7)
+    assert "no such wheel" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
