@@ -253,7 +253,7 @@ class VideoConfig:
     """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
 
     every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
-    length: int = knob(200, "[frames] at most, one an env step", ge=1, le=10**5)
+    length: int = knob(200, "[env steps] at most, a picture each", ge=1, le=10**5)
     fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
 
 

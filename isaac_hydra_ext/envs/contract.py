@@ -153,6 +153,9 @@ class VecEnv(Protocol):
     def render(self) -> np.ndarray:
         """Return a picture of env 0, [H, W, 3] uint8. Asked only of an env made to render.
 
+        After the step that ended its episode it shows the end, where the env can; else what
+        `obs` is of, the next one's beginning.
+
         Raises:
             RenderError: There is none; says why, and what to install or set.
         """

@@ -75,6 +75,7 @@ class GymVecEnv:
         find_spec(env_config)
         self._id = str(env_config.id)
         self._episode_info = EpisodeInfo()
+        self._draws, self._last_picture = render, None  # of env 0's episode, in the step it ended
         kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
         try:
             self._envs = [gym.make(self._id, **kwargs) for _ in range(num_envs)]
@@ -99,12 +100,11 @@ class GymVecEnv:
         if isinstance(obs_space, spaces.Dict):
             self._is_dict, groups = True, dict(obs_space.spaces)
         limit = getattr(env.spec, "max_episode_steps", None)
-        dt = getattr(env.unwrapped, "dt", None) or getattr(env.unwrapped, "tau", None)
         self.spec = EnvSpec(
             num_envs=num_envs,
             obs={name: _tensor_spec(name, space) for name, space in groups.items()},
             action=action,
-            step_dt=float(dt) if isinstance(dt, (int, float)) else 0.0,
+            step_dt=_step_seconds(env),
             max_episode_length=max(0, int(limit or 0)),  # Gymnasium 0.29 says -1 for none
             has_final_obs=True,
             has_state=all(state_names(e) is not None for e in self._envs),
@@ -112,12 +112,13 @@ class GymVecEnv:
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         """Seed env i with seed + i."""
+        self._last_picture = None
         return self._to_groups(
             [self._reset(env, seed=seed + i) for i, env in enumerate(self._envs)]
         )
 
     def step(self, actions_BA: torch.Tensor) -> StepResult:
-        B = self.spec.num_envs
+        B, self._last_picture = self.spec.num_envs, None
         reward_B, obs_B, finals = np.empty(B, np.float32), [], {}
         ended = []
         terminated_B, truncated_B = np.empty(B, bool), np.empty(B, bool)
@@ -134,6 +135,8 @@ class GymVecEnv:
                 ended.append(info)
                 if truncated:
                     finals[b] = deepcopy(obs)  # the env may rewrite it in the reset that follows
+                if self._draws and b == 0:
+                    self._last_picture = _drawn(env)
                 obs = self._reset(env)
             obs_B.append(obs)
         return StepResult(
@@ -198,6 +201,9 @@ class GymVecEnv:
         return self._to_groups(rows)
 
     def render(self) -> np.ndarray:
+        """Show how env 0's episode ended after the step in which it did."""
+        if self._last_picture is not None:
+            return self._last_picture
         env: Any = self._envs[0]
         modes = env.metadata.get("render_modes", [])
         if "rgb_array" not in modes:
@@ -279,6 +285,22 @@ def one_number(reward: Any, env: int) -> float:
             "one number is expected"
         )
     return float(found.reshape(()))
+
+
+def _step_seconds(env: gym.Env) -> float:
+    """Return how long a step is [s]: as the physics says, else as it wants to be shown, else 0."""
+    found = (getattr(env.unwrapped, name, None) for name in ("dt", "tau"))
+    seconds = next((x for x in found if isinstance(x, (int, float)) and x > 0), 0.0)
+    rate = env.metadata.get("render_fps")
+    return float(seconds) or (1.0 / rate if isinstance(rate, (int, float)) and rate > 0 else 0.0)
+
+
+def _drawn(env: Any) -> np.ndarray | None:
+    """Return a picture if there is one; what is wrong is told where `render` is asked for it."""
+    try:
+        return env.render()
+    except Exception:  # a graphics driver's, a user's own
+        return None
 
 
 def _tensor_spec(name: str, space: gym.Space) -> TensorSpec:

@@ -89,8 +89,8 @@ class VideoWriter:
             raise RenderError(f"{path}: cannot be written ({e})") from e
 
     def add(self) -> None:
-        """Take a picture, until there are `length`."""
-        if self.frames == self._length:
+        """Take a picture, until there is one of the first state and of `length` steps."""
+        if self.frames > self._length:
             return
         frame = picture(self._env)
         try:

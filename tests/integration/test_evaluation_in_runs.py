@@ -163,7 +163,7 @@ def test_videos_of_a_run_and_their_previews(train_run: Train, tmp_path: Path) ->
     )  # fmt: skip
     run = last.path.parent.parent
     assert sorted(p.name for p in (run / "videos").iterdir()) == ["eval_3.gif", "eval_3.mp4"]
-    assert iio.imread(run / "videos" / "eval_3.mp4").shape == (3, 32, 48, 3)
+    assert iio.imread(run / "videos" / "eval_3.mp4").shape == (4, 32, 48, 3)
     (image,) = events_of(last).Images("Eval/video")
     assert image.encoded_image_string == (run / "videos" / "eval_3.gif").read_bytes()
     assert (image.step, image.width, image.height) == (3, 48, 32)

@@ -252,7 +252,7 @@ def test_its_environment_is_its_own(stage: Callable[..., Stage]) -> None:
 
 def test_a_video_where_the_env_can_be_drawn(stage: Callable[..., Stage]) -> None:
     iio = pytest.importorskip("imageio.v3", reason="pip install 'isaac-hydra-ext[video]'")
-    run = stage(logging={"video": {"every": 1, "length": 4}})
+    run = stage(logging={"video": {"every": 1, "length": 3}})
     run.ask(1, video=False)
     assert run.result().video is None
     run.ask(2, video=True)

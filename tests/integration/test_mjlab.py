@@ -97,7 +97,7 @@ def test_a_video_of_cartpole(tmp_path: Path) -> None:
             assert torch.equal(results[0].obs["actor"], results[1].obs["actor"])
             video.add()
     frames = iio.imread(tmp_path / "a.mp4")
-    assert frames.shape == (6, 240, 320, 3)
+    assert frames.shape == (7, 240, 320, 3)
     assert iio.immeta(tmp_path / "a.mp4")["fps"] == pytest.approx(1 / drawn.spec.step_dt)
     assert frames.std() > 10, "not one colour"
     assert abs(frames[5].astype(int) - frames[0]).max() > 50, "something moves"

@@ -28,7 +28,7 @@ ID = f"{PREFIX}Painter-v0"
 class Painter(Counter):
     """A picture is as bright as the episode is old: 50 a step."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
     picture: Any = staticmethod(lambda clock: np.full((34, 48, 3), 50 * clock, np.uint8))
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -72,7 +72,7 @@ def decoded(path: Path) -> np.ndarray:
 pytest.importorskip("imageio_ffmpeg", reason="pip install 'isaac-hydra-ext[video]'")
 
 
-@pytest.mark.parametrize(("steps", "length", "frames"), [(6, 200, 7), (6, 3, 3), (0, 200, 1)])
+@pytest.mark.parametrize(("steps", "length", "frames"), [(6, 200, 7), (6, 3, 4), (0, 200, 1)])
 def test_one_picture_a_state_until_there_are_enough(
     tmp_path: Path, steps: int, length: int, frames: int
 ) -> None:
@@ -80,8 +80,8 @@ def test_one_picture_a_state_until_there_are_enough(
     assert record(path, steps, length=length).frames == frames
     found = decoded(path)
     assert found.shape == (frames, 34, 48, 3)
-    # An episode has 4 steps; the state after its last is the next one's first.
-    ages = [0, 1, 2, 3, 0, 1, 2][:frames]
+    # An episode has 4 steps; the picture after its last is of its end.
+    ages = [0, 1, 2, 3, 4, 1, 2][:frames]
     assert found.mean((1, 2, 3)) == pytest.approx([50 * age for age in ages], abs=4)
     assert sorted(p.name for p in path.parent.iterdir()) == ["eval_1.gif", "eval_1.mp4"]
 
@@ -89,14 +89,22 @@ def test_one_picture_a_state_until_there_are_enough(
 def test_the_speed_is_real_time_where_known_or_as_asked(tmp_path: Path) -> None:
     import imageio.v3 as iio
 
-    for fps, expected in ((None, 30.0), (12.5, 12.5)):
+    for fps, expected in ((None, 25.0), (12.5, 12.5)):
         record(tmp_path / "a.mp4", 3, fps=fps)
         assert iio.immeta(tmp_path / "a.mp4")["fps"] == expected
 
 
+@pytest.mark.parametrize(
+    ("env_id", "seconds"),  # dt, tau, 1 / render_fps, nothing said
+    [("Pendulum-v1", 0.05), ("CartPole-v1", 0.02), (ID, 0.04), (f"{PREFIX}Counter-v0", 0.0)],
+)
+def test_how_long_a_step_is(env_id: str, seconds: float) -> None:
+    assert GymVecEnv(EnvConfig(id=env_id), 1).spec.step_dt == pytest.approx(seconds)
+
+
 def test_the_preview_is_a_moving_image_for_tensorboard(tmp_path: Path) -> None:
     record(tmp_path / "a.mp4", 120, length=120)
-    assert decoded(tmp_path / "a.gif").shape[0] == 40, "every third of 120"
+    assert decoded(tmp_path / "a.gif").shape[0] == 41, "every third of 121"
     (value,) = gif_summary("Eval/video", tmp_path / "a.mp4").value
     assert (value.tag, value.image.width, value.image.height) == ("Eval/video", 48, 34)
     assert value.image.encoded_image_string.startswith(b"GIF89a")
