@@ -20,8 +20,9 @@ from isaac_hydra_ext.evaluation.video import (
     remove_unfinished,
 )
 
-from .gym_samples import PREFIX, Counter
+from .gym_samples import PREFIX, Counter, register
 
+register()
 ID = f"{PREFIX}Painter-v0"
 
 
