@@ -1,4 +1,4 @@
-"""Adam over one flat vector, whose steps a flag on the device turns into nothing.
+"""Adam over one flat vector.
 
 Runs in the learner's process. Written out, and not torch's: compiled, it is one kernel of the whole
 GPU (torch's gives one vector of 400,000 to seven of 132 processors), and it asks the host nothing.
@@ -48,3 +48,19 @@ def adam_(
     rate = torch.where(steps, lr / (1.0 - BETA_1**count), 0.0)
     root = (exp_avg_sq / (1.0 - BETA_2**count)).sqrt_().add_(EPSILON)
     parameters.sub_(rate * exp_avg / root)
+
+
+def adam_on_host_(
+    parameters: torch.Tensor,
+    gradient: torch.Tensor,
+    lr: float,
+    step: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+) -> None:
+    """Take one step, in place, where numbers cost nothing to ask for; arguments as of `adam_`."""
+    count = step.add_(1.0).item()
+    exp_avg.lerp_(gradient, 1.0 - BETA_1)
+    exp_avg_sq.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
+    root = exp_avg_sq.sqrt().mul_((1.0 - BETA_2**count) ** -0.5).add_(EPSILON)
+    parameters.addcdiv_(exp_avg, root, value=-lr / (1.0 - BETA_1**count))

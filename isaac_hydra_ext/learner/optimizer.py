@@ -4,12 +4,13 @@ Runs in the learner's process. Learning rate, gradient clipping and the flag tha
 nothing are device tensors, in eager mode and in a CUDA graph alike: the host is never asked.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from isaac_hydra_ext.config.schema import PPOConfig
-from isaac_hydra_ext.learner.adam import adam_, no_moments
+from isaac_hydra_ext.learner.adam import adam_, adam_on_host_, no_moments
 from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system.compiler import fused
@@ -47,8 +48,12 @@ class FlatAdam:
         self._reduced = torch.zeros(0, device=device)  # gradient, KL and losses, side by side
         self.lr = torch.tensor(ppo.lr, device=device)
         self.stop, self.bad = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._lr_range = min(LR_RANGE[0], ppo.lr), max(LR_RANGE[1], ppo.lr)
         self._moments = no_moments(self._parameters)
-        self._decide_and_step = fused(self._decided_step, compiled)
+        on_host = device.type == "cpu" and not compiled
+        self._decide_and_step = (
+            self._decided_on_host if on_host else fused(self._decided_step, compiled)
+        )
 
     def begin(self) -> None:
         """Start an update: nothing has gone wrong yet."""
@@ -114,13 +119,38 @@ class FlatAdam:
         stop.copy_(stopped)
         steps = stopped == 0
         if ppo.lr_schedule == "adaptive":
-            lowest, highest = min(LR_RANGE[0], ppo.lr), max(LR_RANGE[1], ppo.lr)
-            moved = adapted(lr, kl, ppo.desired_kl, lowest, highest)
+            moved = adapted(lr, kl, ppo.desired_kl, *self._lr_range)
             lr.copy_(torch.where(steps, moved, lr))
         scales = (ppo.max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0)
         for part, scale in zip(groups, scales.unbind(), strict=True):
             part.mul_(scale)
         adam_(parameters, gradient, lr, steps, step, exp_avg, exp_avg_sq)
+        return norms
+
+    def _decided_on_host(
+        self,
+        gradient: torch.Tensor,
+        losses: torch.Tensor,
+        kl: torch.Tensor,
+        parameters: torch.Tensor,
+        **moments: torch.Tensor,
+    ) -> torch.Tensor:
+        """Do as `_decided_step`, deciding in Python: on a CPU nobody waits for that."""
+        ppo, groups = self._ppo, gradient.split(self._sizes)
+        norms = torch.stack([part.norm() for part in groups])
+        sizes, distance = norms.tolist(), kl.item()
+        if not all(map(math.isfinite, [*losses.tolist(), *sizes])):
+            self.bad.fill_(1.0)
+        if self.bad or (ppo.stop_kl is not None and distance > ppo.stop_kl):
+            self.stop.fill_(1.0)
+        if self.stop:
+            return norms
+        if ppo.lr_schedule == "adaptive":
+            self.lr.copy_(adapted(self.lr, kl, ppo.desired_kl, *self._lr_range))
+        for part, size in zip(groups, sizes, strict=True):
+            if size + CLIP_EPSILON > ppo.max_grad_norm:
+                part.mul_(ppo.max_grad_norm / (size + CLIP_EPSILON))
+        adam_on_host_(parameters, gradient, self.lr.item(), **moments)
         return norms
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ Used by the learner, by every collector and wherever a policy is played.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -131,21 +132,22 @@ class ActorCritic(nn.Module, Policy):
         std = self.current_std()
         return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
 
-    def actor_normalizer(self, group: str) -> Normalizer | None:
-        """Return what normalises one of the actor's groups."""
-        normalizer = self.actor_normalizers[_key(group)] if len(self.actor_normalizers) else None
-        assert normalizer is None or isinstance(normalizer, Normalizer)
-        return normalizer
-
     def current_std(self) -> torch.Tensor | None:
         """Return the Gaussian's std [A]; None for discrete actions."""
         return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
     def chain(self) -> Chain | None:
-        if not is_chain(self.actor):
+        if not is_chain(self.actor) or type(self).action_params is not ActorCritic.action_params:
             return None
-        normalizers = [self.actor_normalizer(group) for group in self.actor_groups]
-        return Chain(self.actor_groups, normalizers, [*self.actor.children()], self.current_std)
+        normalizers = _of(self.actor_groups, self.actor_normalizers)
+        layers = [*self.actor.children()]
+        return Chain(self.actor_groups, normalizers, layers, self.current_std, self.std)
+
+    def critic_chain(self) -> Chain | None:
+        if not is_chain(self.critic) or type(self).raw_value is not ActorCritic.raw_value:
+            return None
+        normalizers = _of(self.critic_groups, self.critic_normalizers)
+        return Chain(self.critic_groups, normalizers, [*self.critic.children()], lambda: None, None)
 
     @torch.no_grad()
     def mean_std(self) -> torch.Tensor:
@@ -198,6 +200,12 @@ class ActorCritic(nn.Module, Policy):
             last.bias.data.copy_(
                 (old_std * last.bias.data + old_mean - normalizer.mean) / normalizer.std
             )
+
+
+def _of(groups: Sequence[str], normalizers: nn.ModuleDict) -> list[Normalizer | None]:
+    """Return the normaliser of each group."""
+    found = [normalizers[_key(group)] if len(normalizers) else None for group in groups]
+    return cast("list[Normalizer | None]", found)
 
 
 def _key(group: str) -> str:

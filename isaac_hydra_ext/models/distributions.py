@@ -76,6 +76,7 @@ class Gaussian:
         self.num_params = 2 * spec.dim
         self.squash = squash
         self.dim = spec.dim
+        self.entropy_constant = 0.5 * (1.0 + LOG_2PI) * self.dim
         self.low = _within(spec.low, math.inf).to(device)
         self.high = _within(spec.high, -math.inf).to(device)
         if squash:
@@ -108,16 +109,16 @@ class Gaussian:
         z = (action - mean) / std
         log_prob = -(0.5 * z.square() + std.log()).sum(-1) - 0.5 * LOG_2PI * self.dim
         if self.squash:
-            log_prob = log_prob - _log_tanh_slope(action).sum(-1)
+            log_prob = log_prob - log_tanh_slope(action).sum(-1)
         return log_prob
 
     def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """Return it in closed form, unless squashed: then an estimate."""
         std = params.chunk(2, dim=-1)[1]
-        entropy = std.log().sum(-1) + 0.5 * (1.0 + LOG_2PI) * self.dim
+        entropy = std.log().sum(-1) + self.entropy_constant
         if self.squash:
             assert noise is not None
-            entropy = entropy + _log_tanh_slope(self.sample(params, noise)).sum(-1)
+            entropy = entropy + log_tanh_slope(self.sample(params, noise)).sum(-1)
         return entropy
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -144,7 +145,7 @@ def _within(bounds: Sequence[float], towards: float) -> torch.Tensor:
     return torch.where(outside & rounded.isfinite(), inside, rounded)
 
 
-def _log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
+def log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
     """Return log(1 - tanh(x)^2), stable for large |x|."""
     return 2.0 * (math.log(2.0) - x - F.softplus(-2.0 * x))
 

@@ -64,12 +64,14 @@ class Chain:
         layers: Linear ones with biases, and activations between them.
         std: Returns the Gaussian's std [A], which no observation changes; None where the layers
             give all of the distribution's parameters.
+        std_parameter: What it is computed from.
     """
 
     groups: Sequence[str]
     normalizers: Sequence[Normalizer | None]
     layers: Sequence[nn.Module]
     std: Callable[[], torch.Tensor | None]
+    std_parameter: nn.Parameter | None
 
 
 class Policy(Protocol):
@@ -169,6 +171,10 @@ class Policy(Protocol):
 
     def chain(self) -> Chain | None:
         """Return the actor as a chain of layers, if it is one."""
+        return None
+
+    def critic_chain(self) -> Chain | None:
+        """Return the critic as one; likewise."""
         return None
 
     def state_dict(self) -> dict[str, torch.Tensor]:

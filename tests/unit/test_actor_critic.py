@@ -213,8 +213,9 @@ def test_a_group_may_be_called_as_something_of_torchs(group: str) -> None:
     policy = policy_of(obs=shapes, obs_groups=groups)
     obs = {group: torch.full((5, 3), 2.0), "b": torch.zeros(5, 1)}
     policy.update_statistics(obs, torch.zeros(5))
-    normalizer = policy.actor_normalizer(group)
-    assert normalizer is not None and normalizer.mean.tolist() == [2.0] * 3
+    chain = policy.chain()
+    assert chain is not None
+    assert [n and n.mean.tolist() for n in chain.normalizers] == [[2.0] * 3, [0.0]]
 
 
 def test_popart_keeps_the_denormalised_values_where_they_were() -> None:

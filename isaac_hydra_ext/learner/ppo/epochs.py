@@ -12,6 +12,7 @@ from torch import nn
 from isaac_hydra_ext.config.schema import PPOConfig
 from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.learner.optimizer import FlatAdam
+from isaac_hydra_ext.learner.ppo.by_hand import by_hand
 from isaac_hydra_ext.learner.ppo.losses import (
     ActorLoss,
     ActorSamples,
@@ -83,6 +84,8 @@ class Epochs:
         self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
         groups = policy.parameter_groups()
         self._actor_parameters, self._critic_parameters = [*groups["actor"]], [*groups["critic"]]
+        simple = self._device.type == "cpu" and not compiled
+        self._by_hand = by_hand(ppo, policy) if simple else None
         self._critics_stream = Beside(self._device)
         self._tags = [*MINIBATCH_METRICS, *(f"Loss/{term.name}" for term in terms)]
 
@@ -98,6 +101,8 @@ class Epochs:
         forwards = self._fused if usual else (self._actor_loss, self._critic_loss)
         optimizer = self.optimizer
         optimizer.begin()
+        if self._by_hand is not None:
+            self._by_hand.begin(samples.inputs, samples.actor, samples.critic)
         totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
         for order in orders_EN:
@@ -125,16 +130,11 @@ class Epochs:
 
     def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
         """Take one minibatch step, or none after a stop; returns its metrics."""
-        actor_forward, critic_forward = forwards
-        with matrix_products(self._ppo.precision, self._device), self._critics_stream:
-            value = critic_forward(samples.inputs, samples.critic, rows)
-            critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
-        with matrix_products(self._ppo.precision, self._device):
-            actor = actor_forward(samples.inputs, samples.actor, rows)
-            actor_gradients = _gradients(actor.total, self._actor_parameters)
-        self._critics_stream.join()
-        value = value.detach()
-        gradients, further, own = [*actor_gradients, *critic_gradients], [], []
+        if self._by_hand is None:
+            actor, value, gradients = self._gradients(forwards, samples, rows)
+        else:
+            actor, value, gradients = self._by_hand.gradients(rows)
+        further, own = [], []
         # What the terms read is gathered once for all of them.
         inputs = {name: x[rows] for name, x in samples.inputs.items()} if self._terms else {}
         for term in self._terms:
@@ -147,6 +147,20 @@ class Epochs:
             term.step(of_term, self.optimizer.stop, self._group, count)
         scalars = [actor.surrogate, actor.entropy, actor.kl, actor.clip_fraction, value]
         return torch.cat([torch.stack(scalars), norms, *(loss.reshape(1) for loss in further)])
+
+    def _gradients(
+        self, forwards: Forwards, samples: Samples, rows: torch.Tensor
+    ) -> tuple[ActorLoss, torch.Tensor, list[torch.Tensor]]:
+        """Return the actor's loss, the critic's, and the gradients of all parameters."""
+        actor_forward, critic_forward = forwards
+        with matrix_products(self._ppo.precision, self._device), self._critics_stream:
+            value = critic_forward(samples.inputs, samples.critic, rows)
+            critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
+        with matrix_products(self._ppo.precision, self._device):
+            actor = actor_forward(samples.inputs, samples.actor, rows)
+            actor_gradients = _gradients(actor.total, self._actor_parameters)
+        self._critics_stream.join()
+        return actor, value.detach(), [*actor_gradients, *critic_gradients]
 
     def _term_gradients(
         self,
