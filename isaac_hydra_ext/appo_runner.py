@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.config.reading import complete, read
+from isaac_hydra_ext.config.reading import Settings, complete, read
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.loading import configure
 from isaac_hydra_ext.learner.algorithm import make_algorithm
@@ -91,7 +91,7 @@ def open_run(
         config.experiment.max_iterations = last_iteration(config, resumed)
         run_dir = directory.settle(config, settings.typed, task.env_config)
         console.say(f"run directory: {run_dir}")
-        yield Run(config, run_dir, console, stop, source, resumed, settings.resume_key, stack)
+        yield Run(config, run_dir, console, stop, source, resumed, settings, stack)
 
 
 class Run:
@@ -105,7 +105,7 @@ class Run:
         stop: StopSignals,
         source: RolloutSource,
         resumed: Checkpoint | None,
-        resume_key: str,
+        settings: Settings,
         closing: ExitStack,
     ) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version.
@@ -116,7 +116,8 @@ class Run:
         self.source, self.device = source, torch.device(learner_device(config))
         self.first = resumed.meta["iteration"] if resumed else 0
         self.last, self.lag = config.experiment.max_iterations, config.rollout.max_policy_lag
-        self.record = RunRecord(config, run_dir, self.device, source, console, stop)
+        typed, key = settings.typed, settings.resume_key
+        self.record = RunRecord(config, run_dir, self.device, source, console, stop, typed)
         self.evaluations = Evaluations(config, run_dir, self.record, console)
         closing.enter_context(self.record)
         closing.callback(self.evaluations.close, lambda: stop.at_once)
@@ -141,7 +142,7 @@ class Run:
         console.say(*about(config, self.spec, policy, self.device, console.warn))
 
         self.record.begin(self.spec, resumed, self.algorithm.shown)
-        self.saves = Saves(config, self.record, self.algorithm, self.evaluations, stop, resume_key)
+        self.saves = Saves(config, self.record, self.algorithm, self.evaluations, stop, key)
         self.tracer = learner_tracer(config, run_dir, self.device, self.first, console.say)
         self.publish(self.first)
         for iteration in range(self.first, self.first + self.lag + 1):

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -17,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.cli.hydra_guard import check_hydra_node
 from isaac_hydra_ext.cli.sweep import signals_to_jobs
+from isaac_hydra_ext.cli.sweep_results import has_begun, told_at_the_end
 from isaac_hydra_ext.config.elsewhere import name_here
 from isaac_hydra_ext.config.reference import as_help, sections
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
@@ -131,12 +133,12 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     if any(flag in sys.argv[1:] for flag in ("--help", "-h")):
         print(help_text())
         return 0
-    sys.argv = [SHORT.get(word, word) for word in sys.argv]
+    sys.argv = [SHORT.get(word, _quoted_run(word)) for word in sys.argv]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise instead of printing and exiting
     try:
         check_hydra_node(sys.argv[1:], task)
-        with signals_to_jobs():
+        with signals_to_jobs(), told_at_the_end():
             task()
         return 0
     except KeyboardInterrupt:
@@ -148,10 +150,21 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
         say_error(f"error: {text}")
         return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
+        if has_begun():  # its jobs are processes of their own: no env has left a thread in this one
+            THREADS_BEFORE.update(threading.enumerate())
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _quoted_run(word: str) -> str:
+    """Quote the run that `resume=` names: Hydra cannot read the `=` in the name of a sweep's."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") == "resume" and "=" in value and Path(value).expanduser().exists():
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return word
 
 
 def run_reporting_errors(task: Callable[[], Any]) -> int:

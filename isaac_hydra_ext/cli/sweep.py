@@ -21,6 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from isaac_hydra_ext.cli import sweep_results
+from isaac_hydra_ext.config.checks import MAX_NAME
 from isaac_hydra_ext.errors import SweepError
 from isaac_hydra_ext.system.parent_death import die_with_parent
 from isaac_hydra_ext.system.stop_signals import SIGNALS, signal_name
@@ -35,6 +37,7 @@ main(int(sys.argv[2]), int(sys.argv[3]))
 """
 POLL_S = 0.2  # how soon a signal is passed on
 _interrupted = 0  # what this process exits with once a signal has ended one of its jobs
+UNSET = "???"
 BASIC = "hydra._internal.core_plugins.basic_"
 
 
@@ -57,19 +60,19 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
         SweepError: The job has failed, and has said why; or an optimiser gets no number from it.
     """
     hydra = HydraConfig.get()
-    number, changed = int(hydra.job.num), hydra.job.override_dirname
+    number, values = int(hydra.job.num), sweep_results.varied(typed)
+    changed = ",".join(f"{k}={v}" for k, v in values.items()) or hydra.job.override_dirname
     beside = not str(hydra.launcher._target_).startswith(BASIC)
     if beside:
         _obey_the_sweep()
-    node = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(node, dict)
-    logging = node.get("logging") or {}
-    if beside and logging.get("console", "???") in ("???", "auto"):  # ???: not set
-        node["logging"] = {**logging, "console": "quiet"}  # tables of several jobs on one terminal
     print(f"job {number}: {changed}", flush=True)
+    node = _node_of_job(cfg, sweep_results.label(values), quiet=beside)
     request = {"cfg": node, "hydra": OmegaConf.to_yaml(HydraConfig.instance().cfg), "typed": typed}
     code, signum, result = _run(request)
-    if signum or code in (128 + number for number in SIGNALS):
+    interrupted = bool(signum) or code in (128 + number for number in SIGNALS)
+    ended = "interrupted" if interrupted else "killed" if code < 0 else "failed"
+    sweep_results.add(number, values, ended, result)
+    if interrupted:
         print(f"job {number}: interrupted", flush=True)
         global _interrupted
         _interrupted = 128 + signum if signum else code
@@ -78,7 +81,7 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
         raise _interruption()  # joblib would kill the others, which are saving, upon an exit
     if code < 0:
         raise SweepError(f"job {number} ({changed}) was killed by {signal_name(-code)}")
-    if code or result is None:
+    if code or not result:
         raise SweepError(f"job {number} ({changed}) failed with exit code {code}")
     name = result["objective"]
     value = result["summary"].get(name)
@@ -89,6 +92,26 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
             "experiment.max_iterations"
         )
     return value
+
+
+def _node_of_job(cfg: DictConfig, label: str, quiet: bool) -> dict[str, Any]:
+    """Return a job's configuration, whose run's name says what the sweep varies.
+
+    Args:
+        cfg: What Hydra composed.
+        label: From `sweep_results`.
+        quiet: Its table would be one of several on the terminal.
+    """
+    node = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(node, dict)
+    logging, experiment = node.get("logging") or {}, node.get("experiment") or {}
+    if quiet and logging.get("console", UNSET) in (UNSET, "auto"):
+        node["logging"] = {**logging, "console": "quiet"}
+    named = experiment.get("run_name")
+    both = [part for part in ("" if named == UNSET else named, label) if part]
+    if label:
+        node["experiment"] = {**experiment, "run_name": "_".join(both)[:MAX_NAME]}
+    return {str(key): value for key, value in node.items()}
 
 
 def _obey_the_sweep() -> None:
@@ -134,7 +157,7 @@ def signals_to_jobs() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run(request: Mapping[str, Any]) -> tuple[int, int, dict[str, Any] | None]:
+def _run(request: Mapping[str, Any]) -> tuple[int, int, dict[str, Any]]:
     """Start the process; returns its exit code, the signal that we were sent, and its result."""
     read, write = os.pipe()
     path = json.dumps([p or os.getcwd() for p in sys.path])
@@ -156,7 +179,7 @@ def _run(request: Mapping[str, Any]) -> tuple[int, int, dict[str, Any] | None]:
             text = answer.read()
     except OSError as e:
         raise SweepError(f"no process for this job: {e}") from e
-    return code, received[0] if received else 0, json.loads(text) if text else None
+    return code, received[0] if received else 0, json.loads(text) if text else {}
 
 
 @contextlib.contextmanager

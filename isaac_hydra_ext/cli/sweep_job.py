@@ -30,14 +30,14 @@ def main(launcher: int, answer: int) -> None:
     from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 
     result: dict[str, Any] = {}
-    code = run_reporting_errors(lambda: result.update(_train(job)))
-    if code == 0:
-        with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "w") as out:
-            json.dump(result, out)
+    code = run_reporting_errors(lambda: _train(job, result))
+    with contextlib.suppress(BrokenPipeError), os.fdopen(answer, "w") as out:
+        json.dump(result, out)
     end_process(code)
 
 
-def _train(job: dict[str, Any]) -> dict[str, Any]:
+def _train(job: dict[str, Any], result: dict[str, Any]) -> None:
+    """Train; what there is to tell of the run is put into `result`, also where it fails."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig, OmegaConf
 
@@ -47,10 +47,12 @@ def _train(job: dict[str, Any]) -> dict[str, Any]:
     assert isinstance(node, DictConfig) and isinstance(cfg, DictConfig)
     # Its setter wants a node of Hydra's own class, which YAML does not make.
     HydraConfig.instance().cfg = node  # type: ignore[assignment]
-    with open_run(cfg, job["typed"]) as run:
-        run.iterate()
-    return {
-        "run_dir": str(run.run_dir),
-        "summary": run.record.summary,
-        "objective": run.config.experiment.objective,
-    }
+    run = None
+    try:
+        with open_run(cfg, job["typed"]) as run:
+            run.iterate()
+    finally:
+        if run is not None:
+            result["run_dir"] = str(run.run_dir)
+            result["objective"] = run.config.experiment.objective
+            result["summary"] = run.record.summary

@@ -36,6 +36,7 @@ from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.clock import Clock
 from isaac_hydra_ext.terminal.console import IterationView, RunConsole
 from isaac_hydra_ext.terminal.metric import Metric
+from isaac_hydra_ext.trackers.hparams import hparams_of
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
 
@@ -61,6 +62,7 @@ class RunRecord:
         source: RolloutSource,
         console: RunConsole,
         stop: StopSignals,
+        typed: Sequence[str],
     ) -> None:
         """Begin with nothing done.
 
@@ -71,10 +73,11 @@ class RunRecord:
             source: Of the rollouts; it keeps the counts of this process's samples.
             console: Where iterations are shown, and what is missing from the record.
             stop: Whether the user will wait no longer, e.g. for trackers to upload.
+            typed: The user's override tokens.
         """
         self._config, self.run_dir, self._device = config, run_dir, device
         self._source, self._counts, self._stop = source, source.counts, stop
-        self._console, self.warn = console, console.warn
+        self._console, self.warn, self._typed = console, console.warn, typed
         self._laps = Laps()
         self.totals = RunTotals()
         self.summary: dict[str, Any] = {}
@@ -113,6 +116,7 @@ class RunRecord:
             self.run_dir,
             project=str(config.experiment.name),
             config=config.to_dict(),
+            hparams=hparams_of(config, self._typed),
             first=resumed.meta["iteration"] if resumed else 0,
             previous_dir=resumed.path.absolute().parent.parent if resumed else None,
         )

@@ -5,6 +5,7 @@ import csv
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.evaluation.video import gif_summary
@@ -12,6 +13,7 @@ from isaac_hydra_ext.trackers.tracker import TrackedRun
 
 CSV_NAME = "metrics.csv"
 STEP = "iteration"
+RESULTS = ("Train/mean_reward", "Train/mean_episode_length", "Eval/mean_return", "Perf/total_fps")
 
 
 class TensorBoardTracker:
@@ -20,9 +22,15 @@ class TensorBoardTracker:
     def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
         """Open an event file; see `TrackedRun`."""
         self.run_id: str | None = None
-        from torch.utils.tensorboard.writer import SummaryWriter  # here alone: slow to import
+        from torch.utils.tensorboard.summary import hparams  # here alone: slow to import
+        from torch.utils.tensorboard.writer import SummaryWriter
 
         self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
+        # For the HParams tab, whose columns are last points of curves. `add_hparams` would make a
+        # run of its own of it.
+        experiment, session, _ = hparams(run.hparams, dict.fromkeys(RESULTS, 0.0))
+        for summary in (experiment, session):
+            self._add_summary(summary)
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         for tag, value in metrics.items():
@@ -30,9 +38,12 @@ class TensorBoardTracker:
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
         """Log the GIF beside it, the one film that TensorBoard plays."""
+        self._add_summary(gif_summary(tag, path), iteration)
+
+    def _add_summary(self, summary: Any, iteration: int = 0) -> None:
         file_writer = self._writer.file_writer
         assert file_writer is not None, "only a closed writer has none"
-        file_writer.add_summary(gif_summary(tag, path), iteration)
+        file_writer.add_summary(summary, iteration)
 
     def flush(self) -> None:
         self._writer.flush()

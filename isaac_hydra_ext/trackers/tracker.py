@@ -1,6 +1,6 @@
 """What a tracker is, and what it is told of the run. Used in the learner's main thread."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ class TrackedRun:
         run_dir: Where local files go.
         project: What the run belongs to: `experiment.name`.
         config: All of it, JSON-ready.
+        hparams: What tells runs apart, from `hparams_of`.
         first: The iteration it begins with, above 0 where it is resumed.
         previous_dir: Of the run that it goes on from, if any.
         run_id: Of that run in this tracker, if it had one.
@@ -21,6 +22,7 @@ class TrackedRun:
     run_dir: Path
     project: str
     config: dict[str, Any]
+    hparams: dict[str, bool | float | str] = field(default_factory=dict)
     first: int = 0
     previous_dir: Path | None = None
     run_id: str | None = None

@@ -10,7 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+
+from isaac_hydra_ext.cli.main import _quoted_run
+from isaac_hydra_ext.cli.sweep_results import MAX_LABEL, label
+from isaac_hydra_ext.config.checks import SAFE_NAME
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -63,19 +68,71 @@ def test_each_job_is_a_process_and_a_run_of_its_own(
     (first, one), (second, other) = pids(tmp_path)  # W = 0: the learner has imported it
     assert first == second and len({first, one, other}) == 3
     said = job_lines(done)
-    assert len(said) == 4 and "ppo.lr=0.001" in said[0]
+    assert len(said) == 4 and said[1] == "job 0: ppo.lr=0.001"
     summary = json.loads((runs[0] / "summary.json").read_text())
-    assert said[1] == f"job 0: mean_return {summary['mean_return']}, run: {runs[0]}"
+    assert said[0] == f"job 0: mean_return {summary['mean_return']}, run: {runs[0]}"
+    assert [run.name.partition("_ppo")[2] for run in runs] == [".lr=0.001", ".lr=0.0003"]
+    table = done.stdout[done.stdout.index("jobs, highest mean_return first") :].splitlines()
+    assert " ".join(table[2].split()) == "job lr status mean return best iterations time"
+    rows = [line.split() for line in table[4:6]]
+    returns = [json.loads((run / "summary.json").read_text())["mean_return"] for run in runs]
+    best = max((0, 1), key=lambda job: returns[job])
+    assert [row[:3] for row in rows] == [
+        [str(job), str(settings[job].ppo.lr), "completed"] for job in (best, 1 - best)
+    ]
+    assert [row[3] for row in rows] == [f"{x:,.2f}" for x in sorted(returns, reverse=True)]
 
 
 def test_a_job_that_fails_takes_no_other_along(command: Command, tmp_path: Path) -> None:
     done = command(*TINY, "env=gym_any", "env.id=Nowhere-v0,Pendulum-v1", "-m")
     assert done.returncode == 1
+    failed, completed = sorted(re.findall(r"^  \d  .*(?:failed|completed).*", done.stdout, re.M))
+    assert failed.split() == ["0", "Nowhere-v0", "failed", "-", "-"]
+    assert completed.split()[:3] == ["1", "Pendulum-v1", "completed"]
     assert len(runs_of(tmp_path)) == 1, "the second ran"
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2 and "Nowhere-v0" in errors[0], "the job's own, and the sweep's"
     assert re.match(r"error: job 0 \(.*env.id=Nowhere-v0.*\) failed with exit code 2", errors[1])
     assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_whose_jobs_all_fail_to_start_leaves_nothing(
+    command: Command, tmp_path: Path
+) -> None:
+    done = command(*TINY, "env=gym_any", "env.id=Nowhere-v0", "experiment.seed=1,2", "-m")
+    assert done.returncode == 1 and "jobs, highest" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_sweep_is_resumed_by_its_path(tmp_path: Path) -> None:
+    run = tmp_path / "2026-12-01_12-00-00_ppo.lr=0.001"
+    run.mkdir()
+    assert _quoted_run(f"resume={run}") == f"resume='{run}'"
+    override = OverridesParser.create().parse_override(_quoted_run(f"++resume={run}"))
+    assert override.value() == str(run)
+    for word in ("resume=latest", f"resume='{run}'", "ppo.lr=1e-3", "resume=no=such", "-m"):
+        assert _quoted_run(word) == word
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, ""),
+        ({"ppo.lr": "1e-3", "experiment.seed": "12"}, "ppo.lr=0.001_experiment.seed=12"),
+        ({"ppo.lr": "0.00123456789", "ppo.clip": "-0.5"}, "ppo.lr=0.001235_ppo.clip=-0.5"),
+        ({"policy.hidden_dims": "[64, 64]"}, "policy.hidden_dims=64-64"),
+        ({"env": "gym_cartpole", "env.id": "a/../b\u00fc c"}, "env=gym-cartpole_env.id=a-..-b-c"),
+        ({"experiment.name": "x", "ppo.value_clip": "null"}, "ppo.value_clip=null"),
+        ({"ppo.lr": "'quoted'"}, "ppo.lr=quoted"),
+    ],
+)
+def test_the_name_of_a_job_is_short_and_safe(values: dict[str, str], name: str) -> None:
+    assert label(values) == name
+    assert all(c in SAFE_NAME for c in label(values))
+
+
+def test_the_name_of_a_job_has_an_end() -> None:
+    assert len(label({f"ppo.knob_{i}": str(i) for i in range(100)})) == MAX_LABEL
 
 
 def test_the_objective_is_refused_before_anything_runs(command: Command, tmp_path: Path) -> None:
@@ -97,7 +154,8 @@ def test_jobs_beside_each_other(command: Command, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     settings = [OmegaConf.load(run / "params" / "agent.yaml") for run in runs_of(tmp_path)]
     assert sorted(s.experiment.seed for s in settings) == [1, 2, 3]
-    assert len(job_lines(done)) == 6
+    assert len(job_lines(done)) == 6 and "left running" not in done.stderr
+    assert "jobs, highest mean_return first" in done.stdout
     assert "iteration 1/" not in done.stdout, "three tables on one terminal"
 
 

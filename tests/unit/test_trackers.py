@@ -7,13 +7,16 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
+from tensorboard import default, program
 
 from isaac_hydra_ext.config.schema import LoggingConfig, WandbConfig
 from isaac_hydra_ext.envs.loading import load_run_config
@@ -21,9 +24,13 @@ from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInter
 from isaac_hydra_ext.trackers import in_thread
 from isaac_hydra_ext.trackers import trackers as all_trackers
 from isaac_hydra_ext.trackers.aliases import RLINF, with_aliases
+from isaac_hydra_ext.trackers.hparams import MAIN, hparams_of
 from isaac_hydra_ext.trackers.in_thread import TrackerInThread
+from isaac_hydra_ext.trackers.local import RESULTS
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers, check_trackers
+
+from .builders import run_config
 
 CONFIG = {"ppo": {"lr": 0.5}, "experiment": {"name": "x"}}
 
@@ -60,12 +67,56 @@ def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -
     assert [(e.step, e.value) for e in events.Scalars("Loss/value")] == [(4, 4.0)]
 
 
+def test_tensorboards_hparams_tab_has_the_settings_and_the_last_results(tmp_path: Path) -> None:
+    for lr, reward in ((0.001, 7.0), (0.0003, 9.0)):
+        config = run_config(ppo={"lr": lr}, env={"id": "Pendulum-v1"})
+        told = hparams_of(config, [f"ppo.lr={lr}", "logging.every=2"])
+        run = opened(tmp_path / f"lr={lr}", "tensorboard", hparams=told)
+        for iteration in (1, 2):
+            metrics = {"Train/mean_reward": reward * iteration, "Perf/total_fps": 100.0}
+            run.log(metrics, iteration)
+        run.close()
+    server = program.TensorBoard(default.get_plugins())
+    server.configure(logdir=str(tmp_path), port=0, load_fast="false", bind_all=False)
+    url = server.launch() + "data/plugin/hparams/"
+
+    def ask(what: str, **body: Any) -> dict[str, Any]:
+        data = json.dumps({"experimentName": "", **body}).encode()
+        request = Request(url + what, data, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    deadline = time.monotonic() + 60
+    while len(found := ask("experiment").get("hparamInfos", [])) == 0:  # it is still reading
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    names = {info["name"] for info in found}
+    assert {*MAIN} <= names and "policy.squash" not in names and "logging.every" not in names
+    columns = [{"hparam": "ppo.lr", "order": "ORDER_ASC"}]
+    columns += [{"metric": {"tag": tag, "group": ""}} for tag in RESULTS]
+    status = ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING", "STATUS_FAILURE"]
+    groups = ask("session_groups", allowedStatuses=status, colParams=columns, startIndex=0,
+                 sliceSize=9)["sessionGroups"]  # fmt: skip
+    seen = [
+        {
+            "lr": group["hparams"]["ppo.lr"],
+            **{v["name"]["tag"]: v["value"] for v in group["metricValues"]},
+        }
+        for group in groups
+    ]
+    assert seen == [
+        {"lr": 0.0003, "Train/mean_reward": 18.0, "Perf/total_fps": 100.0},
+        {"lr": 0.001, "Train/mean_reward": 14.0, "Perf/total_fps": 100.0},
+    ]
+
+
 def test_tensorboard_is_imported_by_its_own_backend_alone(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
 import isaac_hydra_ext.appo_runner
 from isaac_hydra_ext.config.schema import LoggingConfig
+from isaac_hydra_ext.trackers.local import RESULTS
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
 
