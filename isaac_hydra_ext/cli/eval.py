@@ -1,11 +1,13 @@
-"""Play N whole episodes of a checkpoint's policy, with deterministic actions.
+"""Play episodes of a checkpoint's policy, with deterministic actions.
 
     appo eval RUN [--episodes 32] [--seed 0] [--video] [--json]
     appo play run=RUN checkpoint=best env.kwargs.g=5
     appo eval latest [experiment.name=NAME] [experiment.output_dir=logs/appo]
+    appo play RUN --viewer [--follow] [--num_envs 1] [--port 8080]
 
 RUN is a run directory, a checkpoint file, `latest` or `best`, as `resume` has them. Runs in one
-process of its own; a training is not disturbed by it. `appo play` is the same command.
+process of its own; a training is not disturbed by it. `appo play` is the same command, and also
+shows it.
 """
 
 import sys
@@ -19,14 +21,19 @@ from isaac_hydra_ext.cli.named_checkpoint import (
     task_asked,
 )
 from isaac_hydra_ext.cli.parser import CommandParser
-from isaac_hydra_ext.cli.playing import add_playing_arguments, show
+from isaac_hydra_ext.cli.playing import EPISODES, add_playing_arguments, show
+from isaac_hydra_ext.cli.watching import add_viewer_arguments, check_viewer_arguments, say
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.evaluation.browser import Browser
 from isaac_hydra_ext.evaluation.of_checkpoint import (
     config_of,
     evaluate,
     video_path,
     with_overrides,
 )
+from isaac_hydra_ext.evaluation.viewer import watch
+
+HOST, PORT = "127.0.0.1", 8080
 
 
 def _parser(command: str) -> CommandParser:
@@ -38,10 +45,14 @@ def _parser(command: str) -> CommandParser:
     )
     add_checkpoint_arguments(parser)
     add_playing_arguments(parser)
-    parser.add_argument("--num_envs", type=int, help="side by side (default: 32 at most)")
+    parser.set_defaults(episodes=None)  # a viewing has no end
+    parser.add_argument(
+        "--num_envs", type=int, help="side by side (default: 32 at most; viewer: 1)"
+    )
     parser.add_argument("--real-time", action="store_true", help="no faster than the real world")
     parser.add_argument("--video", action="store_true", help="an MP4 in the run's videos/")
     parser.add_argument("--video_length", type=int, default=200, help="[frames] (default: 200)")
+    add_viewer_arguments(parser)
     return parser
 
 
@@ -62,6 +73,7 @@ def main() -> None:
     arguments = _parser(command).parse_intermixed_args()
 
     def task() -> None:
+        check_viewer_arguments(arguments, command)
         words = [word for word in (arguments.run, *arguments.settings) if word is not None]
         overrides = [word for word in words if _is_override(word)]
         words = [word for word in words if word not in overrides]
@@ -70,9 +82,21 @@ def main() -> None:
         )
         length = f"logging.video.length={arguments.video_length}"
         config = with_overrides(config_of(checkpoint), [*overrides, length])
+        if arguments.viewer:
+            watch(
+                checkpoint,
+                arguments.seed,
+                config,
+                browser=Browser(arguments.host or HOST, arguments.port or PORT, say),
+                say=say,
+                num_envs=1 if arguments.num_envs is None else arguments.num_envs,
+                episodes=arguments.episodes,
+                follow=arguments.follow,
+            )
+            return
         result = evaluate(
             checkpoint,
-            arguments.episodes,
+            EPISODES if arguments.episodes is None else arguments.episodes,
             arguments.seed,
             config=config,
             num_envs=arguments.num_envs,

@@ -28,7 +28,7 @@ from isaac_hydra_ext.system.streams import prepare_streams, say_error, stdout_er
 COMMANDS = {
     "train": ("isaac_hydra_ext.cli.train", "train a policy: appo train env=gym_pendulum"),
     "eval": ("isaac_hydra_ext.cli.eval", "evaluate a checkpoint: appo eval RUN, appo eval latest"),
-    "play": ("isaac_hydra_ext.cli.eval", "the same; with --video also a film of it"),
+    "play": ("isaac_hydra_ext.cli.eval", "the same; --viewer shows it, --video films it"),
     "export": ("isaac_hydra_ext.cli.export", "write ONNX, TorchScript and JSON: appo export RUN"),
     "run-onnx": ("isaac_hydra_ext.cli.run_onnx", "play what was exported, without torch"),
     "plot": ("isaac_hydra_ext.cli.plot", "learning curves as PNG and SVG: appo plot RUN ..."),

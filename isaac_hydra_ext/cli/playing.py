@@ -11,11 +11,17 @@ from typing import Any
 from isaac_hydra_ext.cli.parser import seed
 from isaac_hydra_ext.evaluation.episodes import line_of
 
+EPISODES = 32
+
 
 def add_playing_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what playing can be told: `--episodes`, `--seed`, `--json`."""
     parser.add_argument(
-        "--episodes", "--num_episodes", type=int, default=32, help="whole ones (default: 32)"
+        "--episodes",
+        "--num_episodes",
+        type=int,
+        default=EPISODES,
+        help=f"whole ones (default: {EPISODES})",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the environments (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a line")

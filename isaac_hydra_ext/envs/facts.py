@@ -25,6 +25,8 @@ class EnvFacts:
         compiles_kernels: A first start takes minutes.
         process_bytes: What a worker takes at the least, torch and a small env in it [bytes].
         package: The top-level module without which there is no task to list; empty: none.
+        has_viewer: Its adapter's `make` takes `view=True`, and gives a `ViewableEnv` then.
+        viewed_by: Where not: what to do instead, for a message.
         choice: The choice of `env=` that takes any task of it; empty: none.
     """
 
@@ -40,3 +42,5 @@ class EnvFacts:
     process_bytes: int = 160 * 2**20
     package: str = ""
     choice: str = ""
+    has_viewer: bool = False
+    viewed_by: str = "appo play RUN --video films it"

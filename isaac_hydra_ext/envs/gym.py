@@ -4,8 +4,9 @@ The loop over the envs is ours: Gymnasium's `SyncVectorEnv` means another autore
 versions, copies every array twice, and costs more than stepping a CartPole.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs import gym_viewer
 from isaac_hydra_ext.envs.contract import (
     EnvSpec,
     StepResult,
@@ -24,6 +26,7 @@ from isaac_hydra_ext.envs.episode_info import EpisodeInfo
 from isaac_hydra_ext.envs.gym_ids import find_spec
 from isaac_hydra_ext.envs.gym_state import env_state, load_env_state, state_names, time_limit
 from isaac_hydra_ext.envs.spaces import read_action_space
+from isaac_hydra_ext.envs.viewing import Player
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvContractError,
@@ -49,21 +52,31 @@ def describe(env_config: EnvConfig, device: str = "cpu") -> TaskDescription:
     return TaskDescription(DEFAULT_NUM_ENVS, {}, {"id": env_config.id, **env_config.kwargs})
 
 
-def make(env_config: EnvConfig, *, num_envs: int, render: bool = False, **_: object) -> "GymVecEnv":
+def make(
+    env_config: EnvConfig,
+    *,
+    num_envs: int,
+    render: bool = False,
+    view: bool = False,
+    **_: object,
+) -> "GymVecEnv":
     """Build the vector env; see `Adapter.make`."""
-    return GymVecEnv(env_config, num_envs, render)
+    return GymVecEnv(env_config, num_envs, render, view)
 
 
 class GymVecEnv:
     """B copies of a Gymnasium env, stepped one after the other in this process."""
 
-    def __init__(self, env_config: EnvConfig, num_envs: int, render: bool = False) -> None:
+    def __init__(
+        self, env_config: EnvConfig, num_envs: int, render: bool = False, view: bool = False
+    ) -> None:
         """Build the envs.
 
         Args:
             env_config: `id`, `kwargs` and `imports` are read.
             num_envs: B.
             render: Make them with `render_mode=rgb_array`.
+            view: Make the first so that `view` can show it.
 
         Raises:
             EnvNotFoundError: The id is not registered.
@@ -79,6 +92,9 @@ class GymVecEnv:
         kwargs = {**env_config.kwargs, **({"render_mode": "rgb_array"} if render else {})}
         try:
             self._envs = [gym.make(self._id, **kwargs) for _ in range(num_envs)]
+            if view:
+                again = partial(gym.make, self._id, **kwargs)
+                self._envs[0] = gym_viewer.made_to_view(self._envs[0], again)
         except TypeError as e:
             if render and "render_mode" in str(e):
                 raise RenderError(
@@ -213,6 +229,10 @@ class GymVecEnv:
             return env.render()
         except gym.error.DependencyNotInstalled as e:
             raise RenderError(f"env.id={env.spec.id}: {e}") from e
+
+    def view(self, player: Player, open_page: Callable[[], Any]) -> None:
+        """Show the first env; see `ViewableEnv`."""
+        gym_viewer.view(self._envs[0], self.spec.step_dt, player, open_page)
 
     def close(self) -> None:
         """Close all envs."""

@@ -6,8 +6,9 @@ bootstrap from V(s_t). Of its state the curriculum alone is kept: physics offers
 
 import importlib
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from isaac_hydra_ext.envs.contract import (
 )
 from isaac_hydra_ext.envs.curriculum import curriculum_restored, read_curriculum
 from isaac_hydra_ext.envs.imports import import_packages
+from isaac_hydra_ext.envs.viewing import Player
 from isaac_hydra_ext.errors import (
     EnvNotFoundError,
     MissingDependencyError,
@@ -191,6 +193,41 @@ class MjlabVecEnv:
         assert frame is not None, "made to render"
         return frame
 
+    def view(self, player: Player, open_page: Callable[[], Any]) -> None:
+        """Have mjlab's own viewer show it, with its plots and commands; see `ViewableEnv`."""
+        viewer = importlib.import_module("mjlab.viewer")
+        viewed = _Viewed(self._env, player)
+        viewed.reset()
+        page = open_page()
+        viewer.ViserPlayViewer(viewed, lambda obs: obs, viser_server=page).run(catch_sigint=False)
+
     def close(self) -> None:
         """Close the simulation."""
         self._env.close()
+
+
+class _Viewed:
+    """The env as mjlab's viewer has it; acting is the player's, in `step`."""
+
+    def __init__(self, env: Any, player: Player) -> None:
+        self.unwrapped, self._player = env, player
+        self.num_envs, self.device = env.num_envs, env.device
+        # MuJoCo's -15 degrees look down from above; mjviser, which mjlab hands them to, has +15.
+        above = replace(env.cfg.viewer, elevation=abs(env.cfg.viewer.elevation))
+        self.cfg = SimpleNamespace(viewer=above)
+
+    def get_observations(self) -> None:
+        """Nothing: the player keeps them."""
+
+    def step(self, action: None) -> None:
+        # The page can reset envs by itself, with the command that is set there.
+        begun_B = self.unwrapped.episode_length_buf == 0
+        if begun_B.any():
+            self._player.begin(copy_obs(self.unwrapped.obs_buf), begun_B)
+        self._player.step()
+
+    def reset(self) -> None:
+        self._player.reset()
+
+    def close(self) -> None:
+        """Nothing: `MjlabVecEnv.close` does."""

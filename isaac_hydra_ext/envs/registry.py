@@ -26,7 +26,12 @@ ADAPTERS = {
 }
 FACTS = {
     "gym": EnvFacts(
-        "Gymnasium", named_by="id", needs_simulator=False, is_pure_gym=True, can_use_gpu=False
+        "Gymnasium",
+        named_by="id",
+        needs_simulator=False,
+        is_pure_gym=True,
+        can_use_gpu=False,
+        has_viewer=True,
     ),
     "mjlab": EnvFacts(
         "mjlab",
@@ -35,6 +40,7 @@ FACTS = {
         process_bytes=520 * 2**20,
         package="mjlab",
         choice="mjlab_any",
+        has_viewer=True,
     ),
     "isaaclab": EnvFacts(
         "Isaac Lab",
@@ -44,6 +50,8 @@ FACTS = {
         compiles_kernels=True,
         package="isaaclab",
         choice="isaac_any",
+        viewed_by="its own viewers show it: python -m "
+        "isaac_hydra_ext.scripts.reinforcement_learning.appo.play --checkpoint FILE --viz viser",
     ),
 }
 
@@ -72,12 +80,12 @@ class Adapter(Protocol):
         seed: int,
         worker: int,
         run_dir: Path | None,
-        **render: bool,
+        **shown: bool,
     ) -> "VecEnv":
         """Build the vector env; arguments as of `make_env`, `device` is cpu or cuda:N.
 
-        `render=True` is passed only where pictures are wanted: an adapter that gives none need not
-        know the word.
+        `render=True` is passed only where pictures are wanted, `view=True` only by the viewer: an
+        adapter that gives none need not know the words.
         """
         ...
 
@@ -190,6 +198,7 @@ def make_env(
     worker: int = 0,
     run_dir: Path | None = None,
     render: bool = False,
+    view: bool = False,
 ) -> "VecEnv":
     """Build the vector env of B envs. Runs where the simulation will.
 
@@ -199,6 +208,7 @@ def make_env(
         worker: Index of the worker, 0 with W = 0.
         run_dir: Where the env may write; None where there is no run.
         render: `VecEnv.render` will be asked for pictures.
+        view: It is to be a `ViewableEnv`; only where `EnvFacts.has_viewer`.
     """
     num_envs = config.rollout.envs_per_worker
     assert num_envs is not None
@@ -212,4 +222,5 @@ def make_env(
         worker=worker,
         run_dir=run_dir,
         **({"render": True} if render else {}),
+        **({"view": True} if view else {}),
     )

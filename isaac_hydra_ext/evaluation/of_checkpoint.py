@@ -75,10 +75,7 @@ def evaluate(
     with ExitStack() as stack:
         env = make_env(config, seed, run_dir=run_dir, render=video is not None)
         stack.callback(env.close)
-        try:
-            check_same_spaces(env.spec, EnvSpec.from_json(checkpoint.meta["spec"]))
-        except EnvError as e:
-            raise CheckpointError(f"{checkpoint.path}: {e}") from e
+        check_trained_in(env.spec, checkpoint)
         policy = make_policy(config, env.spec, config.rollout.device)
         load_weights(policy, checkpoint)
         writer = None
@@ -125,6 +122,18 @@ def config_of(checkpoint: Checkpoint) -> RunConfig:
     except (ConfigError, KeyError) as e:
         raise CheckpointError(f"{checkpoint.path}: its configuration is not valid: {e}") from e
     return config
+
+
+def check_trained_in(spec: EnvSpec, checkpoint: Checkpoint) -> None:
+    """Refuse an env that a checkpoint's policy was not made for.
+
+    Raises:
+        CheckpointError: Its observations or its action are others.
+    """
+    try:
+        check_same_spaces(spec, EnvSpec.from_json(checkpoint.meta["spec"]))
+    except EnvError as e:
+        raise CheckpointError(f"{checkpoint.path}: {e}") from e
 
 
 def load_weights(policy: Policy, checkpoint: Checkpoint) -> None:

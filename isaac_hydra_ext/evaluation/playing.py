@@ -1,4 +1,4 @@
-"""Whole episodes with deterministic actions. Runs in the process that hosts their simulation."""
+"""Playing with deterministic actions. Runs in the process that hosts the simulation."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,56 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv, check_obs
+from isaac_hydra_ext.envs.contract import EnvSpec, StepResult, VecEnv, check_obs
 from isaac_hydra_ext.errors import EnvError, shown
-from isaac_hydra_ext.models.policy import Policy, restarted
+from isaac_hydra_ext.models.policy import Policy, Samples, restarted
 
 MAX_STEPS = 100_000  # of one episode
+
+
+class Playing:
+    """A policy in its env, with what it sees next and remembers of the running episodes."""
+
+    def __init__(self, env: VecEnv, policy: Policy) -> None:
+        """Start nothing; `reset` does.
+
+        Args:
+            env: B envs.
+            policy: On the env's device.
+        """
+        self.env, self._policy = env, policy
+        self._fresh = self._state = policy.initial_state(env.spec.num_envs)
+        self._obs: Samples = {}
+
+    def reset(self, seed: int) -> None:
+        """Start all episodes anew."""
+        self.begin(self.env.reset(seed))
+
+    def begin(self, obs: Samples, begun_B: torch.Tensor | None = None) -> None:
+        """Go on from these observations.
+
+        Args:
+            obs: Group -> [B, ...].
+            begun_B: bool, whose episodes have begun with them; None: all.
+
+        Raises:
+            EnvContractError: They are not of the shapes and dtypes that the env has promised.
+        """
+        check_obs(obs, self.env.spec)
+        self._obs = obs
+        if begun_B is None:
+            self._state = self._fresh
+        else:
+            self._state = restarted(self._state, self._fresh, begun_B)
+
+    def step(self) -> StepResult:
+        """Take one step with the mean (or most likely) action."""
+        with torch.no_grad():  # not around the env, which may differentiate
+            acted = self._policy.act(self._obs, self._state, None)
+        result = self.env.step(acted.env_action_BA)
+        self._state = acted.state
+        self.begin(result.obs, result.terminated_B | result.truncated_B)
+        return result
 
 
 def play_episodes(
@@ -22,7 +67,7 @@ def play_episodes(
     real_time: bool = False,
     on_state: Callable[[], None] = lambda: None,
 ) -> tuple[list[float], list[int]]:
-    """Play with the mean (or most likely) action.
+    """Play whole episodes; see `Playing`.
 
     Every env plays its fixed share of the episodes, so that short ones are not over-represented.
 
@@ -46,19 +91,13 @@ def play_episodes(
     return_B, length_B = np.zeros(B), np.zeros(B, np.int64)
     returns: list[float] = []
     lengths: list[int] = []
-    fresh = state = policy.initial_state(B)
-    obs = env.reset(seed)
-    check_obs(obs, env.spec)
+    playing = Playing(env, policy)
+    playing.reset(seed)
     on_state()
     while quota_B.any():
         started = time.monotonic()
-        with torch.no_grad():  # not around the env, which may differentiate
-            acted = policy.act(obs, state, None)
-        result = env.step(acted.env_action_BA)
+        result = playing.step()
         on_state()
-        obs = result.obs
-        check_obs(obs, env.spec)
-        state = restarted(acted.state, fresh, result.terminated_B | result.truncated_B)
         return_B += result.reward_B.detach().cpu().numpy()
         length_B += 1
         done_B = (result.terminated_B | result.truncated_B).cpu().numpy()

@@ -49,6 +49,7 @@ NOT_RUN = {
     r"(GO1_USD=\S+ )?pytest -m isaaclab.*": "needs Isaac Lab",
     r"python -m isaac_hydra_ext.tasks.go1_nav.evaluate .*": "minutes; test_go1_nav.py plays",
     r"appo play examples/go1_nav/.*": "minutes; test_go1_nav.py loads that policy",
+    r"appo play .*--viewer.*": "does not end; test_viewer.py watches",
     r"mujoco_usd_converter .*": "of another venv",
     r"python -m benchmarks\.\w+ .*": "hours; its module is looked up",
     r"pip install .*": "needs a network; its extras are looked up",

@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.config.schema import EnvConfig, VideoConfig
-from isaac_hydra_ext.envs.contract import check_obs
+from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 from isaac_hydra_ext.errors import RenderError
 from isaac_hydra_ext.evaluation.video import VideoWriter, check_rendering
+from isaac_hydra_ext.evaluation.viewer import Over
 
 pytest.importorskip("mjlab", reason="pip install -e '.[mjlab]'")
 pytestmark = [pytest.mark.mjlab, pytest.mark.timeout(600)]
@@ -75,6 +78,50 @@ def test_one_env_begins_anew_and_the_others_go_on() -> None:
     # One step moves the others a little; env 1 has been put somewhere else.
     moves = torch.cat([(after[g] - before[g]).flatten(1) for g in after], dim=1).abs().amax(1)
     assert moves[1] > 2 * max(moves[0], moves[2])
+
+
+class Ten:
+    """Ten steps of nothing; after the fifth, env 1 begins anew, as the page's reset has it."""
+
+    def __init__(self, env: MjlabVecEnv) -> None:
+        self.env, self.steps, self.begun = env, 0, dict[int, list[bool]]()
+
+    def reset(self) -> None:
+        self.env.reset(1)
+
+    def begin(self, obs: Mapping[str, torch.Tensor], begun_B: torch.Tensor | None = None) -> None:
+        assert begun_B is not None
+        check_obs(obs, self.env.spec)
+        self.begun[self.steps] = begun_B.tolist()
+
+    def step(self) -> StepResult:
+        self.steps += 1
+        if self.steps > 10:
+            raise Over
+        result = self.env.step(torch.zeros(2, self.env.spec.action.dim))
+        if self.steps == 5:
+            self.env.reset_envs([1])
+        return result
+
+
+def test_mjlabs_viewer_plays(monkeypatch: pytest.MonkeyPatch) -> None:
+    import viser
+
+    config = EnvConfig(kind="mjlab", task="Mjlab-Cartpole-Balance")
+    env = MjlabVecEnv(config, 2, "cpu", seed=1)
+    server = viser.ViserServer("127.0.0.1", 18090, verbose=False)
+    connected: list[Callable[[Any], Any]] = []
+    monkeypatch.setattr(server, "on_client_connect", connected.append)
+    player = Ten(env)
+    with pytest.raises(Over):
+        env.view(player, lambda: server)
+    server.stop()
+    env.close()
+    assert player.begun == {0: [True, True], 5: [False, True]}
+    browser = SimpleNamespace(camera=SimpleNamespace())
+    for callback in connected:
+        callback(browser)
+    assert browser.camera.position[2] > 0, "looks from above"
 
 
 def test_a_video_of_cartpole(tmp_path: Path) -> None:

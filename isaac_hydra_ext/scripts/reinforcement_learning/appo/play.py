@@ -7,11 +7,11 @@ Runs in one process, which hosts the simulation. The task's `-Play` id is used w
 else its `play_mode()`. With a display, 2.x opens its window, unless it is to be headless.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
+from isaac_hydra_ext.envs.viewing import has_display
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluation.episodes import line_of
 from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, with_overrides
@@ -92,12 +92,6 @@ def play(arguments: list[str]) -> None:
         run_dir=checkpoint.path.parent.parent,
     )
     print(line_of(result), flush=True)
-
-
-def has_display() -> bool:
-    """Return whether a window can open; a container or a remote shell on Linux often has none."""
-    linux = sys.platform.startswith("linux")
-    return not linux or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def main() -> None:
