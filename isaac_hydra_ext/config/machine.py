@@ -62,13 +62,14 @@ def _check_registered(config: RunConfig) -> None:
     """Check every name that a package may have registered, and that what it names is there."""
     policy = config.policy
     names = [
-        ("rollout.source", config.rollout.source, ("auto",), entry_points.SOURCES),
-        ("policy.kind", policy.kind, ("actor_critic",), entry_points.POLICIES),
-        ("policy.network", policy.network, ("mlp",), entry_points.NETWORKS),
-        ("algorithm.kind", config.algorithm.kind, ("ppo",), entry_points.ALGORITHMS),
-        *(("ppo.terms", name, (), entry_points.TERMS) for name in config.ppo.terms),
+        ("rollout.source", config.rollout.source, entry_points.SOURCES),
+        ("policy.kind", policy.kind, entry_points.POLICIES),
+        ("policy.network", policy.network, entry_points.NETWORKS),
+        ("algorithm.kind", config.algorithm.kind, entry_points.ALGORITHMS),
+        *(("ppo.terms", name, entry_points.TERMS) for name in config.ppo.terms),
     ]
-    for key, name, built_in, group in names:
+    for key, name, group in names:
+        built_in = entry_points.BUILT_IN[group]
         entry_points.check_name(key, shown(name), built_in, group)
         if name not in built_in:
             entry_points.load(key, name, group)

@@ -114,7 +114,7 @@ def facts_of(env_config: EnvConfig) -> EnvFacts:
         ConfigError: Nobody has such a kind, or its facts cannot be read.
     """
     kind = env_config.kind
-    entry_points.check_name("env.kind", shown(kind), tuple(ADAPTERS), entry_points.ENVS)
+    entry_points.check_name("env.kind", shown(kind), ADAPTERS, entry_points.ENVS)
     if kind == "isaaclab":
         # Kit takes a GPU's whole time and most of its memory. Newton runs without it.
         newton = (env_config.physics or "").startswith("newton")

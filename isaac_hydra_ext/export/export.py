@@ -34,7 +34,7 @@ from isaac_hydra_ext.export.formats import (
     write_and_run,
 )
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.models.registry import BUILT_IN_POLICIES
+from isaac_hydra_ext.system import entry_points
 
 SCHEMA_VERSION = 1
 CHECKED_INPUTS = 100
@@ -72,7 +72,7 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
     directory = directory or _default_directory(checkpoint)
     config = config_of(checkpoint)
     spec = EnvSpec.from_json(checkpoint.meta["spec"])
-    if config.policy.kind not in BUILT_IN_POLICIES:
+    if config.policy.kind not in entry_points.BUILT_IN[entry_points.POLICIES]:
         raise ExportError(
             f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
             "package; only policies of this one can be exported"

@@ -22,8 +22,6 @@ from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.terminal.metric import Metric
 
-BUILT_IN_ALGORITHMS = ("ppo",)
-
 
 class Algorithm(Protocol):
     """One learner. Iteration k: `load`, `update`, `publish`; saved between two iterations.
@@ -110,7 +108,7 @@ def make_algorithm(
         ConfigError: Its policy does not record a field that it reads.
     """
     kind = config.algorithm.kind
-    if kind in BUILT_IN_ALGORITHMS:
+    if kind in entry_points.BUILT_IN[entry_points.ALGORITHMS]:
         return PPO(config, spec, device, group)
     make = entry_points.load("algorithm.kind", kind, entry_points.ALGORITHMS)
     algorithm: Algorithm = make(config, spec, device, group or OneProcess())

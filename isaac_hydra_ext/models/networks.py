@@ -40,7 +40,7 @@ def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: 
     Raises:
         ConfigError: A registered network that breaks this contract.
     """
-    if config.network != "mlp":
+    if config.network not in entry_points.BUILT_IN[entry_points.NETWORKS]:
         return _registered(config, role, num_inputs, num_outputs)
     dims = config.hidden_dims
     if role == "critic" and config.critic_hidden_dims is not None:

@@ -8,8 +8,6 @@ from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system import entry_points
 
-BUILT_IN_POLICIES = ("actor_critic",)
-
 
 def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "cpu") -> Policy:
     """Build the run's policy with the weights that its seed gives: the same in every process.
@@ -24,7 +22,7 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
             imported.
     """
     kind, seed = config.policy.kind, config.experiment.seed
-    if kind in BUILT_IN_POLICIES:
+    if kind in entry_points.BUILT_IN[entry_points.POLICIES]:
         return ActorCritic(config.policy, spec, seed, device)
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(config.policy, spec, seed, device)

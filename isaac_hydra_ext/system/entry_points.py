@@ -27,6 +27,7 @@ A package names its own in its pyproject.toml, and needs no change here:
     my_source = "my_package.source:make"       # rollout.source=my_source: `rollout/source.py`
 """
 
+from collections.abc import Collection
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -41,13 +42,22 @@ ALGORITHMS = "isaac_hydra_ext.algorithms"
 TERMS = "isaac_hydra_ext.terms"
 SOURCES = "isaac_hydra_ext.sources"
 
+# What this package has itself, beside what others register; of envs: `envs/registry.py`.
+BUILT_IN = {
+    NETWORKS: ("mlp",),
+    POLICIES: ("actor_critic",),
+    ALGORITHMS: ("ppo",),
+    TERMS: (),
+    SOURCES: ("auto",),
+}
+
 
 def registered(group: str) -> list[str]:
     """Return the names that installed packages register in `group`."""
     return sorted(entry_points(group=group).names)
 
 
-def check_name(key: str, name: str, built_in: tuple[str, ...], group: str) -> None:
+def check_name(key: str, name: str, built_in: Collection[str], group: str) -> None:
     """Refuse a name that is neither built in nor registered.
 
     Raises:

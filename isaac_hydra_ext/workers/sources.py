@@ -25,7 +25,7 @@ def make_source(
         ConfigError: A registered one that cannot be imported, or more workers than there is memory.
     """
     name = config.rollout.source
-    if name != "auto":
+    if name not in entry_points.BUILT_IN[entry_points.SOURCES]:
         return entry_points.load("rollout.source", name, entry_points.SOURCES)(config, stop, warn)
     if config.num_workers:
         check_processes(config)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from registration import register_package
 from unit.builders import env_spec, run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
@@ -122,11 +123,8 @@ def far_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "far_package" / "adapter.py").write_text(ADAPTER)
     (root / "far_package" / "networks.py").write_text(NETWORKS)
     (root / "far_package" / "facts.py").write_text(FACTS)
-    info = root / "far_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: far_package\nVersion: 1.0\n")
     more = "".join(f"{name} = far_package.networks:{name}\n" for name in BROKEN)
-    (info / "entry_points.txt").write_text(ENTRY_POINTS + more)
+    register_package(root, "far_package", ENTRY_POINTS + more)
     monkeypatch.syspath_prepend(str(root))
 
 
@@ -231,10 +229,8 @@ def test_names_that_nobody_registers_or_that_cannot_be_imported(train_run: Train
 
 
 def test_one_name_of_two_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = tmp_path / "second" / "second-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[isaac_hydra_ext.networks]\nresidual = second:build\n")
+    entry = "[isaac_hydra_ext.networks]\nresidual = second:build\n"
+    register_package(tmp_path / "second", "second", entry)
     monkeypatch.syspath_prepend(str(tmp_path / "second"))
     said = refusal(ConfigError, lambda: entry_points.load("k", "residual", entry_points.NETWORKS))
     assert "k=residual: registered by" in said

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from how_long import here
 from isaac_stage import physics, run_python, stage
+from registration import register_package
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.cli.listing import LIST_TASKS
@@ -239,12 +240,8 @@ def test_what_others_register_is_listed_and_the_shipped_task_too(
         "def enter():\n"
         "    register('Installed')\n"
     )
-    info = root / "my_pkg-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_pkg\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[isaac_hydra_ext.tasks]\nbroken = no_such_package\nentered = my_tasks:enter\n"
-    )
+    entries = "[isaac_hydra_ext.tasks]\nbroken = no_such_package\nentered = my_tasks:enter\n"
+    register_package(root, "my_pkg", entries)
     shipped = [f"Isaac-Velocity-Sber-Unitree-Go1{v}-v0" for v in ("-Eval", "-Play", "")]
     shipped.insert(0, "Installed-Sber-v0")
     for how in (["--external_callback", "my_tasks.register"], ["env.imports=[my_tasks:register]"]):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from registration import register_package
 from third_party import Remembering
 from unit.builders import InProcessRun, changed, learner_state, run_config
 
@@ -35,10 +36,7 @@ MODEL = "+ppo.terms.reward_model.weight=1.0"
 @pytest.fixture(autouse=True)
 def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Register them as an installed package would."""
-    info = tmp_path / "site" / "third_party-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third_party\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    register_package(tmp_path / "site", "third_party", ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 

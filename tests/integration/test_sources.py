@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from registration import register_package
 from unit.builders import run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
@@ -23,10 +24,7 @@ gone = replayed_rollouts:no_such_thing
 @pytest.fixture(autouse=True)
 def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Register them as an installed package would."""
-    info = tmp_path / "site" / "far_source-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: far_source\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS)
+    register_package(tmp_path / "site", "far_source", ENTRY_POINTS)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 

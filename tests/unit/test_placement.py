@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from registration import register_package
 
 from isaac_hydra_ext.config.placement import learner_device, worker_environment
 from isaac_hydra_ext.config.reading import complete
@@ -206,11 +207,8 @@ def test_processes_get_their_gpu_and_are_told_its_name_there(
 ) -> None:
     """Two real workers, whose env writes down what it was given."""
     site = tmp_path / "site"
-    info = site / "seeing-1.0.dist-info"
-    info.mkdir(parents=True)
+    register_package(site, "seeing", "[isaac_hydra_ext.envs]\nseeing = seeing\n")
     (site / "seeing.py").write_text(SEEING)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: seeing\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[isaac_hydra_ext.envs]\nseeing = seeing\n")
     monkeypatch.syspath_prepend(str(site))
     gpus(3)
     config = placed("env.kind=seeing", "rollout.device=[cuda:2,cuda:1]")
