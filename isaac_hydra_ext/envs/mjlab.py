@@ -1,7 +1,9 @@
 """mjlab tasks (Isaac Lab's API on MuJoCo-Warp) behind the contract. The only file that imports it.
 
-Lives in the process that hosts the simulation. mjlab gives no final observations: truncations
-bootstrap from V(s_t). Of its state the curriculum alone is kept: physics offers none.
+Lives in the process that hosts the simulation. Truncations bootstrap from V(s_t): with
+`auto_reset=False` there are final observations, but an end costs a pass of the physics and
+changes what is drawn after it (`benchmarks/mjlab_final_obs.py`). Of the env's state
+the curriculum alone is kept: physics offers none.
 """
 
 import importlib
