@@ -2,7 +2,7 @@
 
 Each start of a process costs seconds, so here is one chain of commands a generation, and what only
 a whole command shows. What a generation does otherwise is checked in one process each
-(test_isaac_contract.py, test_isaac_tasks.py), flags are in tests/unit/test_isaac_flags.py.
+(test_isaac_contract.py, test_isaac_tasks.py), flags are in tests/unit/scripts/test_isaac_flags.py.
 """
 
 import contextlib

@@ -1,0 +1,387 @@
+"""Exported policies: the same actions as the policy's, whole, and playable without torch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint, save_checkpoint
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import (
+    CheckpointError,
+    ConfigError,
+    EnvError,
+    ExportError,
+    IsaacHydraExtError,
+    MissingDependencyError,
+)
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
+from isaac_hydra_ext.export.export import FILES, export, export_actor
+from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
+from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.learner.ppo.ppo import PPO
+
+from ..builders import continuous, discrete, env_spec, run_config
+from ..checkpoint_samples import meta
+from ..gym_samples import PREFIX, Counter, register
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e .[export]")
+pytest.importorskip("onnx")
+register()
+INF = float("inf")
+
+
+class Choosy(Counter):
+    """Rewards each step with the choice itself, which begins at 5."""
+
+    def __init__(self) -> None:
+        super().__init__(action=spaces.Discrete(3, start=5))
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return (self.observe(), float(action), *super().step(action)[2:])
+
+
+if f"{PREFIX}Choosy-v0" not in gym.registry:
+    gym.register(f"{PREFIX}Choosy-v0", Choosy, max_episode_steps=4)
+
+
+def trained(
+    where: Path, spec: EnvSpec | None = None, steps: int = 1, **sections: dict[str, Any]
+) -> Checkpoint:
+    """A checkpoint whose normalisers have seen data far from 0, and whose weights are not new."""
+    config: RunConfig = run_config(**sections)
+    spec = env_spec() if spec is None else spec
+    learner = PPO(config, spec, torch.device("cpu"))
+    torch.manual_seed(5)
+    obs = {
+        g: (100 + 20 * torch.randn(64, *s.shape)).to(getattr(torch, s.dtype))
+        for g, s in spec.obs.items()
+    }
+    learner.policy.update_statistics(obs, torch.randn(64))
+    for parameter in learner.policy.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    about = json.loads(
+        json.dumps({"config": config.to_dict(), "spec": spec.to_json(), "iteration": 9})
+    )
+    path = where / "run" / "checkpoints" / "model_9.safetensors"
+    return Checkpoint(path, dict(learner.state_dict()), about)
+
+
+def pendulum(where: Path, **sections: dict[str, Any]) -> Checkpoint:
+    return trained(where, env_spec(action=continuous((-2.0, 2.0))), **sections)
+
+
+CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
+    "bounded": (env_spec(action=continuous((-0.1, 0.2), (-1, INF))), {}),
+    "squashed": (env_spec(action=continuous((-3, 5), (-INF, INF))), {"squash": "tanh"}),
+    "clipped": (env_spec(action=continuous((-INF, INF))), {"clip_actions": 0.05}),
+    "unbounded": (env_spec(action=continuous((-INF, INF))), {"normalize_obs": False}),
+    "log std": (env_spec(), {"std_type": "log"}),
+    "one choice": (env_spec(action=discrete(4)), {}),
+    "several choices": (env_spec(action=discrete(3, 2, 5)), {}),
+    "no hidden layer": (env_spec(), {"hidden_dims": []}),
+    "dtypes": (
+        env_spec(
+            obs={
+                "b": ((1,), "float64"),
+                "a": ((2, 2), "uint8"),
+                "scalar": ((), "float32"),
+                "flag": ((3,), "bool"),
+                "count": ((2,), "int64"),
+            }
+        ),
+        {},
+    ),
+    "groups in order": (
+        env_spec(obs={"x": ((2,), "float32"), "my.group": ((3,), "float32"), "z": ((1,), "uint8")}),
+        {"obs_groups": {"actor": ["z", "my.group"], "critic": ["x"]}},
+    ),
+    "terms of a group": (
+        env_spec(obs={"policy/pos": ((2,), "float32"), "policy/image": ((2, 2, 3), "uint8")}),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_files_act_as_the_policy_does(name: str, tmp_path: Path) -> None:
+    spec, policy = CASES[name]
+    done = export(trained(tmp_path, spec, policy=policy))
+    assert done.directory == tmp_path / "run" / "exported"
+    assert done.max_difference <= 1e-5
+    assert sorted(p.name for p in done.directory.iterdir()) == sorted(FILES)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["exported"], "nothing temporary"
+
+
+@pytest.mark.parametrize("activation", ["elu", "relu", "tanh", "selu", "silu", "gelu"])
+def test_every_activation(activation: str, tmp_path: Path) -> None:
+    export(trained(tmp_path, policy={"activation": activation}))
+
+
+def test_what_policy_json_says(tmp_path: Path) -> None:
+    spec, policy = CASES["groups in order"]
+    spec = EnvSpec(**{**vars(spec), "action": continuous((-2, INF)), "step_dt": 0.02})
+    directory = export(trained(tmp_path, spec, policy=policy)).directory
+    about = json.loads((directory / "policy.json").read_text())
+    assert [(o["input"], o["shape"], o["dtype"]) for o in about["obs"]] == [
+        ("z", [1], "uint8"),
+        ("my.group", [3], "float32"),
+    ]
+    assert [len(o["mean"]) for o in about["obs"]] == [1, 3]
+    assert all(95 < m < 105 for o in about["obs"] for m in o["mean"])
+    assert about["action"] == {
+        "outputs": ["actions"], "kind": "continuous", "dim": 1, "nvec": [], "low": [-2.0],
+        "high": [None], "squash": "none", "clip": None,
+    }  # fmt: skip
+    assert (about["step_dt"], about["iteration"]) == (0.02, 9)
+    assert about["env"]["id"] == "Pendulum-v1"
+    inputs = onnxruntime.InferenceSession(directory / "policy.onnx").get_inputs()
+    assert [(i.name, i.shape) for i in inputs] == [("z", ["N", 1]), ("my.group", ["N", 3])]
+
+
+def test_one_group_has_the_names_of_isaac_labs_exporters(tmp_path: Path) -> None:
+    directory = export(trained(tmp_path)).directory
+    session = onnxruntime.InferenceSession(directory / "policy.onnx")
+    assert [i.name for i in session.get_inputs()] == ["obs"]
+    assert [o.name for o in session.get_outputs()] == ["actions"]
+    actions = torch.jit.load(str(directory / "policy.pt"))(torch.zeros(1, 3))
+    assert actions.shape == (1, 1)
+
+
+def test_torchscript_holds_the_actor_alone(tmp_path: Path) -> None:
+    loaded = torch.jit.load(str(export(trained(tmp_path)).directory / "policy.pt"))
+    names = {name for name, _ in (*loaded.named_parameters(), *loaded.named_buffers())}
+    assert {"low", "high", "policy.actor.0.weight"} <= names
+    assert not [n for n in names if "critic" in n or "value" in n]
+
+
+@pytest.mark.parametrize("case", ["bounded", "squashed", "one choice"])
+def test_torchscript_moves_whole_to_another_device(case: str, tmp_path: Path) -> None:
+    spec, policy = CASES[case]
+    directory = export(trained(tmp_path, spec, policy=policy)).directory
+    moved = torch.jit.load(str(directory / "policy.pt"), map_location="meta")
+    outputs = moved(torch.zeros(5, 3, device="meta"))
+    actions = outputs[0] if isinstance(outputs, tuple) else outputs
+    assert (actions.device.type, actions.shape) == ("meta", (5, spec.action.dim))
+
+
+@pytest.mark.parametrize("spec", [env_spec(), env_spec(action=discrete(3))])
+def test_a_file_that_differs_is_not_written(
+    spec: EnvSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = trained(tmp_path, spec)
+    before = (export(checkpoint).directory / "policy.onnx").read_bytes()
+    right = DeployedPolicy.forward
+
+    def wrong(self: DeployedPolicy, *obs: torch.Tensor) -> Any:
+        found = right(self, *obs)
+        return (found[0], found[1] + 3e-4) if isinstance(found, tuple) else found * 0.999
+
+    monkeypatch.setattr(DeployedPolicy, "forward", wrong)
+    with pytest.raises(ExportError, match=r"policy.onnx: differs from the policy by .*e-0[1-4]"):
+        export(checkpoint)
+    assert (tmp_path / "run" / "exported" / "policy.onnx").read_bytes() == before
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["exported"]
+    with pytest.raises(ExportError, match="nothing was written"):
+        export(checkpoint, tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_choices_must_be_those_of_the_best_logits() -> None:
+    logits = np.array([[0.0, 1.0, 5.0, 4.0]], np.float32)
+    right, wrong = np.array([[1, 0]]), np.array([[0, 0]])
+    expected = Reference([right, logits], (2, 2), 1e-5)
+    assert compare("x", [right, logits], expected) == 0.0
+    with pytest.raises(ExportError, match="x: its actions are not its best logits"):
+        compare("x", [wrong, logits], expected)
+    with pytest.raises(ExportError, match=r"x: gives \(1, 2\)"):
+        compare("x", [right, logits[:, :2]], expected)
+    with pytest.raises(ExportError, match="x: differs from the policy by nan"):
+        compare("x", [right, logits * np.float32("nan")], expected)
+
+
+def test_what_is_allowed_grows_with_what_is_added_up(tmp_path: Path) -> None:
+    """Large weights round by more than 1e-5, in outputs that are clipped to 1 as well."""
+    spec = env_spec(obs={"policy": ((235,), "float32")}, action=continuous(*[(-1.0, 1.0)] * 12))
+    checkpoint = trained(tmp_path, spec, policy={"hidden_dims": [512, 512, 256]})
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("policy.actor."):
+            tensor.mul_(4.0)
+    directory = export(checkpoint).directory
+    checked = json.loads((directory / "policy.json").read_text())["checked"]
+    assert 1e-5 < checked["max_difference"] <= checked["allowed"]
+    small = export(trained(tmp_path / "small")).directory
+    assert json.loads((small / "policy.json").read_text())["checked"]["allowed"] < 3e-5
+
+
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(kind: type[IsaacHydraExtError], *args: Any) -> str:
+        with pytest.raises(kind) as caught:
+            export(*args)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    checkpoint = trained(tmp_path)
+    (tmp_path / "file").touch()
+    assert "cannot write there" in refusal(ExportError, checkpoint, tmp_path / "file")
+    checkpoint.tensors["policy.actor.0.bias"][3] = float("nan")
+    assert "holds NaN or Inf" in refusal(CheckpointError, checkpoint)
+    checkpoint.tensors["policy.actor.0.bias"] = torch.zeros(3)
+    assert "policy.actor.0.bias is (3,)" in refusal(CheckpointError, checkpoint)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    said = refusal(MissingDependencyError, trained(tmp_path))
+    assert "pip install 'isaac-hydra-ext[export]'" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lone_checkpoint_is_exported_beside_itself(tmp_path: Path) -> None:
+    found = trained(tmp_path)
+    lone = Checkpoint(tmp_path / "downloads" / "model_9.safetensors", found.tensors, found.meta)
+    assert export(lone).directory == tmp_path / "downloads" / "exported"
+
+
+@pytest.mark.parametrize("episodes", [1, 33])
+def test_run_onnx_plays_what_appo_eval_plays(episodes: int, tmp_path: Path) -> None:
+    checkpoint = pendulum(tmp_path, policy={"squash": "tanh"})
+    policy = OnnxPolicy(export(checkpoint).directory)
+    played, wanted = run_onnx(policy, episodes, 4), evaluate(checkpoint, episodes, 4)
+    for key, value in played.items():
+        assert value == pytest.approx(wanted[key], rel=1e-3), key
+
+
+def test_the_actor_alone_is_smaller_and_plays_the_same(tmp_path: Path) -> None:
+    made = pendulum(tmp_path, policy={"normalize_obs": True, "normalize_values": True})
+    made.path.parent.mkdir(parents=True)
+    about = meta(9, (1.0,)) | made.meta
+    whole = load_checkpoint(save_checkpoint(made.path.parent, 9, made.tensors, about))
+    path = export_actor(whole, tmp_path / "actor")
+    actor = load_checkpoint(path)
+    assert all(name.startswith(("policy.actor", "policy.std")) for name in actor.tensors)
+    assert path.stat().st_size < whole.path.stat().st_size
+    expected = evaluate(whole, 3, seed=0)
+    assert {**evaluate(actor, 3, seed=0), "checkpoint": expected["checkpoint"]} == expected
+    del actor.tensors["policy.std"]
+    with pytest.raises(CheckpointError, match="policy.std is missing"):
+        evaluate(actor, 1, seed=0)
+
+
+def test_choices_that_begin_elsewhere_reach_the_env_as_it_counts_them(tmp_path: Path) -> None:
+    spec = env_spec(obs={"policy": ((2,), "float32")}, action=discrete(3))
+    checkpoint = trained(tmp_path, spec, env={"id": f"{PREFIX}Choosy-v0"})
+    played = run_onnx(OnnxPolicy(export(checkpoint).directory), 3, 0)
+    assert played["mean_length"] == 4.0
+    assert played["mean_return"] == evaluate(checkpoint, 3, 0)["mean_return"]
+    assert played["mean_return"] >= 4 * 5
+
+
+def test_dict_observations_and_several_choices_play(tmp_path: Path) -> None:
+    obs = {"b": ((1,), "float64"), "a": ((2, 2), "uint8"), "scalar": ((), "float32")}
+    checkpoint = trained(
+        tmp_path, env_spec(obs=obs, action=discrete(2)), env={"id": f"{PREFIX}Groups-v0"}
+    )
+    played = run_onnx(OnnxPolicy(export(checkpoint).directory), 2, 0)
+    assert played["mean_return"] == 10.0
+
+
+def test_an_export_that_is_not_whole_is_one_line(tmp_path: Path) -> None:
+    directory = export(pendulum(tmp_path)).directory
+
+    def refusal(where: Path = directory) -> str:
+        with pytest.raises(ExportError) as caught:
+            OnnxPolicy(where)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert f"did you mean {directory}?" in refusal(tmp_path / "run")
+    assert "appo export RUN writes one" in refusal(tmp_path / "nowhere")
+    onnx, about = directory / "policy.onnx", directory / "policy.json"
+    whole, text = onnx.read_bytes(), about.read_text()
+    onnx.write_bytes(whole[:-1])
+    assert "not the file that policy.json describes" in refusal()
+    onnx.unlink()
+    assert "cannot be read" in refusal()
+    onnx.write_bytes(whole)
+    for broken in (text[:200], "[]", "{}", text.replace('"obs": [', '"obss": [')):
+        about.write_text(broken)
+        assert "damaged" in refusal()
+    about.write_text(text.replace('"schema": 1', '"schema": 99'))
+    assert "newer than this version" in refusal()
+
+
+def test_an_env_that_is_another_is_one_line(tmp_path: Path) -> None:
+    directory = export(pendulum(tmp_path)).directory
+    about = json.loads((directory / "policy.json").read_text())
+
+    def refusal(**env: Any) -> IsaacHydraExtError:
+        policy = OnnxPolicy(directory)
+        policy.about["env"] |= env
+        with pytest.raises(IsaacHydraExtError) as caught:
+            run_onnx(policy, 1, 0)
+        assert "\n" not in str(caught.value)
+        return caught.value
+
+    assert "'policy' is (4,) here, the policy's is (3,)" in str(refusal(id="CartPole-v1"))
+    assert "not registered with Gymnasium" in str(refusal(id="Nothing-v0"))
+    assert "cannot import 'no_such_module'" in str(refusal(imports=["no_such_module"]))
+    assert "appo eval RUN plays it" in str(refusal(kind="mjlab"))
+    assert about["env"]["kind"] == "gym"
+    with pytest.raises(ConfigError, match="--episodes=0"):
+        run_onnx(OnnxPolicy(directory), 0, 0)
+    policy = OnnxPolicy(directory)
+    policy.about["action"]["dim"] = 2
+    with pytest.raises(EnvError, match="takes 1 actions here, the policy has 2"):
+        run_onnx(policy, 1, 0)
+
+
+def test_the_commands_export_and_play_without_torch(tmp_path: Path) -> None:
+    checkpoint = pendulum(tmp_path)
+    checkpoint.path.parent.mkdir(parents=True)
+    save_checkpoint(
+        checkpoint.path.parent, 9, checkpoint.tensors, meta(9, (1.0,)) | checkpoint.meta
+    )
+    program = """
+import sys
+from isaac_hydra_ext.cli.main import main
+try:
+    main()
+finally:
+    print("torch" if "torch" in sys.modules else "none")
+"""
+
+    def appo(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            cwd=tmp_path, capture_output=True, text=True, timeout=120, env={**os.environ},
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    said = appo("export", "run")
+    assert "appo run-onnx" in said
+    assert "checked: 100 inputs, largest difference" in said
+    assert all((tmp_path / "run" / "exported" / name).is_file() for name in FILES)
+    *_, line, imported = appo("run-onnx", "run/exported", "--episodes", "2", "--json").splitlines()
+    assert json.loads(line)["mean_length"] == 200.0
+    assert imported == "none", "appo run-onnx imports torch"
+    run = tmp_path / "elsewhere" / "toy" / "2026-01-01_00-00-00"
+    shutil.copytree(tmp_path / "run" / "checkpoints", run / "checkpoints")
+    for word, *settings in (("latest",), ("best", "experiment.name=toy")):
+        said = appo("export", word, "experiment.output_dir=elsewhere", *settings)
+        assert f"wrote {run}/exported/policy.json" in said
+    said = appo("export", "best", "experiment.nam=toy", code=2)
+    assert "not a setting of appo export; did you mean 'experiment.name' or" in said
+    said = appo("export", "nowhere", code=1)
+    assert "nowhere: no such file or directory" in said
+    assert len(said.splitlines()) == 1
