@@ -174,7 +174,9 @@ class RunRecord:
         self._last_learned = {m.tag: metrics[m.tag] for m in self._learned}
         if done % self._config.logging.every == 0 or done == last:
             self._trackers.log(metrics, done)
-            self._console.show(IterationView(done, last, steps, metrics, eta_s, self._learned))
+            lags = self._config.rollout.max_policy_lag > 0
+            view = IterationView(done, last, steps, metrics, eta_s, self._learned, lags)
+            self._console.show(view)
 
     def keep_directory(self) -> None:
         """Make the run's directory again if it was moved or deleted, and say so.
@@ -295,7 +297,7 @@ class RunRecord:
         finally:
             self.summarize(status)
             if self._trackers is not None:
-                self._trackers.close()
+                self._console.say(*self._trackers.close())
             if not self._stop.at_once:
                 self._write_report()
 

@@ -9,11 +9,17 @@ from collections.abc import Callable
 
 
 class Activity:
-    """What one worker is doing, and since when."""
+    """What one worker is doing, and since when.
+
+    Attributes:
+        who: Its name.
+        pid: Of the process that has its place now; None before there is one, and for this one.
+    """
 
     def __init__(self, who: str) -> None:
         """Begin with the start of its process."""
         self.who = who
+        self.pid: int | None = None
         self.begin("starts Python")
 
     def begin(self, what: str) -> None:

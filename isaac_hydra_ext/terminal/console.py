@@ -4,12 +4,13 @@ Runs in the learner's main thread, but for the progress of a start, which has a 
 Workers write to files, so nothing else draws on the screen.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import nan
+from itertools import zip_longest
 
 from rich.console import Console
 from rich.live import Live
@@ -27,6 +28,7 @@ LEARNED = 6  # cells that the algorithm fills
 # Columns of the terminal that a table of so many pairs (name, value) needs.
 THREE_PAIRS, TWO_PAIRS = 116, 76
 NAME_WIDTH = 22  # of the third column
+MAX_PIDS = 8
 MORE = {
     "explained variance": "Loss/explained_variance",
     "clip fraction": "Policy/clip_fraction",
@@ -52,6 +54,7 @@ class IterationView:
         metrics: By tag.
         eta_s: What is left [s].
         learned: Which metrics of the algorithm have a place in the table; six fit.
+        lags: Acting may lag behind learning: max_policy_lag is above 0.
     """
 
     iteration: int
@@ -60,6 +63,7 @@ class IterationView:
     metrics: dict[str, float]
     eta_s: float
     learned: Sequence[Metric] = ()
+    lags: bool = True
 
 
 class RunConsole:
@@ -79,6 +83,7 @@ class RunConsole:
         self._live: Live | None = None
         self._start: StartProgress | None = None
         self._title = ""
+        self._activities: Sequence[Activity] = ()
         self._undrawn: IterationView | None = None
         self._drawn = -MIN_REDRAW_S
 
@@ -116,6 +121,7 @@ class RunConsole:
             activities: Of each worker, or of this process.
             shared: An env in this process prints on the terminal as well: no live table.
         """
+        self._activities = activities
         if self._mode == "table" and not shared:
             self._open_live(transient=True)
             self._start = StartProgress(activities, self._draw_start, REFRESH_S)
@@ -133,6 +139,8 @@ class RunConsole:
         self._title = title
         if self._mode == "table":
             self._open_live(transient=False)
+        elif pids := self._pids():
+            self.say(pids)
 
     def show(self, view: IterationView) -> None:
         """Show one iteration."""
@@ -141,7 +149,8 @@ class RunConsole:
             if time.monotonic() - self._drawn >= MIN_REDRAW_S:
                 self._draw_iteration()
         elif self._mode == "plain":
-            self._write(lambda: print(_line(view), flush=True))
+            has_workers = self._has_workers
+            self._write(lambda: print(_line(view, has_workers), flush=True))
 
     def close(self) -> None:
         """End the progress of the start; leave the last table standing."""
@@ -152,6 +161,21 @@ class RunConsole:
         live, self._live = self._live, None
         if live is not None:
             self._write(live.stop)
+
+    @property
+    def _has_workers(self) -> bool:
+        return any(activity.pid is not None for activity in self._activities)
+
+    def _pids(self) -> str:
+        """Name the processes, for whoever wants to look at one; empty where this is the only one.
+
+        A replaced worker has another pid than before.
+        """
+        pids = [str(activity.pid) for activity in self._activities if activity.pid is not None]
+        more = f", ... ({len(pids)})" if len(pids) > MAX_PIDS else ""
+        if not pids:
+            return ""
+        return f"pids: learner {os.getpid()}, workers {', '.join(pids[:MAX_PIDS])}{more}"
 
     def _open_live(self, transient: bool) -> None:
         live = Live(console=self._console, auto_refresh=False, transient=transient)
@@ -183,17 +207,18 @@ class RunConsole:
 
     def _table(self, view: IterationView) -> Table:
         width = self._console.width
-        cells = _cells(view)
-        if width >= THREE_PAIRS:
-            cells += _more_cells(view.metrics)
-        pairs = len(cells) // ROWS if width >= TWO_PAIRS else 1
+        columns = _columns(view, self._has_workers)
+        if width < TWO_PAIRS:
+            columns = [[cell for column in columns for cell in column]]
+        elif width >= THREE_PAIRS:
+            columns.append(_more_cells(view.metrics))
         table = Table(title=self._title, title_justify="left", show_header=False)
-        for pair in range(pairs):
+        table.caption, table.caption_justify = self._pids() or None, "left"
+        for pair in range(len(columns)):
             table.add_column(style="cyan", no_wrap=True, min_width=14 if pair < 2 else NAME_WIDTH)
             table.add_column(justify="right", no_wrap=True, min_width=17 if pair < 2 else 10)
-        for row in range(0, len(cells), pairs) if pairs == 1 else range(ROWS):
-            shown = [cells[row]] if pairs == 1 else [cells[p * ROWS + row] for p in range(pairs)]
-            table.add_row(*(text for cell in shown for text in cell))
+        for cells in zip_longest(*columns, fillvalue=("", "")):
+            table.add_row(*(text for cell in cells for text in cell))
         return table
 
 
@@ -204,8 +229,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def _cells(view: IterationView) -> list[tuple[str, str]]:
-    """Return what every width shows: two columns of rows, one after the other."""
+def _columns(view: IterationView, has_workers: bool) -> list[list[tuple[str, str]]]:
+    """Return what every width shows, in two columns; rows that would say nothing are left out."""
     m = view.metrics
     share = view.iteration / view.total
     if "Train/mean_reward" in m:
@@ -213,22 +238,28 @@ def _cells(view: IterationView) -> list[tuple[str, str]]:
         length = ("mean length", as_number(m["Train/mean_episode_length"]))
     else:
         returned, length = ("reward/step", _per_step(m)), ("mean return", "no whole episode")
-    learned = [(m.label, format(view.metrics[m.tag], m.format)) for m in view.learned]
-    learned += [("", "")] * (LEARNED - len(learned))
-    return [
+    learned = [(s.label, format(m[s.tag], s.format)) for s in view.learned]
+    left = [
         ("iteration", f"{view.iteration}/{view.total} ({share:.0%})"),
         ("env steps", f"{view.env_steps:,}"),
         returned,
         *learned[: LEARNED // 2],
-        ("policy lag", f"{m['Async/policy_lag']:.2f}"),
-        ("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])),
+    ]
+    right = [
         ("time left", as_duration(view.eta_s)),
         ("steps/s", f"{m['Perf/total_fps']:,.0f}"),
         length,
         *learned[LEARNED // 2 : LEARNED],
-        ("restarts", f"{m['Async/worker_restarts']:.0f}"),
-        ("workers wait", as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])),
     ]
+    if view.lags:
+        left.append(("policy lag", f"{m['Async/policy_lag']:.2f}"))
+    if restarts := m["Async/worker_restarts"]:
+        right.append(("restarts", f"{restarts:.0f}"))
+    left.append(("learner waits", as_share(m["Async/learner_idle_s"], m["Perf/iteration_time"])))
+    if has_workers:
+        waits = as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])
+        right.append(("workers wait", waits))
+    return [left, right]
 
 
 def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
@@ -238,11 +269,11 @@ def _more_cells(metrics: dict[str, float]) -> list[tuple[str, str]]:
         for tag, value in metrics.items()
         if not tag.startswith(OUR_GROUPS)
     ]
-    more = [(name, metrics.get(tag, nan)) for name, tag in MORE.items()]
+    more = [(name, metrics[tag]) for name, tag in MORE.items() if metrics.get(tag)]
     return [(name[:NAME_WIDTH], f"{value:.4g}") for name, value in [*task, *more][:ROWS]]
 
 
-def _line(view: IterationView) -> str:
+def _line(view: IterationView, has_workers: bool) -> str:
     m = view.metrics
     restarts = m["Async/worker_restarts"]
     if "Train/mean_reward" in m:
@@ -250,13 +281,14 @@ def _line(view: IterationView) -> str:
         returned += f" | length {as_number(m['Train/mean_episode_length'])}"
     else:
         returned = f"reward/step {_per_step(m)} ({NO_EPISODE})"
+    workers_wait = as_share(m["Async/workers_wait_s"], m["Perf/iteration_time"])
     return (
         f"iteration {view.iteration}/{view.total}"
         f" | {returned}"
         f" | {m['Perf/total_fps']:,.0f} steps/s"
-        f" | lag {m['Async/policy_lag']:.2f}"
-        f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
-        f" | workers wait {as_share(m['Async/workers_wait_s'], m['Perf/iteration_time'])}"
+        + (f" | lag {m['Async/policy_lag']:.2f}" if view.lags else "")
+        + f" | learner waits {as_share(m['Async/learner_idle_s'], m['Perf/iteration_time'])}"
+        + (f" | workers wait {workers_wait}" if has_workers else "")
         + (f" | restarts {restarts:.0f}" if restarts else "")
         + f" | ETA {as_duration(view.eta_s)}"
     )

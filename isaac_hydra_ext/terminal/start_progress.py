@@ -89,7 +89,8 @@ class StartProgress:
 def _who(activities: Sequence[Activity], indices: Sequence[int]) -> str:
     """Name workers: `worker 0`, `workers 1-3`, `workers 0, 2-3`."""
     if len(indices) == 1:
-        return activities[indices[0]].who
+        only = activities[indices[0]]
+        return only.who if only.pid is None else f"{only.who} (pid {only.pid})"
     spans: list[list[int]] = []
     for index in indices:
         if spans and spans[-1][-1] == index - 1:

@@ -7,6 +7,7 @@ output, which is the console's, or ask the user anything.
 
 import importlib
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ class WandbTracker:
             settings=self._wandb.Settings(console="off", silent=True),
         )
         self.run_id: str | None = str(self._run.id)
+        self.afterwards = ""
+        if getattr(self._run, "offline", False):  # its directory holds files/
+            self.afterwards = f"wandb sync {shlex.quote(str(Path(self._run.dir).parent))}"
         self._newest = 0
         self._run.define_metric(f"{EVALUATIONS}*", step_metric=EVALUATED)
 
@@ -90,6 +94,7 @@ class SwanLabTracker:
             settings=self._swanlab.Settings(**settings),
         )
         self.run_id: str | None = str(self._run.id)
+        self.afterwards = ""
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         self._run.log(metrics, step=iteration)

@@ -41,7 +41,7 @@ class TrackerInThread:
         self._call(lambda: opening.set_result(make()))
         self._wait(OPEN_LIMIT_S, "no answer")
         self._tracker = opening.result(timeout=0)
-        self.run_id = self._tracker.run_id
+        self.run_id, self.afterwards = self._tracker.run_id, self._tracker.afterwards
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         self._call(lambda: self._tracker.log(metrics, iteration))

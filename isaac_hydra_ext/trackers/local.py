@@ -22,6 +22,7 @@ class TensorBoardTracker:
     def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
         """Open an event file; see `TrackedRun`."""
         self.run_id: str | None = None
+        self.afterwards = ""
         from torch.utils.tensorboard.summary import hparams  # here alone: slow to import
         from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -62,6 +63,7 @@ class CsvTracker:
     def __init__(self, run: TrackedRun, config: LoggingConfig) -> None:
         """Begin the file, with an earlier run's rows; see `TrackedRun`."""
         self.run_id: str | None = None
+        self.afterwards = ""
         self._path = run.run_dir / CSV_NAME
         self._columns = [STEP]
         before = run.previous_dir / CSV_NAME if run.previous_dir else None

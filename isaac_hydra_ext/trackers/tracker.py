@@ -33,9 +33,11 @@ class Tracker(Protocol):
 
     Attributes:
         run_id: Under which a resumed run goes on with the same curves; None where files do.
+        afterwards: The command that uploads what was kept here; empty where there is none.
     """
 
     run_id: str | None
+    afterwards: str
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         """Add one point to each curve; the step is the learning iteration, as in rsl_rl."""

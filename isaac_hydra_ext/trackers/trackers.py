@@ -95,11 +95,13 @@ class Trackers:
         for name, tracker in list(self._open.items()):
             self._try(name, tracker.flush)
 
-    def close(self) -> None:
-        """Close them all, each within a minute."""
+    def close(self) -> list[str]:
+        """Close them all, each within a minute; returns the commands that upload what is here."""
+        commands = [tracker.afterwards for tracker in self._open.values()]
         for name, tracker in list(self._open.items()):
             self._try(name, tracker.close)
         self._open.clear()
+        return [command for command in commands if command]
 
     def _add(
         self, name: str, config: LoggingConfig, run: TrackedRun, hurry: Callable[[], bool]

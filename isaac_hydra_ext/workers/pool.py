@@ -170,6 +170,7 @@ class WorkerPool:
                 f"worker {index}: cannot start a process: {e}; lower rollout.num_workers or raise "
                 "the limit (ulimit -a)"
             ) from e
+        self.activities[index].pid = process.pid
         return WorkerHandle(index, generation, process, pipe)
 
     def _ask_to_build(self, worker: WorkerHandle) -> None:

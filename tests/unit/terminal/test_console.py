@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,13 @@ def last_frame(out: Tty) -> list[str]:
     return text[text.rindex("┌") :].splitlines()
 
 
-@pytest.mark.parametrize(("width", "rows", "pairs"), [(60, 16, 1), (80, 8, 2), (120, 8, 3)])
+@pytest.mark.parametrize(("width", "rows", "pairs"), [(60, 15, 1), (80, 8, 2), (120, 8, 3)])
 def test_the_table_fits_the_terminals_width(
     monkeypatch: pytest.MonkeyPatch, width: int, rows: int, pairs: int
 ) -> None:
     tty = on_terminal(monkeypatch, width)
     console = RunConsole("auto")
+    console.starting(with_pids(2), shared=False)
     console.start("APPO x")
     console.show(view(**TASK))
     console.close()
@@ -84,6 +86,41 @@ def test_the_table_fits_the_terminals_width(
     for shown in ("110/200 (55%)", "1,225,280", "-1,234.50", "18,162", "5.00e-04", "50%"):
         assert shown in text
     assert ("a_term_of_the_reward_w" in text) == (pairs == 3), "what the task logs, where it fits"
+    assert f"pids: learner {os.getpid()}, workers 70, 71" in " ".join("\n".join(frame).split())
+
+
+def with_pids(workers: int) -> list[Activity]:
+    activities = begun(*["ready"] * workers)
+    for w, activity in enumerate(activities):
+        activity.pid = 70 + w
+    return activities
+
+
+@pytest.mark.parametrize("mode", ["table", "plain"])
+def test_what_says_nothing_is_not_shown(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    def shown(activities: list[Activity], lags: bool, **more: float) -> str:
+        tty = on_terminal(monkeypatch, 120)
+        console = RunConsole(mode)
+        console.starting(activities, shared=False)
+        console.start("APPO x")
+        console.show(replace(view(**more), lags=lags))
+        console.close()
+        return tty.getvalue()
+
+    bare = shown([Activity("this process")], lags=False, **{"Async/samples_abandoned": 0.0})
+    for word in ("lag", "workers wait", "restarts", "pids", "abandoned", "nan"):
+        assert word not in bare, word
+    whole = shown(with_pids(9), lags=True, **{"Async/worker_restarts": 2.0})
+    for word in ("lag", "workers wait", "restarts", "workers 70, 71, 72", "(9)"):
+        assert word in " ".join(whole.split()), word
+
+
+def test_one_workers_start_says_its_pid() -> None:
+    start = StartProgress(with_pids(1), lambda start: None, every_s=3600.0)
+    try:
+        assert start.line().endswith("| worker 0 (pid 70): ready")
+    finally:
+        start.stop()
 
 
 def test_a_wide_table_without_a_tasks_log_shows_more_of_the_update(

@@ -220,7 +220,9 @@ def test_wandb_offline_keeps_points_config_and_the_runs_id(
         trackers = opened(directory, "wandb", **known)
         trackers.log({"Train/mean_reward": 1.5}, 3)
         trackers.log({"Train/mean_reward": 2.5, "Loss/value": 4.0}, 4)
-        trackers.close()
+        (command,) = trackers.close()
+        (offline,) = directory.glob("wandb/offline-run-*")
+        assert command == f"wandb sync {offline}"
     assert capfd.readouterr() == ("", ""), "the terminal is the console's"
     records = wandb_records(first)
     (run,) = records["run"]
@@ -278,7 +280,7 @@ def test_swanlab_offline_writes_a_run(tmp_path: Path) -> None:
 class Broken:
     """Raises at one point of its life, and is never asked again."""
 
-    run_id = None
+    run_id, afterwards = None, ""
 
     def __init__(self, where: str, error: BaseException) -> None:
         self.where, self.error, self.calls = where, error, 0
@@ -469,7 +471,7 @@ def test_a_video_that_fails_in_a_thread_is_not_its_trackers_end() -> None:
     logged: list[int] = []
 
     class NoVideos:
-        run_id = None
+        run_id, afterwards = None, ""
 
         def log(self, metrics: dict[str, float], iteration: int) -> None:
             logged.append(iteration)
