@@ -82,7 +82,7 @@ def open_run(
         source = make_source(config, stop, console.warn)
         directory = stack.enter_context(RunDirectory(config, announce, lasting))
         stack.callback(source.close)
-        console.starting(source.activities, shared=config.num_workers == 0)
+        stop.beside_table = console.starting(source.activities, shared=config.num_workers == 0)
         task = source.describe()
         config = configure(settings, task.settings, config.num_workers)
         notes = complete(config, task.default_num_envs, settings.typed, settings.user)
@@ -155,7 +155,7 @@ class Run:
         Raises:
             RunInterrupted: A signal ended it before; everything is saved.
         """
-        self.console.start(f"APPO {self.config.experiment.name}")
+        self.stop.beside_table = self.console.start(f"APPO {self.config.experiment.name}")
         for k in range(self.first, self.last):
             self.stop.keep()
             with self.saves.rescuing(k), self.tracer.around(k):

@@ -33,6 +33,8 @@ class StopSignals:
         signum: The first signal, 0 before it.
         at_once: A second one has come: close without grace.
         closing: The run is being closed: a signal must not raise into that any more.
+        beside_table: The cursor is on the last line of a live table, which is drawn again from
+            there: what is said stays on that line.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,7 @@ class StopSignals:
         self.signum = 0
         self.at_once = False
         self.closing = False
+        self.beside_table = False
         self._before: dict[int, Any] = {}
         self._when = 0.0  # of the first signal
         self._parent = 0
@@ -106,5 +109,7 @@ class StopSignals:
                 raise RunInterrupted(signum, f"stopped at once by a second signal {signum}")
             return
         self.signum, self._when = signum, time.monotonic()
+        said = b"stopping after this iteration; once more to stop now"
         with contextlib.suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
-            os.write(2, b"stopping after this iteration; once more to stop now\n")
+            in_place = self.beside_table and not self.closing and os.isatty(2)
+            os.write(2, b"\r\x1b[K" + said if in_place else said + b"\n")

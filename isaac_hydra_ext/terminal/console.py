@@ -114,12 +114,15 @@ class RunConsole:
         else:
             say_error(line)
 
-    def starting(self, activities: Sequence[Activity], shared: bool) -> None:
+    def starting(self, activities: Sequence[Activity], shared: bool) -> bool:
         """Begin showing what the workers do until `start` or `close`.
 
         Args:
             activities: Of each worker, or of this process.
             shared: An env in this process prints on the terminal as well: no live table.
+
+        Returns:
+            Whether there is a live table.
         """
         self._activities = activities
         if self._mode == "table" and not shared:
@@ -132,15 +135,17 @@ class RunConsole:
                 lambda start: self._write(lambda: print(start.line(), file=out, flush=True)),
                 LINE_EVERY_S,
             )
+        return self._live is not None
 
-    def start(self, title: str) -> None:
-        """Begin showing iterations."""
+    def start(self, title: str) -> bool:
+        """Begin showing iterations; returns whether in a live table."""
         self.close()
         self._title = title
         if self._mode == "table":
             self._open_live(transient=False)
         elif pids := self._pids():
             self.say(pids)
+        return self._live is not None
 
     def show(self, view: IterationView) -> None:
         """Show one iteration."""

@@ -1,5 +1,6 @@
 """What counts as a second signal."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -65,3 +66,18 @@ def test_a_shells_own_hangup_after_the_terminals_is_an_echo(
         clock.now += 4.0
         with pytest.raises(RunInterrupted, match="second signal 1"):
             signal.raise_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize(("beside_table", "closing"), [(True, False), (True, True), (False, False)])
+def test_what_is_said_beside_a_live_table_stays_on_the_line_that_is_drawn_again(
+    monkeypatch: pytest.MonkeyPatch, beside_table: bool, closing: bool
+) -> None:
+    said: list[bytes] = []
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    monkeypatch.setattr(os, "write", lambda fd, data: said.append(data))
+    with StopSignals() as stop:
+        stop.beside_table, stop.closing = beside_table, closing
+        signal.raise_signal(signal.SIGTERM)
+    (line,) = said
+    in_place = beside_table and not closing
+    assert line.startswith(b"\r\x1b[K") is in_place and line.endswith(b"\n") is not in_place
