@@ -38,6 +38,7 @@ COMMANDS = {
         "isaac_hydra_ext.cli.new_package",
         "write a package with an env of your own: appo new NAME",
     ),
+    "check": ("isaac_hydra_ext.cli.check", "check an environment: appo check Pendulum-v1"),
     "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
 }
 INTRODUCTION = """\

@@ -10,16 +10,14 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.doctor import graphics, machine, software
-from isaac_hydra_ext.doctor.finding import Finding
+from isaac_hydra_ext.terminal.findings import Finding, as_text, verdict
 
-INDENT = 21  # where a finding's text begins
 CHECKS: Mapping[str, Callable[[], Finding]] = {
     "python": software.python,
     "packages": software.packages,
@@ -61,29 +59,6 @@ def examine(checks: Mapping[str, Callable[[], Finding]] = CHECKS) -> list[Findin
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         return list(pool.map(one, checks))
-
-
-def verdict(findings: list[Finding]) -> str:
-    """Return the worst status of all."""
-    found = {finding.status for finding in findings}
-    return next((s for s in ("fail", "warn") if s in found), "ok")
-
-
-def as_text(findings: list[Finding], width: int = 1000) -> str:
-    """Return one line a finding, and one for its fix; wrapped to `width` columns."""
-    lines = []
-    for finding in findings:
-        texts = [f"{finding.status:5} {finding.name:14} {finding.found}"]
-        if finding.fix:
-            texts.append(f"{'':{INDENT}}-> {finding.fix}")
-        for text in texts:
-            indent = " " * (INDENT if text is texts[0] else INDENT + 3)
-            lines += textwrap.wrap(
-                text, width, subsequent_indent=indent, break_long_words=False,
-                break_on_hyphens=False,
-            )  # fmt: skip
-    counts = {s: sum(f.status == s for f in findings) for s in ("ok", "warn", "fail")}
-    return "\n".join([*lines, ", ".join(f"{n} {status}" for status, n in counts.items())])
 
 
 def main() -> None:

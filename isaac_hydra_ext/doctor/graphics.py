@@ -8,9 +8,9 @@ import ctypes.util
 import os
 from pathlib import Path
 
-from isaac_hydra_ext.doctor.finding import Finding
 from isaac_hydra_ext.doctor.software import has_kit, has_nvidia
 from isaac_hydra_ext.system.limits import machine_file
+from isaac_hydra_ext.terminal.findings import Finding
 
 EGL_VENDORS = ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d")
 VULKAN_ICDS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d")

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from isaac_hydra_ext.config.placement import auto_workers, available_cores
-from isaac_hydra_ext.doctor.finding import Finding
 from isaac_hydra_ext.system import limits
+from isaac_hydra_ext.terminal.findings import Finding
 
 GIB = 2**30
 MIN_MEMORY = 4 * GIB

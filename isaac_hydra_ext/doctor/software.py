@@ -8,9 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from isaac_hydra_ext.doctor.finding import Finding
 from isaac_hydra_ext.system.limits import machine_file
 from isaac_hydra_ext.system.probing import ProbeError, probe, run_bounded
+from isaac_hydra_ext.terminal.findings import Finding
 
 DISTRIBUTION = "isaac-hydra-ext"
 # For a source tree on the path without an installation, which has no metadata.

@@ -43,6 +43,11 @@ def find_spec(env_config: EnvConfig) -> Any:
     return spec
 
 
+def is_known(name: str) -> bool:
+    """Return whether Gymnasium has an id, with its version or without."""
+    return name in gym.registry or _newest(name) is not None
+
+
 def _newest(name: str) -> Any:
     """Return the spec of the highest version of a name that was given without one, or None."""
     versions = {

@@ -5,6 +5,7 @@ no torch.
 """
 
 import importlib
+import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,20 @@ def facts_of(env_config: EnvConfig) -> EnvFacts:
                 f"{entry_points.ENV_FACTS}, not a {type(facts).__name__}"
             )
     return replace(facts, name=facts.name or f"env.kind={kind}")
+
+
+def choice_of(name: str) -> list[str]:
+    """Return the overrides that name a task which is given by its name alone.
+
+    Args:
+        name: A task of mjlab's where that is installed and Gymnasium knows no such id; else an id.
+    """
+    gym_ids = importlib.import_module("isaac_hydra_ext.envs.gym_ids")
+    if ":" not in name and not gym_ids.is_known(name) and importlib.util.find_spec("mjlab"):
+        list_tasks = importlib.import_module(ADAPTERS["mjlab"]).list_tasks
+        if name in list_tasks():
+            return ["env=mjlab_any", f"env.task='{name}'"]
+    return ["env=gym_any", f"env.id='{name}'"]
 
 
 def auto_is_gpu(env_config: EnvConfig) -> bool:

@@ -31,10 +31,10 @@ from isaac_hydra_ext.evaluation.playing import Playing
 from isaac_hydra_ext.evaluation.viewer import Newer, Over, WatchedPlayer, watch
 from isaac_hydra_ext.models.registry import make_policy
 
-from .builders import run_config
-from .checkpoint_samples import meta
+from ..builders import run_config
+from ..checkpoint_samples import meta
+from ..gym_samples import PREFIX, Counter, register
 from .config.test_config_refusals import loaded
-from .gym_samples import PREFIX, Counter, register
 
 register()
 
