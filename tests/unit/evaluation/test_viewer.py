@@ -33,8 +33,8 @@ from isaac_hydra_ext.models.registry import make_policy
 
 from ..builders import run_config
 from ..checkpoint_samples import meta
+from ..config.test_config_refusals import loaded
 from ..gym_samples import PREFIX, Counter, register
-from .config.test_config_refusals import loaded
 
 register()
 
