@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, first_line, shown
 
 KEY = "cluster.placement"
@@ -113,6 +111,8 @@ def read_placement(
 def _by_component(placement: Mapping[str, Any] | str) -> Iterable[tuple[str, Any]]:
     """Yield (component, value); `actor,env: all` names two."""
     if isinstance(placement, str):
+        import yaml  # not for the doctor, which must start without it
+
         try:
             placement = yaml.safe_load(placement)
         except yaml.YAMLError as e:
