@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.config.schema import MAX_INT, RunConfig, walk
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
@@ -40,6 +40,7 @@ def check(config: RunConfig) -> None:
     check_bounds(config)
     _check_device_names(config)
     _check_evaluate(config)
+    _check_ray(config)
     window = config.logging.profile
     if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):
         raise ConfigError(
@@ -132,10 +133,48 @@ def _check_evaluate(config: RunConfig) -> None:
             )
 
 
+def _check_ray(config: RunConfig) -> None:
+    """Check what Ray is asked for, and what the run leaves to it."""
+    ray, rollout = config.ray, config.rollout
+    host, colon, port = ray.address.rpartition(":")
+    named = bool(host and colon) and port.isdecimal() and 0 < int(port) < 2**16
+    if ray.address not in ("auto", "local") and not named:
+        raise ConfigError(f"ray.address={shown(ray.address)}: must be auto, local or HOST:PORT")
+    for name, amount in ray.worker_resources.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise ConfigError(f"ray.worker_resources.{shown(name)}={shown(amount)}: not a number")
+        _check_number(
+            f"ray.worker_resources.{shown(name)}", amount, {"ge": 0, "gt": None, "le": MAX_INT}
+        )
+    if rollout.launcher != "ray":
+        return
+    if rollout.num_workers in (0, "auto"):
+        raise ConfigError(
+            f"rollout.num_workers={rollout.num_workers}: rollout.launcher=ray needs the number of "
+            "its workers, e.g. rollout.num_workers=8"
+        )
+    if config.cluster.placement:
+        raise ConfigError(
+            "cluster.placement: places processes of this machine; with rollout.launcher=ray "
+            "ray.worker_resources says what each worker needs"
+        )
+    if rollout.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(
+            f"rollout.device={shown(rollout.device)}: Ray chooses each worker's GPU; use cuda, and "
+            "ray.worker_resources={num_cpus: 1, num_gpus: 1}"
+        )
+    if rollout.device == "cuda" and not ray.worker_resources.get("num_gpus"):
+        raise ConfigError(
+            "rollout.device=cuda: no GPU of Ray's for it; give each worker one, or a part: "
+            "+ray.worker_resources.num_gpus=0.25"
+        )
+
+
 def named_devices(config: RunConfig) -> list[tuple[str, str]]:
     """Return (key, device) of each device that the configuration names; `auto` names none."""
     named = [("experiment.device", config.experiment.device)]
-    named += [("rollout.device", part) for part in config.rollout.device.split(",")]
+    if config.rollout.launcher == "local":  # else it is another machine's
+        named += [("rollout.device", part) for part in config.rollout.device.split(",")]
     named.append(("evaluate.device", config.evaluate.device))
     return [(key, value) for key, value in named if value != "auto"]
 

@@ -45,6 +45,8 @@ def place(config: RunConfig, auto_is_gpu: bool, num_workers: int | None = None) 
     if config.experiment.device == "cuda":
         config.experiment.device = "cuda:0"
     learner = config.experiment.device
+    if rollout.launcher == "ray":  # which places them
+        return
     if num_workers is not None:
         rollout.num_workers = num_workers
     elif rollout.num_workers == "auto":
@@ -168,7 +170,8 @@ def set_learner_threads(config: RunConfig) -> None:
     import torch
 
     background = config.num_workers == 0 and config.rollout.max_policy_lag > 0
-    free = available_cores() - config.num_workers
+    beside = config.num_workers if config.rollout.launcher == "local" else 0
+    free = available_cores() - beside
     one = config.rollout.deterministic or background
     torch.set_num_threads(1 if one else max(1, free))
 

@@ -83,6 +83,9 @@ class RolloutConfig:
     source: str = knob(
         "auto", "of rollouts: auto (workers, or this process with W=0), or one a package registers"
     )
+    launcher: str = knob(
+        "local", "where workers live: on this machine, or on Ray's nodes", choices=("local", "ray")
+    )
     num_workers: int | str = knob(
         "auto",
         "[processes] W: workers; 0: in the learner's own process; auto: cores - 1, or one for each "
@@ -326,6 +329,19 @@ class CheckpointConfig:
 
 
 @dataclass
+class RayConfig:
+    """Ray's cluster, for `rollout.launcher=ray` and `appo tune`. Needs the extra `ray`."""
+
+    address: str = knob(
+        "auto",
+        "of the cluster: auto (the one this machine is in), local (a new one here), HOST:PORT",
+    )
+    worker_resources: dict[str, Any] = knob(
+        {"num_cpus": 1}, "what Ray keeps for each worker: {num_cpus: 1, num_gpus: 0.25}"
+    )
+
+
+@dataclass
 class RunConfig:
     """One whole run. The field names are the Hydra groups."""
 
@@ -339,6 +355,7 @@ class RunConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     resume: str | None = knob(
         None, "latest or best of this experiment.name and task, a run directory, or a checkpoint"
     )

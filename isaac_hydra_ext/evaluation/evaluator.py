@@ -29,7 +29,7 @@ from isaac_hydra_ext.workers.closing import end_processes
 from isaac_hydra_ext.workers.handle import Phase, WorkerHandle
 from isaac_hydra_ext.workers.restarts import RestartBudget
 from isaac_hydra_ext.workers.shared_memory import make_shared_block
-from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn
+from isaac_hydra_ext.workers.spawning import spawn
 
 MAX_RESTARTS = 3  # per hour
 MAX_GAP_S = 60.0  # between two polls; what is beyond was a pause, of the evaluator as well
@@ -134,7 +134,7 @@ class Evaluator:
         self._polled = time.monotonic()
         handle.deadline += max(0.0, self._polled - before - MAX_GAP_S)
         if ended:
-            self._replace(describe_exit(handle.process))
+            self._replace(handle.process.describe_exit())
         elif self._polled > handle.deadline:
             building = handle.phase is Phase.BUILDING
             knob = "rollout.startup_timeout_s" if building else "evaluate.timeout_s"
@@ -188,7 +188,7 @@ class Evaluator:
         return "" if iteration is None else f" (iteration {iteration} is not evaluated)"
 
     def _end(self) -> None:
-        kill_group(self._handle.process)
+        self._handle.process.kill()
         self._handle.close()
         remove_unfinished(self._run_dir)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isaac_hydra_ext.rollout.layout import PAGE, SlotLayout, align
+from isaac_hydra_ext.rollout.layout import HEADER, PAGE, SlotLayout, align
 from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.workers.far_block import BlockNumbers
 
 # What a worker shows of itself: alive when, at which rollout, how many of its steps are done.
 STATUS = np.dtype([("heartbeat_ns", "<i8"), ("iteration", "<i8"), ("steps", "<i8")])
@@ -72,3 +73,28 @@ class BlockPlan:
     def weights(self, block: np.ndarray) -> np.ndarray:
         """Return the weight ring's bytes."""
         return block[self._weights_offset : self._weights_offset + self.weights_nbytes]
+
+    def numbers(self, weights_size: int) -> BlockNumbers:
+        """Return what a relay needs to copy the rollouts and weights of other machines' workers.
+
+        Args:
+            weights_size: P.
+        """
+        layout, fields = self.layout, self.layout.fields
+        finals = [f for name, f in fields.items() if name.startswith("final_")]
+        dropped, restarted, extra = fields["dropped"], fields["restarted"], fields["extra"]
+        offsets = HEADER.fields
+        assert offsets is not None
+        return BlockNumbers(
+            nbytes=self.nbytes,
+            slots=self._slots_offset,
+            slots_per_worker=self.slots_per_worker,
+            slot_nbytes=layout.nbytes,
+            dense=layout.dense_nbytes,
+            rows=[(f.offset, f.nbytes // f.shape[0], f.shape[0]) for f in finals],
+            flags=(dropped.offset, restarted.offset + restarted.nbytes - dropped.offset),
+            extra=(extra.offset, extra.nbytes),
+            counts=(offsets["final_count"][1], offsets["extra_bytes"][1]),
+            weights=self._weights_offset,
+            weights_size=weights_size,
+        )

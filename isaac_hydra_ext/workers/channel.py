@@ -4,7 +4,8 @@ A message is a fixed header and, in the handshake, a JSON body. Nothing is ever 
 rollout data passes here: READY names a slot, and with that the slot changes hands.
 
     learner -> worker: DESCRIBE, BUILD, ATTACH, then COLLECT and VERSION, at the end CLOSE
-    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR, DOING at any time
+    worker -> learner: DESCRIBED, BUILT, then READY, at the end CLOSED; ERROR, DOING at any time;
+        of a worker on another machine its relay says DIED
     learner -> evaluator: BUILD, then EVALUATE, at the end CLOSE
     evaluator -> learner: BUILT, then EVALUATED, at the end CLOSED; ERROR at any time
 """
@@ -36,6 +37,7 @@ class Kind(IntEnum):
     EVALUATE = 12  # `version` is in the block; body: whether to make a video
     EVALUATED = 13  # body: what came out; the block is the learner's again
     DOING = 14  # body: what takes it so long, in words
+    DIED = 15  # body: how a worker ended that another process than the learner watches
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,21 @@ class Message:
     slot: int = 0
     body: dict[str, Any] = field(default_factory=dict)
 
+    def to_bytes(self) -> bytes:
+        """Return what travels."""
+        head = _HEADER.pack(self.kind, self.generation, self.iteration, self.version, self.slot)
+        return head + (json.dumps(self.body).encode() if self.body else b"")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Message":
+        """Read what `to_bytes` wrote."""
+        kind, generation, iteration, version, slot = _HEADER.unpack_from(data)
+        body = json.loads(data[_HEADER.size :]) if len(data) > _HEADER.size else {}
+        return cls(Kind(kind), generation, iteration, version, slot, body)
+
     def send(self, pipe: Connection) -> None:
         """Write to `pipe`."""
-        head = _HEADER.pack(self.kind, self.generation, self.iteration, self.version, self.slot)
-        pipe.send_bytes(head + (json.dumps(self.body).encode() if self.body else b""))
+        pipe.send_bytes(self.to_bytes())
 
     @classmethod
     def receive(cls, pipe: Connection) -> "Message":
@@ -61,7 +74,4 @@ class Message:
         Raises:
             EOFError: The other side is gone.
         """
-        data = pipe.recv_bytes()
-        kind, generation, iteration, version, slot = _HEADER.unpack_from(data)
-        body = json.loads(data[_HEADER.size :]) if len(data) > _HEADER.size else {}
-        return cls(Kind(kind), generation, iteration, version, slot, body)
+        return cls.from_bytes(pipe.recv_bytes())

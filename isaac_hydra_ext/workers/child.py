@@ -41,8 +41,8 @@ def _take_forked_helpers_along() -> None:
     """Have what the main thread forks die with this process, should it be killed.
 
     A forked helper holds copies of all its pipes' ends, and so never reads their end. What is
-    spawned does, and `kill_group` sees to all of them where the learner lives. A thread other than
-    the main one may end, which the kernel would take for the parent's death.
+    spawned does, and `LocalProcess.kill` sees to all of them where the learner lives. A thread
+    other than the main one may end, which the kernel would take for the parent's death.
     """
     pid, by_main_thread = os.getpid(), [False]
 

@@ -10,7 +10,6 @@ from multiprocessing import connection
 
 from isaac_hydra_ext.workers.channel import Kind
 from isaac_hydra_ext.workers.handle import Phase, WorkerHandle
-from isaac_hydra_ext.workers.spawning import describe_exit, kill_group
 
 POLL_S = 0.1  # how soon an impatient user is heard
 
@@ -28,7 +27,7 @@ def end_processes(
     building = [w for w in workers if w.phase is not Phase.COLLECTING]
     with_env = [w for w in workers if w.phase is Phase.COLLECTING]
     for worker in building:
-        kill_group(worker.process)
+        worker.process.kill()
     for worker in with_env:
         worker.say(Kind.CLOSE)
     _wait(with_env, grace_s, at_once)
@@ -37,7 +36,7 @@ def end_processes(
             worker.process.terminate()
     _wait(with_env, grace_s, at_once)
     for worker in with_env:
-        kill_group(worker.process)
+        worker.process.kill()
 
 
 def not_closed(worker: WorkerHandle) -> str:
@@ -45,13 +44,13 @@ def not_closed(worker: WorkerHandle) -> str:
 
     An exit code proves nothing: a simulator may end its process with 0 whatever has happened.
     """
-    return f"worker {worker.index} did not close its env: it {describe_exit(worker.process)}"
+    return f"worker {worker.index} did not close its env: it {worker.process.describe_exit()}"
 
 
 def _wait(workers: Sequence[WorkerHandle], grace_s: float, at_once: Callable[[], bool]) -> None:
     """Wait until all processes have ended, at most `grace_s` seconds."""
     deadline = time.monotonic() + grace_s
-    alive = [w.sentinel for w in workers]
+    alive = list({w.sentinel for w in workers})  # remote ones share one
     while alive and not at_once() and (left := deadline - time.monotonic()) > 0:
         ended = connection.wait(alive, min(left, POLL_S))
         alive = [sentinel for sentinel in alive if sentinel not in ended]

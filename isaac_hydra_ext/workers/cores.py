@@ -84,6 +84,8 @@ def _why_not(config: RunConfig) -> str:
     rollout, facts = config.rollout, facts_of(config.env)
     if not rollout.pin_cores:
         return "rollout.pin_cores=false"
+    if rollout.launcher == "ray":
+        return "Ray places them"
     if sys.platform != "linux":
         return "that is for Linux"
     if rollout.device != "cpu":

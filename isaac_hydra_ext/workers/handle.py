@@ -1,17 +1,13 @@
 """What the learner keeps of one worker, and how it talks to it. Runs in the learner's process."""
 
-import contextlib
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, Protocol
 
 from isaac_hydra_ext.workers.channel import Kind, Message
 
@@ -36,6 +32,36 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+class Hosted(Protocol):
+    """Where a worker lives: a process of this machine, or one that somebody else watches."""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None where that is another machine's."""
+        ...
+
+    @property
+    def sentinel(self) -> int:
+        """What can be waited for with `connection.wait`: the end of it."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        ...
+
+    def kill(self) -> None:
+        """End it and whatever it has started; nothing more is said or written by it."""
+        ...
+
+    def describe_exit(self) -> str:
+        """Return how it ended, e.g. `was killed by SIGKILL`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of one that has ended."""
+        ...
+
+
 @dataclass
 class WorkerHandle:
     """One worker process and what it has been asked for.
@@ -53,7 +79,7 @@ class WorkerHandle:
 
     index: int
     generation: int
-    process: SpawnProcess
+    process: Hosted
     pipe: Connection
     phase: Phase = Phase.STARTED
     deadline: float = math.inf
@@ -109,21 +135,10 @@ class WorkerHandle:
         assert self.states[slot] is old, f"slot {slot} of {self}: {self.states}"
         self.states[slot] = new
 
-    @cached_property
-    def _pidfd(self) -> int | None:
-        pid = self.process.pid
-        if pid is not None and hasattr(os, "pidfd_open"):  # Linux
-            with contextlib.suppress(OSError):  # not in every sandbox
-                return os.pidfd_open(pid)
-        return None
-
     @property
     def sentinel(self) -> int:
-        """What can be waited for with `connection.wait`: the end of the process.
-
-        The process's own is a pipe, which helpers that it has forked keep open.
-        """
-        return self.process.sentinel if self._pidfd is None else self._pidfd
+        """What can be waited for with `connection.wait`: the end of the process."""
+        return self.process.sentinel
 
     @property
     def ended(self) -> bool:
@@ -133,6 +148,4 @@ class WorkerHandle:
     def close(self) -> None:
         """Let go of a process that has ended: nothing is sent, received or waited for any more."""
         self.pipe.close()
-        pidfd, self._pidfd = self._pidfd, None
-        if pidfd is not None:
-            os.close(pidfd)
+        self.process.close()

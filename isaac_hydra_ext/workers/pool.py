@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from isaac_hydra_ext.config.placement import device_in_worker, worker_environment
+from isaac_hydra_ext.config.placement import device_in_worker
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TaskDescription
-from isaac_hydra_ext.envs.registry import auto_is_gpu, describe_task, needs_simulator
+from isaac_hydra_ext.envs.registry import describe_task, needs_simulator
 from isaac_hydra_ext.errors import HandshakeTimeoutError, RunInterrupted, WorkerError
 from isaac_hydra_ext.rollout.counts import RolloutCounts
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -35,13 +35,13 @@ from isaac_hydra_ext.workers.cores import WorkerCores
 from isaac_hydra_ext.workers.env_states import Place, write_env_states
 from isaac_hydra_ext.workers.failures import Failures
 from isaac_hydra_ext.workers.handle import Phase, SlotState, WorkerHandle
+from isaac_hydra_ext.workers.launching import Launcher, make_launcher
 from isaac_hydra_ext.workers.patience import Patience, silence_limit, slow_start
 from isaac_hydra_ext.workers.shared_memory import (
     make_shared_block,
     register_with_cuda,
     unregister_from_cuda,
 )
-from isaac_hydra_ext.workers.spawning import describe_exit, kill_group, spawn_worker
 
 POLL_S = 0.5  # how often supervision looks at heartbeats while it waits
 CLOSE_GRACE_S = 5.0  # between CLOSE and SIGTERM, and between SIGTERM and SIGKILL
@@ -69,6 +69,7 @@ class WorkerPool:
         self.counts = RolloutCounts()
         self._patience = Patience()
         self._block = make_shared_block()
+        self._launcher: Launcher = make_launcher(config, self._block, stop)
         self._workers: list[WorkerHandle] = []
         self._description: TaskDescription | None = None
         self._spec: EnvSpec | None = None
@@ -78,6 +79,7 @@ class WorkerPool:
         self._status = np.zeros(0)
         self._slots: list[list[Slot]] = []
         self._build_body: dict[str, Any] = {}
+        self._attach_body: dict[str, Any] = {}
         self._env_states: list[Place | None] = []
         self._cores: WorkerCores | None = None
         self.notes: list[str] = []
@@ -93,6 +95,7 @@ class WorkerPool:
         W = self._config.num_workers
         processes = "1 worker process" if W == 1 else f"{W} worker processes"
         self.notes.append(f"starting {processes}; logs in workers/")
+        self._launcher.open(self.notes)
         if not needs_simulator(self._config.env):
             return describe_task(self._config.env)
         self._start()
@@ -138,10 +141,12 @@ class WorkerPool:
         self._memory = self._block.allocate(plan.nbytes)
         self._status = plan.status(self._memory)
         self._slots = [plan.slots(self._memory, w) for w in range(len(self._workers))]
+        numbers = plan.numbers(weights_size).to_json()
+        self._attach_body = {"name": self._block.name, "numbers": numbers}
         for worker in self._workers:
             worker.states = [SlotState.FREE] * (lag + 1)
             self._reset_status(worker)
-            worker.say(Kind.ATTACH, body={"name": self._block.name})
+            worker.say(Kind.ATTACH, body=self._attach_body)
         self._env_states = []  # they were in the block; a replacement's episodes are new ones
         self._failures.training = True
         if device.type == "cuda":
@@ -162,9 +167,8 @@ class WorkerPool:
             self._workers.append(self._spawn(index, 0))
 
     def _spawn(self, index: int, generation: int) -> WorkerHandle:
-        environment = worker_environment(self._config, index, auto_is_gpu(self._config.env))
         try:
-            process, pipe = spawn_worker(self._block, index, generation, environment)
+            process, pipe = self._launcher.start(self._config, index, generation)
         except OSError as e:  # no process, no memory, no descriptor left
             raise WorkerError(
                 f"worker {index}: cannot start a process: {e}; lower rollout.num_workers or raise "
@@ -243,7 +247,7 @@ class WorkerPool:
             if dead or worker.pipe in woken:
                 self._hear(worker)
             if dead and self._has_its_place(worker):
-                self._fail(worker, describe_exit(worker.process))
+                self._fail(worker, worker.process.describe_exit())
         for worker in list(self._workers):
             self._check_in_time(worker)
 
@@ -285,6 +289,8 @@ class WorkerPool:
             self.activities[worker.index].begin(message.body["what"])
         elif message.kind is Kind.CLOSED:
             worker.answered(Phase.CLOSED)
+        elif message.kind is Kind.DIED:
+            self._fail(worker, message.body["how"])
         elif message.kind is Kind.ERROR:
             worker.answered(Phase.FAILED)
             self._failures.report(worker, message.body)
@@ -297,7 +303,7 @@ class WorkerPool:
 
     def _replace(self, worker: WorkerHandle) -> None:
         """Start a new process in a failed one's place and grant it the unfinished rollouts."""
-        kill_group(worker.process)
+        worker.process.kill()
         new = self._spawn(worker.index, worker.generation + 1)
         worker.close()
         self.counts.restarts += 1
@@ -306,7 +312,7 @@ class WorkerPool:
         self._workers[worker.index] = new
         self._reset_status(new)
         self._ask_to_build(new)
-        new.say(Kind.ATTACH, body={"name": self._block.name})
+        new.say(Kind.ATTACH, body=self._attach_body)
         for iteration, order in sorted(worker.granted.items()):
             new.grant(iteration, order.version, order.slot, order.body)
         new.say(Kind.VERSION, version=self._version)
@@ -334,7 +340,7 @@ class WorkerPool:
                 self._warn(told)
 
     def _kill(self, worker: WorkerHandle, how: str) -> None:
-        kill_group(worker.process)
+        worker.process.kill()
         self._hear(worker)  # it may have finished a rollout just before
         if self._has_its_place(worker):
             self._fail(worker, how)
@@ -364,6 +370,7 @@ class WorkerPool:
         for worker in self._workers:
             self._settle(worker)
             worker.close()
+        self._launcher.close()
         self._block.close()
         if self._cores is not None:
             self._cores.release()

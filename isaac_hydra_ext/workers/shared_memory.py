@@ -14,12 +14,14 @@ import os
 from collections.abc import Sequence
 from multiprocessing import reduction, shared_memory
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from isaac_hydra_ext.errors import SharedMemoryError
+
+if TYPE_CHECKING:  # the host of a remote worker maps blocks, and has no need of torch
+    import torch
 
 SHM_DIRECTORY = Path("/dev/shm")
 
@@ -126,7 +128,7 @@ def make_shared_block() -> SharedBlock:
         return NamedBlock()
 
 
-def register_with_cuda(parts: Sequence[np.ndarray], device: torch.device) -> bool:
+def register_with_cuda(parts: Sequence[np.ndarray], device: "torch.device") -> bool:
     """Pin parts of a mapping in this process, so that copies are asynchronous DMA.
 
     Args:
@@ -136,6 +138,8 @@ def register_with_cuda(parts: Sequence[np.ndarray], device: torch.device) -> boo
     Returns:
         Whether it worked, for all or for none; copies are correct either way, only slower.
     """
+    import torch
+
     with torch.cuda.device(device):
         for done, part in enumerate(parts):
             error = torch.cuda.cudart().cudaHostRegister(part.ctypes.data, part.nbytes, 0)  # type: ignore[attr-defined]
@@ -147,8 +151,10 @@ def register_with_cuda(parts: Sequence[np.ndarray], device: torch.device) -> boo
     return True
 
 
-def unregister_from_cuda(parts: Sequence[np.ndarray], device: torch.device) -> None:
+def unregister_from_cuda(parts: Sequence[np.ndarray], device: "torch.device") -> None:
     """Undo `register_with_cuda`."""
+    import torch
+
     with torch.cuda.device(device):
         for part in parts:
             torch.cuda.cudart().cudaHostUnregister(part.ctypes.data)  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from isaac_hydra_ext.rollout.memory import check_processes
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.launching import check_launcher
 from isaac_hydra_ext.workers.pool import WorkerPool
 
 
@@ -23,11 +24,14 @@ def make_source(
 
     Raises:
         ConfigError: A registered one that cannot be imported, or more workers than there is memory.
+        MissingDependencyError: Ray is asked for and not installed.
     """
     name = config.rollout.source
     if name not in entry_points.BUILT_IN[entry_points.SOURCES]:
         return entry_points.load("rollout.source", name, entry_points.SOURCES)(config, stop, warn)
     if config.num_workers:
-        check_processes(config)
+        check_launcher(config)
+        if config.rollout.launcher == "local":
+            check_processes(config)
         return WorkerPool(config, stop, warn)
     return InProcessCollector(config)

@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import resource_tracker
+from functools import cached_property
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -20,19 +21,10 @@ from typing import Any
 
 from isaac_hydra_ext.config.placement import thread_caps
 from isaac_hydra_ext.system.stop_signals import signal_name
-from isaac_hydra_ext.workers.shared_memory import SharedBlock
-from isaac_hydra_ext.workers.worker import worker_main
 
 JOIN_S = 5.0
+RAYS_MAIN = ("ray", "_private", "workers", "default_worker.py")
 PACKAGE, COMMAND = "isaac_hydra_ext", "appo"  # the latter's script is in the environment's bin/
-
-
-def spawn_worker(
-    block: SharedBlock, worker: int, generation: int, environment: Mapping[str, str]
-) -> tuple[SpawnProcess, Connection]:
-    """Start one worker; returns its process and the learner's end of its pipe."""
-    arguments = (block, worker, generation, os.getpid())
-    return spawn(worker_main, arguments, f"appo-worker-{worker}", environment)
 
 
 def spawn(
@@ -40,7 +32,7 @@ def spawn(
     arguments: tuple[Any, ...],
     name: str,
     environment: Mapping[str, str] | None = None,
-) -> tuple[SpawnProcess, Connection]:
+) -> tuple["LocalProcess", Connection]:
     """Start a process of `main(pipe, *arguments)`, with one thread a library.
 
     Args:
@@ -60,7 +52,7 @@ def spawn(
     with variables, _blocked(signal.SIGINT), _light_main():
         process.start()
     theirs.close()  # so that the process's death closes the pipe
-    return process, ours
+    return LocalProcess(process), ours
 
 
 @contextlib.contextmanager
@@ -93,12 +85,14 @@ def _light_main() -> Iterator[None]:
 
 
 def _is_ours(main: ModuleType) -> bool:
-    """Return whether a main module is one of this package, or the script of its command."""
+    """Return whether a main module is one of this package, its command's script, or Ray's."""
     if (spec := getattr(main, "__spec__", None)) is not None:
         return spec.name.split(".")[0] == PACKAGE
     called = getattr(getattr(main, "main", None), "__module__", "")
-    named = Path(getattr(main, "__file__", None) or "").name
-    return (named, called) == (COMMAND, f"{PACKAGE}.cli.main")
+    path = Path(getattr(main, "__file__", None) or "")
+    if path.parts[-4:] == RAYS_MAIN:
+        return True  # the host of a remote worker
+    return (path.name, called) == (COMMAND, f"{PACKAGE}.cli.main")
 
 
 @contextlib.contextmanager
@@ -116,32 +110,67 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def kill_group(process: SpawnProcess) -> None:
-    """Kill a worker and whatever it has started, and reap it."""
-    assert process.pid is not None
-    # The group is the worker's own once it runs; before that (or after its end) there is none.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    _reap(process)
+class LocalProcess:
+    """A process of this machine that leads a group of its own, once it runs."""
 
+    def __init__(self, process: SpawnProcess) -> None:
+        """Watch over one that has been started."""
+        assert process.pid is not None
+        self._process, self.pid = process, process.pid
 
-def describe_exit(process: SpawnProcess) -> str:
-    """Return how a process ended, e.g. `was killed by SIGKILL`."""
-    _reap(process)
-    code = process.exitcode
-    if code is not None and code < 0:
-        return f"was killed by {signal_name(-code)}"
-    return f"exited with code {code}"
+    @cached_property
+    def _pidfd(self) -> int | None:
+        if hasattr(os, "pidfd_open"):  # Linux
+            with contextlib.suppress(OSError):  # not in every sandbox
+                return os.pidfd_open(self.pid)
+        return None
 
+    @property
+    def sentinel(self) -> int:
+        """What can be waited for with `connection.wait`: the end of the process.
 
-def _reap(process: SpawnProcess) -> None:
-    """Wait for a process that ends, and reap it.
+        The process's own is a pipe, which helpers that it has forked keep open.
+        """
+        return self._process.sentinel if self._pidfd is None else self._pidfd
 
-    `join` with a time limit would wait for a pipe that the process's forked helpers keep open.
-    """
-    deadline = time.monotonic() + JOIN_S
-    while process.exitcode is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    if process.exitcode is not None:
-        process.join()  # returns at once, and has multiprocessing forget it
+    @property
+    def ended(self) -> bool:
+        """Whether the process is over, without reaping it."""
+        return bool(connection.wait([self.sentinel], 0))
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Kill the process and whatever it has started, and reap it."""
+        # The group is its own once it runs; before that (or after its end) there is none.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
+        self._reap()
+
+    def describe_exit(self) -> str:
+        """Return how the process ended, e.g. `was killed by SIGKILL`."""
+        self._reap()
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return f"was killed by {signal_name(-code)}"
+        return f"exited with code {code}"
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        pidfd, self._pidfd = self._pidfd, None
+        if pidfd is not None:
+            os.close(pidfd)
+
+    def _reap(self) -> None:
+        """Wait for a process that ends, and reap it.
+
+        `join` with a time limit would wait for a pipe that its forked helpers keep open.
+        """
+        deadline = time.monotonic() + JOIN_S
+        while self._process.exitcode is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if self._process.exitcode is not None:
+            self._process.join()  # returns at once, and has multiprocessing forget it

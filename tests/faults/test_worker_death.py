@@ -158,9 +158,9 @@ def test_a_signal_does_not_wait_for_a_replacement(
 NO_MORE_PROCESSES = """
 import errno, os
 from isaac_hydra_ext.cli.train import main
-from isaac_hydra_ext.workers import pool as worker_pool
+from isaac_hydra_ext.workers import launching
 
-spawn, calls = worker_pool.spawn_worker, []
+spawn, calls = launching.spawn_worker, []
 
 def spawn_two(*arguments):
     calls.append(arguments)
@@ -168,7 +168,7 @@ def spawn_two(*arguments):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return spawn(*arguments)
 
-worker_pool.spawn_worker = spawn_two
+launching.spawn_worker = spawn_two
 main()
 """
 

@@ -62,5 +62,5 @@ def test_a_closed_other_side_is_an_eof(ends: tuple[Connection, Connection]) -> N
 
 
 def test_kinds_have_the_numbers_of_the_protocol() -> None:
-    assert len({int(k) for k in Kind}) == len(Kind) == 14
+    assert len({int(k) for k in Kind}) == len(Kind) == 15
     assert all(0 < k < 256 for k in Kind)

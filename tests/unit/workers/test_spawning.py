@@ -17,7 +17,7 @@ if __name__ == "__main__":
         process, pipe = spawn(tell, (), "child")
         assert pipe.poll(60)
         print(pipe.recv_bytes().decode())
-        process.join(60)
+        process.describe_exit()  # waits for it
     print("open" if not signal.pthread_sigmask(signal.SIG_BLOCK, []) else "blocked")
 """
 
