@@ -34,6 +34,7 @@ COMMANDS = {
     "plot": ("isaac_hydra_ext.cli.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
     "report": ("isaac_hydra_ext.cli.report", "a run told in report.md: appo report RUN"),
     "list": ("isaac_hydra_ext.cli.listing", "list envs, tasks or configs: appo list --keyword go1"),
+    "tune": ("isaac_hydra_ext.cli.tune", "search for better settings on Ray: appo tune --help"),
     "new": (
         "isaac_hydra_ext.cli.new_package",
         "write a package with an env of your own: appo new NAME",
@@ -147,7 +148,7 @@ def run_hydra_app(task: Callable[[], Any]) -> int:
     except SystemExit as e:  # how a failed run leaves Hydra
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     except (HydraException, ConfigError, SweepError) as e:
-        text = _one_line(e) if isinstance(e, HydraException) else str(e)
+        text = one_line(e) if isinstance(e, HydraException) else str(e)
         say_error(f"error: {text}")
         return e.exit_code if isinstance(e, SweepError) else ConfigError.exit_code
     finally:
@@ -202,7 +203,7 @@ def end_process(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _one_line(error: HydraException) -> str:
+def one_line(error: HydraException) -> str:
     """Say what Hydra's composition found wrong as our own checks would."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")

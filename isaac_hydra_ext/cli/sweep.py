@@ -68,7 +68,7 @@ def run_job(cfg: DictConfig, typed: Sequence[str]) -> float | None:
     print(f"job {number}: {changed}", flush=True)
     node = _node_of_job(cfg, sweep_results.label(values), quiet=beside)
     request = {"cfg": node, "hydra": OmegaConf.to_yaml(HydraConfig.instance().cfg), "typed": typed}
-    code, signum, result = _run(request)
+    code, signum, result = run_in_process(request)
     interrupted = bool(signum) or code in (128 + number for number in SIGNALS)
     ended = "interrupted" if interrupted else "killed" if code < 0 else "failed"
     sweep_results.add(number, values, ended, result)
@@ -157,15 +157,32 @@ def signals_to_jobs() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _run(request: Mapping[str, Any]) -> tuple[int, int, dict[str, Any]]:
-    """Start the process; returns its exit code, the signal that we were sent, and its result."""
+def run_in_process(
+    request: Mapping[str, Any], errors: int | None = None
+) -> tuple[int, int, dict[str, Any]]:
+    """Train in a new process, which ends with this one.
+
+    Args:
+        request: What `sweep_job.py` reads: `cfg`, `hydra`, `typed`, and where to end, `until`.
+        errors: Descriptor that its stderr goes to instead of ours.
+
+    Returns:
+        Its exit code, the signal that we were sent, and its result.
+
+    Raises:
+        SweepError: There is no process for it.
+    """
     read, write = os.pipe()
     path = json.dumps([p or os.getcwd() for p in sys.path])
     command = [sys.executable, "-c", PROGRAM, path, str(os.getpid()), str(write)]
     try:
         with os.fdopen(read, "rb") as answer:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, pass_fds=(write,), start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stderr=errors,
+                pass_fds=(write,),
+                start_new_session=True,
             )
             os.close(write)
             with _signals_passed_on(process) as received:

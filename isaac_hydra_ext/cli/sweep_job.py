@@ -47,10 +47,10 @@ def _train(job: dict[str, Any], result: dict[str, Any]) -> None:
     assert isinstance(node, DictConfig) and isinstance(cfg, DictConfig)
     # Its setter wants a node of Hydra's own class, which YAML does not make.
     HydraConfig.instance().cfg = node  # type: ignore[assignment]
-    run = None
+    run, until = None, job.get("until")  # of a trial of Ray Tune's
     try:
         with open_run(cfg, job["typed"]) as run:
-            run.iterate()
+            run.iterate(None if until is None else lambda metrics: metrics["iteration"] < until)
     finally:
         if run is not None:
             result["run_dir"] = str(run.run_dir)

@@ -42,6 +42,7 @@ NOT_RUN = {
     r"appo train .*(wandb|swanlab).*": "their packages; test_trackers.py has them",
     r"appo train .*rollout.launcher=ray.*": "test_ray.py has a cluster",
     r"ray start .*": "the same",
+    r"appo tune .*": "test_tune.py runs it",
     r"appo train .*env=mjlab_.*": "minutes; composed and checked, and test_mjlab.py trains",
     r"appo train .*env=isaac_.*": "needs Isaac Lab; composed and checked",
     r"\./isaaclab\.sh .*": "needs Isaac Lab; its flags are read",
