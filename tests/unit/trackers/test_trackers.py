@@ -185,13 +185,25 @@ def test_a_run_that_had_no_csv_begins_one_where_it_is_resumed(tmp_path: Path) ->
 
 
 def wandb_records(directory: Path) -> dict[str, list[Any]]:
-    """What an offline run's file holds, by kind of record.
+    """What the file of an offline run that has ended holds, by kind of record.
 
-    It is a LevelDB log: after 7 bytes, blocks of 32 KiB with records of checksum, length and type.
+    W&B's own process still writes it when `finish` has returned.
+    """
+    (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60.0
+    while "exit" not in (found := records_of(path)):  # the last one
+        assert time.monotonic() < deadline, f"W&B has not ended it: {list(found)}"
+        time.sleep(0.05)
+    return found
+
+
+def records_of(path: Path) -> dict[str, list[Any]]:
+    """What is in the file, a LevelDB log.
+
+    After 7 bytes it has blocks of 32 KiB with records of checksum, length and type.
     """
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = directory.glob("wandb/offline-run-*/run-*.wandb")
     data, at, whole = path.read_bytes(), 7, b""
     found: dict[str, list[Any]] = {}
     while at + 7 <= len(data):
@@ -200,6 +212,8 @@ def wandb_records(directory: Path) -> dict[str, list[Any]]:
         _, length, kind = struct.unpack_from("<IHB", data, at)
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
+        if at > len(data):  # not all of it is written yet
+            break
         if kind in (1, 4):  # full, or last
             record = wandb_internal_pb2.Record()
             record.ParseFromString(whole)
