@@ -1,25 +1,33 @@
-"""What can be trained and chosen: `appo list`. Runs in one process; simulators in one beside it.
+"""What can be trained and chosen, and what has been: `appo list`.
 
     appo list [envs|tasks|configs] [--keyword WORD]
+    appo list runs [DIR] [--keyword WORD]
 
-Each line is what to type after `appo train`.
+Each line is what to type after `appo train`; of runs, it ends with what to type after `appo eval`.
+Runs in one process; simulators in one beside it.
 """
 
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeVar
 
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
+from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
+from isaac_hydra_ext.config.checks import as_path
+from isaac_hydra_ext.config.schema import ExperimentConfig
 from isaac_hydra_ext.envs.registry import FACTS
+from isaac_hydra_ext.reports.runs import RunLine, list_runs
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.probing import ProbeError, probe
+from isaac_hydra_ext.system.streams import say_error
 
 SIMULATOR_TIMEOUT_S = 300.0  # Isaac Lab 2.x starts Kit to fill its registry
 LIST_TASKS = """
@@ -28,7 +36,9 @@ from isaac_hydra_ext.envs.registry import load_adapter
 print("\\n" + json.dumps(load_adapter({kind!r}).list_tasks()), flush=True)
 os._exit(0)  # Kit may not let go
 """
+MAX_WIDTH = 60  # of a column
 Line = tuple[str, str]  # what to type, what it is
+Row = TypeVar("Row", bound=Sequence[str])
 
 
 def configs() -> Iterator[Line]:
@@ -90,26 +100,69 @@ def _first_sentence(place: str, name: str) -> str:
     return re.split(r"[.;](?:\s|$)", text)[0]
 
 
+def _aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> Iterator[str]:
+    """Yield the rows as lines whose columns stand below each other; those of numbers to the right.
+
+    The last column is as wide as it is: a path that is cut or folded cannot be pasted.
+    """
+    widths = [min(MAX_WIDTH, max(map(len, column))) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            f"{cell:{'>' if i in numbers else '<'}{width}}"
+            for i, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))
+        ]
+        yield "  ".join([*cells, row[-1]]).rstrip()
+
+
+def _runs(place: str, keyword: str) -> list[str]:
+    """Return a table of the runs in a directory that contain the keyword.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    found = _with(keyword, list_runs(as_path("DIR", place)))
+    header = [name.replace("_", " ") for name in RunLine._fields]
+    numbers = [RunLine._fields.index(name) for name in ("iterations", "mean_return")]
+    return list(_aligned([header, *found], numbers)) if found else []
+
+
+def _with(keyword: str, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if keyword.lower() in " ".join(row).lower()]
+
+
 def main() -> None:
     """Run the command line."""
+    default = ExperimentConfig().output_dir
     parser = CommandParser(
         prog="appo list",
         description="List what can be trained and chosen; each line is what to type after "
-        "appo train.",
+        "appo train. Or the runs that there are, the newest first.",
         epilog="envs: the choices of env=. tasks: every id of Gymnasium, mjlab and Isaac Lab here. "
-        "configs: every choice of every group.",
+        "configs: every choice of every group. runs: when each was written to, its status, results "
+        "and directory.",
     )
-    parser.add_argument("what", nargs="?", choices=list(KINDS), default="envs")
+    parser.add_argument("what", nargs="?", choices=[*KINDS, "runs"], default="envs")
+    parser.add_argument("place", nargs="?", metavar="DIR", help=f"of runs (default: {default})")
     parser.add_argument("--keyword", default="", help="only lines that contain it, in any case")
     arguments = parser.parse_args()
-    word = arguments.keyword.lower()
-    found = [line for line in KINDS[arguments.what]() if word in " ".join(line).lower()]
-    width = min(60, max((len(typed) for typed, _ in found), default=0))
-    for typed, about in found:
-        print(f"{typed:{width}}  {about}".rstrip())
-    if not found:
-        print(f"no {arguments.what} with {arguments.keyword!r}", file=sys.stderr)
-        sys.exit(1)
+    what, place, keyword = arguments.what, arguments.place, arguments.keyword
+    if place is not None and what != "runs":
+        parser.error(f"{place}: only runs have a DIR; a word to look for is --keyword {place}")
+    lines: list[str] = []
+
+    def task() -> None:
+        lines.extend(
+            _runs(place or default, keyword)
+            if what == "runs"
+            else _aligned(_with(keyword, KINDS[what]()))
+        )
+
+    code = run_reporting_errors(task)
+    if lines:
+        print(*lines, sep="\n")
+    elif code == 0:
+        say_error(f"no {what}{f' with {keyword!r}' if keyword else ''}")
+    sys.exit(code or not lines)
 
 
 if __name__ == "__main__":

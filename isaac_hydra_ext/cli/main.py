@@ -33,8 +33,8 @@ COMMANDS = {
     "run-onnx": ("isaac_hydra_ext.cli.run_onnx", "play what was exported, without torch"),
     "plot": ("isaac_hydra_ext.cli.plot", "learning curves as PNG and SVG: appo plot RUN ..."),
     "report": ("isaac_hydra_ext.cli.report", "a run told in report.md: appo report RUN"),
-    "list": ("isaac_hydra_ext.cli.listing", "list envs, tasks or configs: appo list --keyword go1"),
     "tune": ("isaac_hydra_ext.cli.tune", "search for better settings on Ray: appo tune --help"),
+    "list": ("isaac_hydra_ext.cli.listing", "list envs, tasks, configs or runs: appo list runs"),
     "new": (
         "isaac_hydra_ext.cli.new_package",
         "write a package with an env of your own: appo new NAME",
