@@ -19,7 +19,10 @@ once. Relative paths in overrides are relative to the repository.
   scripts/run_isaac_lab.sh experiment.seed=2 ppo.precision=tf32
   scripts/run_isaac_lab.sh env=isaac_any env.task=Isaac-Ant-Direct
 
-Robots and grounds come from NVIDIA's server; ISAACSIM_ASSET_ROOT names a local folder of them.
+Robots and grounds come from NVIDIA's server. Without a network, make stand-ins of what packages
+ship, and name their directory:
+  .venv-isaaclab/bin/python scripts/make_isaac_assets.py DIR
+  ISAACSIM_ASSET_ROOT=DIR scripts/run_isaac_lab.sh
 
 Environment variables:
   PYTHON   the Python 3.12 to make .venv-isaaclab with (default: the first one found)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.facts import EnvFacts
+from isaac_hydra_ext.envs.isaac.generation import has_kit
 from isaac_hydra_ext.errors import ConfigError, EnvError, shown
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.activity import tell
@@ -118,7 +119,8 @@ def facts_of(env_config: EnvConfig) -> EnvFacts:
     entry_points.check_name("env.kind", shown(kind), ADAPTERS, entry_points.ENVS)
     if kind == "isaaclab":
         # Kit takes a GPU's whole time and most of its memory. Newton runs without it.
-        newton = (env_config.physics or "").startswith("newton")
+        physics = env_config.physics
+        newton = physics.startswith("newton") if physics else not has_kit()
         if not newton or "omni.kit.app" in sys.modules:
             return replace(FACTS[kind], name="Isaac Lab with Kit", shares_gpu=False)
     if kind in FACTS:

@@ -17,9 +17,7 @@ B, HEIGHT, LEVELS = 2, 1.2, [0, 9]
 def main() -> None:
     config = EnvConfig(
         kind="isaaclab",
-        task="Isaac-Velocity-Sber-Unitree-Go1-Local-Eval-v0",
-        imports=["isaac_local_go1"],
-        physics="newton_mjwarp",
+        task="Isaac-Velocity-Sber-Unitree-Go1-Eval-v0",
         cfg={"curriculum": {"levels": {"params": {"levels": LEVELS}}}},
     )
     env = IsaacLabVecEnv(config, B, "cpu", seed=1)
@@ -53,7 +51,8 @@ def main() -> None:
         terms = core.reward_manager._step_reward
         arrivals += terms[:, arrival] == 10
         expected = torch.where(new, 0.0, 0.8)
-        torch.testing.assert_close(terms[:, progress], expected, atol=3e-2, rtol=0)
+        # In the air its legs push it about a little.
+        torch.testing.assert_close(terms[:, progress], expected, atol=0.1, rtol=0)
         # 0.5 m is where Isaac Lab's scan is zero.
         lowest = lowest.minimum(result.obs["policy"][:, 48:].amin(1) + 0.5)
         if bool((arrivals >= 1).all()):

@@ -15,14 +15,10 @@ import pytest
 STANDIN = Path(__file__).resolve().parent.parent / "isaac_standin"
 LAYERS = {
     "v2": ("common", "v2"),
-    "beta": ("common", "v3", "beta"),
-    "ga": ("common", "v3", "ga"),
+    "ga": ("common", "ga"),
 }
 REAL = pytest.param("real", marks=pytest.mark.isaaclab)
-HOW_TO_IMPORT = (
-    "no Isaac Lab can be imported: put its source/* folders on PYTHONPATH, with the packages that "
-    "docs/isaac_lab.md names installed"
-)
+HOW_TO_IMPORT = "no Isaac Lab can be imported: scripts/test_isaac_lab.sh has one"
 
 
 def stage(generation: str, where: Path) -> dict[str, str]:

@@ -237,32 +237,25 @@ def test_the_kept_policys_numbers_are_above_the_bar() -> None:
 
 # ---------------------------------------------------------------- a real Isaac Lab
 
-HOW_TO_CONVERT = (
-    "no Go1 for Isaac Lab: in a venv of its own `pip install mujoco-usd-converter`, run "
-    "`mujoco_usd_converter .../mjlab/asset_zoo/robots/unitree_go1/xmls/go1.xml DIR`, and set "
-    "GO1_USD=DIR/go1.usda"
-)
+GO1 = "Isaac/IsaacLab/Robots/Unitree/Go1/go1.usd"
 
 
 @pytest.fixture
 def isaac() -> dict[str, str]:
-    """Environment variables in which the task is there, on a Go1 made of mjlab's model."""
+    """Environment variables in which the task and its robot are there."""
     import importlib.util
 
     if importlib.util.find_spec("isaaclab") is None:
         pytest.skip(HOW_TO_IMPORT)
-    if not Path(os.environ.get("GO1_USD", "")).is_file():
-        pytest.skip(HOW_TO_CONVERT)
-    here = str(Path(__file__).parent)
-    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    if not (Path(os.environ.get("ISAACSIM_ASSET_ROOT", "")) / GO1).is_file():
+        pytest.skip("no Go1: name in ISAACSIM_ASSET_ROOT what scripts/make_isaac_assets.py makes")
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 @pytest.mark.isaaclab
 @pytest.mark.timeout(1800)
 def test_two_workers_train_on_a_real_isaac_lab(isaac: dict[str, str], tmp_path: Path) -> None:
-    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_go1_nav", "env.physics=newton_mjwarp"]
-    line += ["env.task=Isaac-Velocity-Sber-Unitree-Go1-Local-v0", "env.imports=[isaac_local_go1]"]
+    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_go1_nav"]
     line += ["rollout.num_workers=2", "rollout.envs_per_worker=2", "rollout.device=cpu"]
     line += ["experiment.device=cpu", "experiment.max_iterations=3", "experiment.output_dir=logs"]
     line += ["rollout.startup_timeout_s=1200"]

@@ -224,7 +224,7 @@ def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return read_report(done)
 
 
-@pytest.mark.parametrize("findings", ["v2", "beta", "ga", REAL], indirect=True, scope="module")
+@pytest.mark.parametrize("findings", ["v2", "ga", REAL], indirect=True, scope="module")
 @pytest.mark.parametrize("name", list(CHECKS))
 def test_contract(findings: dict, name: str) -> None:
     assert findings[name] == ""

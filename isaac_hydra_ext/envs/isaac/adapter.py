@@ -32,7 +32,7 @@ from isaac_hydra_ext.envs.isaac import ids as isaac_ids
 from isaac_hydra_ext.envs.isaac.cfg import TaskConfigs
 from isaac_hydra_ext.envs.isaac.host import host_settings_kept, output_kept, time_limit
 from isaac_hydra_ext.envs.isaac.launch import check_gpu, explained, get_runtime
-from isaac_hydra_ext.envs.isaac.video import VideoPlan
+from isaac_hydra_ext.envs.isaac.video import VideoPlan, picture, prepare_pictures
 from isaac_hydra_ext.envs.spaces import read_action_space
 from isaac_hydra_ext.errors import EnvError, RenderError
 
@@ -66,7 +66,7 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     """Resolve the task and what its trainer cfgs recommend; see `TaskDescription`."""
     with output_kept(_said):
         configs = open_task(env_config, device, worker=0)
-    notes = [f"tasks are missing: {line}" for line in isaac_ids.not_registered]
+    notes = [f"tasks are missing: {line}" for line in isaac_ids.not_registered] + configs.notes
     settings: dict[str, Any] = {}
     if configs.agent is None:
         notes.append(f"{configs.task}: no rsl_rl cfg is used; this package's defaults are")
@@ -84,6 +84,7 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
         where = "cuda"  # Isaac Lab's word for a GPU; which one is the placement's to say
     settings["rollout"] = {**settings.get("rollout", {}), "device": where}
     about = {"task": configs.task, **{s: getattr(env_config, s) for s in isaac_cfg.SELECTORS}}
+    about["physics"] = configs.chosen or env_config.physics
     return TaskDescription(
         default_num_envs=int(configs.env.scene.num_envs),
         settings=settings,
@@ -152,11 +153,8 @@ class IsaacLabVecEnv:
             cfg.log_dir = str(run_dir)
             if worker == 0 and not env_config.play:
                 _write_cfg(cfg, run_dir / "params" / "env.yaml")
-        video = None
-        if env_config.launcher.get("video") and worker == 0:
-            video = VideoPlan.of(env_config.launcher, run_dir or Path())
-        self.notes = video.lacks(cfg) if video else []
-        self._build(cfg, env_config.cfg, video, render)
+        self.notes = list(configs.notes)
+        self._build(cfg, env_config, run_dir if worker == 0 else None, render)
         obs = self._groups(self._env.reset()[0])
         space = getattr(self._env, "unwrapped", self._env).single_action_space
         action, first_choice = read_action_space(space, f"env.task={self._task}: ")
@@ -173,21 +171,16 @@ class IsaacLabVecEnv:
             whole_state=False,
         )
 
-    def _build(
-        self, cfg: Any, asked: Mapping[str, Any], video: VideoPlan | None, render: bool
-    ) -> None:
+    def _build(self, cfg: Any, asked: EnvConfig, run_dir: Path | None, render: bool) -> None:
         """Make the env; `_core` has the counters, `_env` is what is stepped."""
         envs = importlib.import_module("isaaclab.envs")
         multi_agent = isinstance(cfg, envs.DirectMARLEnvCfg)
-        # Of a multi-agent env the final observations are per agent: those are not joined.
-        self._gives_final_obs = hasattr(cfg, "compute_final_obs") and not multi_agent
-        if self._gives_final_obs and "compute_final_obs" in asked:
+        self._gives_final_obs = hasattr(cfg, "compute_final_obs")
+        if self._gives_final_obs and "compute_final_obs" in asked.cfg:
             self._gives_final_obs = bool(cfg.compute_final_obs)
         elif self._gives_final_obs:
             cfg.compute_final_obs = True
-        render_mode = None if video is None else video.prepare(cfg)
-        if render and not hasattr(cfg, "video_recorders"):
-            render_mode = "rgb_array"
+        video, render_mode = self._prepare_pictures(cfg, asked, run_dir, render)
         with explained(f"env.task={self._task}"), host_settings_kept():
             self._env: Any = gym.make(self._task, cfg=cfg, render_mode=render_mode)
             self._core: Any = self._env.unwrapped
@@ -199,10 +192,27 @@ class IsaacLabVecEnv:
                             "of multi-agent tasks only Box is supported"
                         )
                 self._env = envs.multi_agent_to_single_agent(self._core)
-            if video is not None and render_mode is not None:
-                self._env, self.notes = video.recorded(self._env)
+            if video is not None:
+                self._env, said = video.recorded(self._env, lambda: picture(self._core))
+                self.notes += said
         for note in self.notes:  # a worker's go to its log, and to the learner
             print(note, file=sys.stderr, flush=True)
+
+    def _prepare_pictures(
+        self, cfg: Any, asked: EnvConfig, run_dir: Path | None, render: bool
+    ) -> tuple[VideoPlan | None, str | None]:
+        """Return what to record, and the render mode; what cannot be drawn costs the videos."""
+        films = bool(run_dir and asked.launcher.get("video"))
+        video = VideoPlan.of(asked.launcher, run_dir or Path()) if films else None
+        if video is None and not render:
+            return None, None
+        try:
+            return video, prepare_pictures(cfg, asked.launcher.get("visualizer"))
+        except RenderError as e:
+            if render:
+                raise
+            self.notes.append(f"--video: no videos, {e}")
+            return None, None
 
     def reset(self, seed: int) -> dict[str, torch.Tensor]:
         return self._groups(self._env.reset(seed=seed % SEED_LIMIT)[0])
@@ -258,13 +268,11 @@ class IsaacLabVecEnv:
             return self._groups(self._env.reset()[0])
 
     def render(self) -> np.ndarray:
-        if hasattr(self._core.cfg, "video_recorders"):
-            raise RenderError(
-                f"env.task={self._task}: Isaac Lab 3.0 gives no pictures, it records by itself: "
-                "--video of its play command"
-            )
         with explained("rendering"):
-            return self._core.render()
+            frame = picture(self._core)
+        if frame is None:
+            raise RenderError(f"env.task={self._task}: Isaac Lab draws nothing here")
+        return frame
 
     def close(self) -> None:
         """Close the env, within `CLOSE_S`. The app stays: its own close may never return.

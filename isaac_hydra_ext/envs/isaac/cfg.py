@@ -7,7 +7,6 @@ of the wrong type in silence.
 
 import dataclasses
 import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import gymnasium as gym
 
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import is_rsl_rl
-from isaac_hydra_ext.envs.isaac.generation import Generation
+from isaac_hydra_ext.envs.isaac.generation import Generation, has_kit
 from isaac_hydra_ext.envs.isaac.host import first_line
 from isaac_hydra_ext.envs.isaac.ids import APPO_ENTRY, ENV_ENTRY, is_play_id
 from isaac_hydra_ext.envs.isaac.launch import as_plain, explained
@@ -38,6 +37,7 @@ class TaskConfigs:
         agent: The rsl_rl cfg as plain data, or None.
         appo: What its author recommends for this trainer, as plain data, or None.
         physics: Names of its physics presets.
+        chosen: The one of them that was taken unasked, as its own physics needs Kit.
     """
 
     task: str
@@ -45,6 +45,16 @@ class TaskConfigs:
     agent: dict[str, Any] | None
     appo: dict[str, Any] | None
     physics: list[str]
+    chosen: str | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell of `chosen`."""
+        if self.chosen is None:
+            return []
+        return [
+            f"env.physics={self.chosen}: the task's own physics needs Isaac Sim, not found here"
+        ]
 
 
 def list_presets(task: str) -> dict[str, list[str]]:
@@ -75,6 +85,7 @@ def resolve(
     entries = gym.spec(task).kwargs or {}
     play = play and not is_play_id(task)  # such a cfg is made for it already
     agent_key = _agent_key(env_config.agent, entries, task)
+    chosen = None
     with explained(f"env.task={task}"):
         _import_cfg(entries[ENV_ENTRY], task)
         presets = list_presets(task)
@@ -82,8 +93,12 @@ def resolve(
         if generation is Generation.V2:
             env, agent, rest = _resolve_variants(env_config, task, agent_key)
         else:
-            env, agent, rest = _resolve_presets(env_config, task, agent_key, generation, play)
-        if play and generation is not Generation.GA and hasattr(env, "play_mode"):
+            env, agent, rest = _resolve_presets(env_config, task, agent_key, play)
+            chosen = _without_kit(env_config, env, presets.get("physics", []))
+            if chosen:
+                env_config = dataclasses.replace(env_config, physics=chosen)
+                env, agent, rest = _resolve_presets(env_config, task, agent_key, play)
+        if play and generation is Generation.V2 and hasattr(env, "play_mode"):
             env.play_mode()
         appo = _load(task, APPO_ENTRY) if APPO_ENTRY in entries else None
     for path, value in rest:
@@ -91,7 +106,7 @@ def resolve(
     plain = _plain(agent)
     if plain is not None and not is_rsl_rl(plain):
         raise ConfigError(f"env.agent={agent_key}: not an rsl_rl cfg; {_agents_of(entries, task)}")
-    return TaskConfigs(task, env, plain, _plain(appo), presets.get("physics", []))
+    return TaskConfigs(task, env, plain, _plain(appo), presets.get("physics", []), chosen)
 
 
 def _import_cfg(entry: Any, task: str) -> None:
@@ -150,8 +165,19 @@ def _check_selectors(
                 )
 
 
+def _without_kit(env_config: EnvConfig, env: Any, physics: Sequence[str]) -> str | None:
+    """Return the physics preset to take where Kit is needed and missing, and nobody has chosen."""
+    needs_kit = type(env.sim.physics).__name__ not in ("NewtonCfg", "OvPhysxCfg")
+    asked = env_config.physics or set(env_config.presets) & set(physics)
+    asked = asked or "physics" in (env_config.cfg.get("sim") or {})
+    if asked or not needs_kit or has_kit():
+        return None
+    newton = [name for name in physics if name.startswith("newton_")]
+    return min(newton, key=lambda name: (name != "newton_mjwarp", name), default=None)
+
+
 def _resolve_presets(
-    env_config: EnvConfig, task: str, agent_key: str, generation: Generation, play: bool
+    env_config: EnvConfig, task: str, agent_key: str, play: bool
 ) -> tuple[Any, Any, list[tuple[str, Any]]]:
     """3.0: hand Isaac Lab the presets, and keep what is left of the overrides."""
     hydra_utils = importlib.import_module("isaaclab_tasks.utils.hydra")
@@ -170,19 +196,12 @@ def _resolve_presets(
             tokens.append(f"env.{path}={value}")
         else:
             rest.append((path, value))
-    argv = sys.argv
     try:
-        if generation is Generation.GA:
-            env, agent = hydra_utils.resolve_task_config(
-                task, agent_key or None, play_mode=play, overrides=tokens
-            )
-        else:
-            sys.argv = [argv[0], *tokens]
-            env, agent = hydra_utils.resolve_task_config(task, agent_key)
+        env, agent = hydra_utils.resolve_task_config(
+            task, agent_key or None, play_mode=play, overrides=tokens
+        )
     except ValueError as e:
         raise ConfigError(f"env.task={task} with {' '.join(tokens)}: {first_line(e)}") from e
-    finally:
-        sys.argv = argv
     return env, agent, rest
 
 

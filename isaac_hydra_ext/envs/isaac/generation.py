@@ -15,7 +15,6 @@ class Generation(Enum):
     """Isaac Lab's generations, by how a simulation is started and configured."""
 
     V2 = "2.x"
-    BETA = "3.0 beta"
     GA = "3.0"
 
 
@@ -23,7 +22,7 @@ def detect_generation() -> Generation:
     """Tell the installed generation by its files, without importing any of it.
 
     Raises:
-        MissingDependencyError: There is no Isaac Lab, or one older than 2.0.
+        MissingDependencyError: There is no Isaac Lab, one older than 2.0, or a beta of 3.0.
     """
     root, tasks = _package_dir("isaaclab"), _package_dir("isaaclab_tasks")
     if root is None or tasks is None:
@@ -44,8 +43,19 @@ def detect_generation() -> Generation:
     if (root / "app" / "sim_launcher.py").exists():
         return Generation.GA
     if (tasks / "utils" / "sim_launcher.py").exists():
-        return Generation.BETA
+        raise MissingDependencyError(
+            "env.kind=isaaclab: a beta of Isaac Lab 3.0 is installed; 3.0.0 or newer is needed "
+            "(scripts/run_isaac_lab.sh)"
+        )
     return Generation.V2
+
+
+def has_kit() -> bool:
+    """Return whether Kit may be started here: 2.x always does, 3.0 where Isaac Sim is installed."""
+    try:
+        return detect_generation() is Generation.V2 or _package_dir("isaacsim") is not None
+    except MissingDependencyError:
+        return True  # what simulates is elsewhere, and not known
 
 
 def _package_dir(name: str) -> Path | None:

@@ -146,9 +146,7 @@ class Runtime:
             if self.generation is Generation.GA:  # its launch fills in what a cfg leaves open
                 importlib.import_module("isaaclab.app.sim_launcher").scan(env_cfg, told)
             return
-        home = "isaaclab.app" if self.generation is Generation.GA else "isaaclab_tasks.utils"
-        launch = importlib.import_module(home).launch_simulation
-        context = launch(env_cfg, told)
+        context = importlib.import_module("isaaclab.app").launch_simulation(env_cfg, told)
         tell_start("starts the simulation")
         try:
             with host_settings_kept():

@@ -1,21 +1,73 @@
-"""Videos of worker 0's env, each generation's way. Runs in the process that hosts the simulation.
+"""Pictures and videos of an env, each generation's way. Runs in the process that simulates.
 
-3.0 records by its own `video_recorders`; before that `ClipRecorder` does, from `render()`.
-A machine that cannot draw costs the videos, not the run.
+2.x draws in `render()`, 3.0 by a visualizer: the one that `--viz` names, else Newton's viewer
+without a window, which needs no display and no GPU. 3.0's own recorder wants moviepy 1 and keeps a
+clip's pictures in memory; `ClipRecorder` does not.
 """
 
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from isaac_hydra_ext.envs.isaac.host import first_line
-from isaac_hydra_ext.errors import MissingDependencyError
+from isaac_hydra_ext.errors import MissingDependencyError, RenderError
+
+VIEW = (640, 480)  # [pixels]
+
+
+def prepare_pictures(cfg: Any, visualizer: str | None) -> str | None:
+    """Have the env of a cfg be drawn.
+
+    Args:
+        cfg: The task's, before the env is made.
+        visualizer: What `--viz` names.
+
+    Returns:
+        The render mode to make the env with.
+
+    Raises:
+        RenderError: Nothing can draw on this machine, or nothing is to.
+    """
+    if not hasattr(cfg, "video_recorders"):
+        return "rgb_array"
+    if visualizer == "none":
+        raise RenderError("--viz none leaves nothing that draws")
+    if visualizer is None:
+        os.environ.pop(
+            "DISPLAY", None
+        )  # with one, Newton's viewer opens a window whatever it is told
+        try:
+            pyglet = importlib.import_module("pyglet")
+            pyglet.options["headless"] = True
+            importlib.import_module("pyglet.display").get_display()
+            viewer = importlib.import_module("isaaclab_visualizers.newton").NewtonGLVisualizerCfg
+        except Exception as e:  # whatever the graphics stack of this machine raises
+            raise RenderError(
+                f"Newton's viewer cannot draw here, {type(e).__name__}: {first_line(e)} (Debian: "
+                "apt-get install libegl1 libgl1)"
+            ) from e
+        width, height = VIEW
+        cfg.sim.visualizer_cfgs = [
+            viewer(window_width=width, window_height=height, headless=True, streaming_view=False)
+        ]
+    return None
+
+
+def picture(core: Any) -> np.ndarray | None:
+    """Return what an env looks like now, [H, W, 3] uint8; None where nothing draws."""
+    visualizers = getattr(getattr(core, "sim", None), "visualizers", None)
+    if visualizers is None:
+        return core.render()
+    drawing = (v for v in visualizers if hasattr(v, "render_rgb_array"))
+    return next((np.asarray(v.render_rgb_array()) for v in drawing), None)
 
 
 @dataclass(frozen=True)
@@ -26,63 +78,38 @@ class VideoPlan:
         folder: Where the clips go.
         length: Of a clip [steps].
         interval: Steps between the beginnings of two clips; 0 records one.
-        visualizer: What `--viz` names.
     """
 
     folder: Path
     length: int
     interval: int
-    visualizer: str
 
     @classmethod
     def of(cls, launcher: Mapping[str, Any], run_dir: Path) -> "VideoPlan":
-        """Read `--video_length` and `--video_interval`."""
-        length, interval = launcher.get("video_length", 200), launcher.get("video_interval", 0)
-        visualizer = str(launcher.get("visualizer") or "")
-        return cls(run_dir / "videos", int(length), int(interval), visualizer)
-
-    def prepare(self, cfg: Any) -> str | None:
-        """Have the cfg record, where it can; returns the render mode that is needed otherwise.
+        """Read `--video_length` and `--video_interval`.
 
         Raises:
-            MissingDependencyError: A package that is needed to draw or to write.
+            MissingDependencyError: A package that is needed to write.
         """
-        if not hasattr(cfg, "video_recorders"):
-            needed = {"imageio_ffmpeg": ("clips are written", "'isaac-hydra-ext[video]'")}
-            physics = getattr(cfg.sim, "physics", None)
-            if type(physics).__name__ == "NewtonCfg":
-                needed["pyglet"] = ("Newton's viewer draws", "pyglet")
-            for package, (what, wanted) in needed.items():
-                if importlib.util.find_spec(package) is None:
-                    raise MissingDependencyError(
-                        f"--video: {package} is not installed ({what} with it): pip install "
-                        f"{wanted}, or leave --video out"
-                    )
-            return "rgb_array"
-        module = importlib.import_module("isaaclab.envs.utils.video_recorder_cfg")
-        cfg.video_recorders = [
-            module.VideoRecorderCfg(
-                output_dir=str(self.folder), video_length=self.length, video_interval=self.interval
+        if importlib.util.find_spec("imageio_ffmpeg") is None:
+            raise MissingDependencyError(
+                "--video: imageio_ffmpeg is not installed (clips are written with it): pip install "
+                "'isaac-hydra-ext[video]', or leave --video out"
             )
-        ]
-        return None
+        length, interval = launcher.get("video_length", 200), launcher.get("video_interval", 0)
+        return cls(run_dir / "videos", int(length), int(interval))
 
-    def lacks(self, cfg: Any) -> list[str]:
-        """Return what to tell where 3.0 would record nothing, in silence."""
-        named = self.visualizer not in ("", "none") or getattr(cfg.sim, "visualizer_cfgs", None)
-        if named or not hasattr(cfg, "video_recorders"):
-            return []
-        return ["--video: no videos, 3.0 records what a visualizer draws; add --viz newton or kit"]
-
-    def recorded(self, env: gym.Env) -> tuple[gym.Env, list[str]]:
+    def recorded(
+        self, env: gym.Env, draw: Callable[[], np.ndarray | None]
+    ) -> tuple[gym.Env, list[str]]:
         """Wrap an env so that it is recorded, if it can be drawn; returns it and what to tell."""
         try:
-            drawn = env.unwrapped.render()  # before the first reset
-        except Exception as e:  # whatever the graphics stack of this machine raises
+            drawn = draw()  # before the first reset
+        except Exception as e:  # as above
             return env, [f"--video: no videos, {type(e).__name__}: {first_line(e)}"]
         if drawn is None:
             return env, ["--video: no videos, Isaac Lab draws nothing here"]
-        return ClipRecorder(env, self), []
+        return ClipRecorder(env, self, draw), []
 
 
 class ClipRecorder(gym.Wrapper):
@@ -92,10 +119,12 @@ class ClipRecorder(gym.Wrapper):
     memory.
     """
 
-    def __init__(self, env: gym.Env, plan: VideoPlan) -> None:
-        """Record what `env.render()` gives, as `plan` says."""
+    def __init__(
+        self, env: gym.Env, plan: VideoPlan, draw: Callable[[], np.ndarray | None]
+    ) -> None:
+        """Record what `draw` gives, as `plan` says."""
         super().__init__(env)
-        self._plan = plan
+        self._plan, self._draw = plan, draw
         self._fps = env.metadata.get("render_fps", 30)
         self._steps = self._pictures = 0
         self._writer: Any = None  # of the clip that is being made
@@ -111,7 +140,7 @@ class ClipRecorder(gym.Wrapper):
                 self._finish()
                 self._begin(f"rl-video-step-{self._steps}")
             if self._writer is not None:
-                self._writer.append_data(self.env.render())
+                self._writer.append_data(self._draw())
                 self._pictures += 1
                 if self._pictures == self._plan.length:
                     self._finish()

@@ -49,6 +49,12 @@ def as_tensor(data: Any) -> torch.Tensor:
     return getattr(data, "torch", data)
 
 
+def as_rows(env_ids: Any, num_envs: int, device: str) -> torch.Tensor:
+    """Return env ids as a tensor: where all envs are meant, 3.0 says `slice(None)`, 2.x None."""
+    every = torch.arange(num_envs, device=device)
+    return every if env_ids is None else every[env_ids]
+
+
 class TargetCommand(CommandTerm):
     """The velocity command towards the target.
 
@@ -74,8 +80,8 @@ class TargetCommand(CommandTerm):
         self.books.measure(self._env.common_step_counter, self._position_B2(), fell_B)
         return self.books
 
-    def reset(self, env_ids: torch.Tensor | None = None) -> dict[str, float]:
-        envs = torch.arange(self.num_envs, device=self.device) if env_ids is None else env_ids
+    def reset(self, env_ids: torch.Tensor | slice | None = None) -> dict[str, float]:
+        envs = as_rows(env_ids, self.num_envs, self.device)
         success = self.books.begin(envs, self._env.termination_manager.terminated)
         self._env.extras["log"]["Metrics/success_rate"] = success
         return super().reset(envs)
@@ -131,21 +137,21 @@ def left_terrain(env: ManagerBasedRLEnv) -> torch.Tensor:
     return is_outside(as_tensor(env.scene["robot"].data.root_pos_w)[:, :2], half_m)
 
 
-def terrain_levels(env: ManagerBasedRLEnv, env_ids: torch.Tensor) -> torch.Tensor:
+def terrain_levels(env: ManagerBasedRLEnv, env_ids: torch.Tensor | slice) -> torch.Tensor:
     """Curriculum term: see `Navigation.level_moves`. Returns the mean level."""
-    terrain = terrain_of(env)
-    terrain.update_env_origins(env_ids, *command_of(env).measured.level_moves(env_ids))
+    terrain, envs = terrain_of(env), as_rows(env_ids, env.num_envs, env.device)
+    terrain.update_env_origins(envs, *command_of(env).measured.level_moves(envs))
     return terrain.terrain_levels.float().mean()
 
 
 def hold_levels(
-    env: ManagerBasedRLEnv, env_ids: torch.Tensor, levels: Sequence[int]
+    env: ManagerBasedRLEnv, env_ids: torch.Tensor | slice, levels: Sequence[int]
 ) -> torch.Tensor:
     """Curriculum term: env i stays on `levels[i % len(levels)]`. Returns the mean level."""
-    terrain = terrain_of(env)
-    held_B = torch.tensor(levels, device=env.device)[env_ids % len(levels)]
-    terrain.terrain_levels[env_ids] = held_B
-    terrain.env_origins[env_ids] = terrain.terrain_origins[held_B, terrain.terrain_types[env_ids]]
+    terrain, envs = terrain_of(env), as_rows(env_ids, env.num_envs, env.device)
+    held_B = torch.tensor(levels, device=env.device)[envs % len(levels)]
+    terrain.terrain_levels[envs] = held_B
+    terrain.env_origins[envs] = terrain.terrain_origins[held_B, terrain.terrain_types[envs]]
     return terrain.terrain_levels.float().mean()
 
 

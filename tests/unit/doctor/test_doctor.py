@@ -231,8 +231,8 @@ def test_the_plugin_is_there_once(bare: Bare, plugins: int, expected: str) -> No
         ((), ("newton",), "ok", "not installed"),
         (("common", "v2"), ("isaacsim",), "ok", "2.x (with Kit) at "),
         (("common", "v2"), (), "fail", "2.x needs Isaac Sim"),
-        (("common", "v3", "ga"), ("newton",), "ok", "env.physics=newton_mjwarp"),
-        (("common", "v3", "beta"), (), "fail", "3.0 beta (kit-less)"),
+        (("common", "ga"), ("newton",), "ok", "env.physics=newton_mjwarp"),
+        (("common", "ga"), (), "fail", "3.0 (kit-less)"),
     ],
 )
 def test_isaac_lab_with_and_without_kit(

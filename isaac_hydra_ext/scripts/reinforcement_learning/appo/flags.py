@@ -22,7 +22,7 @@ LAUNCHER_FLAGS: dict[str, dict[str, Any]] = {
     "--livestream": {"type": int, "choices": (0, 1, 2), "help": "stream worker 0"},
     "--enable_cameras": {"action": "store_true", "help": "render camera sensors"},
     "--xr": {"action": "store_true", "help": "XR mode"},
-    "--visualizer": {"help": "visualizers of worker 0: kit,newton,rerun,viser or none"},
+    "--visualizer": {"help": "of worker 0: kit,newton_gl,newton_rtx,rerun,viser or none"},
     "--verbose": {"action": "store_true", "help": "verbose log of the simulation app"},
     "--info": {"action": "store_true", "help": "info log of the simulation app"},
     "--experience": {"help": "experience file of the simulation app"},

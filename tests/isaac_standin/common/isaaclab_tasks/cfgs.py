@@ -7,7 +7,7 @@ import isaaclab.utils.assets  # noqa: F401 - as whatever names an asset does
 from isaaclab.envs import DirectMARLEnvCfg, DirectRLEnvCfg, ManagerBasedRLEnvCfg, SimCfg
 from isaaclab.utils.configclass import configclass
 
-from isaaclab_tasks.utils.generation import FINAL_OBS, physics, with_presets
+from isaaclab_tasks.utils.generation import physics, with_presets
 
 
 @configclass
@@ -22,16 +22,13 @@ class Term:
 class CartpoleCfg(DirectRLEnvCfg):
     """Stand-in; `term` may be dropped with null."""
 
-    sim: SimCfg = SimCfg(physics=physics())
+    sim: SimCfg = SimCfg(physics=physics(newton=True))
     term: Term = Term()
     func: object = max
     limits: tuple = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         """As the real ones do."""
-        if FINAL_OBS:
-            self.compute_final_obs = False
-            self.video_recorders = []
         with_presets(self)
 
 
@@ -104,11 +101,6 @@ class MultiAgentCfg(DirectMARLEnvCfg):
     """Stand-in."""
 
     sim: SimCfg = SimCfg(physics=physics())
-
-    def __post_init__(self) -> None:
-        """As the real ones do."""
-        if FINAL_OBS:
-            self.compute_final_obs = False
 
 
 @configclass

@@ -2,7 +2,7 @@
 
 import gymnasium as gym
 
-from isaaclab_tasks.utils.generation import PREFIXES, SUFFIX
+from isaaclab_tasks.utils.generation import id_of
 
 TASKS = {
     "Cartpole-Direct": ("DirectRLEnv", "CartpoleCfg", "MlpCfg"),
@@ -27,9 +27,10 @@ for name, (env, cfg, agent) in TASKS.items():
         kwargs["skrl_cfg_entry_point"] = "isaaclab_tasks.cfgs:SkrlCfg"
     if name == "Recommended":
         kwargs["appo_cfg_entry_point"] = "isaaclab_tasks.cfgs:AppoCfg"
-    gym.register(
-        id=f"{PREFIXES.get(name, 'Isaac')}-{name}{SUFFIX}",
-        entry_point=f"isaaclab.envs:{env}",
-        disable_env_checker=True,
-        kwargs=kwargs,
-    )
+    if (task := id_of(name)) is not None:
+        gym.register(
+            id=task,
+            entry_point=f"isaaclab.envs:{env}",
+            disable_env_checker=True,
+            kwargs=kwargs,
+        )

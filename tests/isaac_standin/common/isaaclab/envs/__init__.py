@@ -4,6 +4,7 @@ An env's observation is [episode clock, drawn at the reset, last action]. It ter
 above 0.9 and is truncated by its time limit. All buffers are rewritten in place.
 """
 
+import copy
 import math
 import os
 import time
@@ -27,6 +28,7 @@ class SimCfg:
     device: str = "cuda:0"
     physics: object = None
     renderer: str = "auto_rtx"
+    visualizer_cfgs: list = []
 
 
 @configclass
@@ -54,6 +56,9 @@ class DirectRLEnvCfg:
     usd_path: str = ""
     on_close: str = "return"
     on_render: str = "return"
+    if not state.needs_kit_first:  # 3.0
+        compute_final_obs: bool = False
+        video_recorders: list = []
 
 
 @configclass
@@ -108,6 +113,15 @@ class _Scene:
         self.terrain = _Terrain(self.num_envs, levels) if levels else None
 
 
+class _Simulation:
+    """3.0 has visualizers in it, which draw."""
+
+    def __init__(self, cfg: DirectRLEnvCfg) -> None:
+        if hasattr(cfg, "video_recorders"):
+            viewers = [viewer.class_type(viewer) for viewer in cfg.sim.visualizer_cfgs]
+            self.visualizers = [object(), *viewers]
+
+
 class DirectRLEnv(gym.Env):
     """B envs that only count."""
 
@@ -130,6 +144,9 @@ class DirectRLEnv(gym.Env):
         self._action = torch.zeros(B, **where)
         self._obs_buf = torch.zeros(B, 3, **where)
         self.curriculum_manager = _Curriculum(self)
+        if getattr(cfg, "video_recorders", None):
+            raise ImportError("moviepy is required for video recording.")
+        self.sim = _Simulation(cfg)
         self._make_spaces()
         if cfg.seed is not None:
             torch.manual_seed(cfg.seed)
@@ -203,9 +220,7 @@ class DirectRLEnv(gym.Env):
         ended = (self.reset_terminated | self.reset_time_outs).nonzero().squeeze(-1)
         if len(ended):
             if getattr(self.cfg, "compute_final_obs", False):
-                self.extras["final_obs"] = {
-                    k: v.clone() for k, v in self._get_observations().items()
-                }
+                self.extras["final_obs"] = copy.deepcopy(self._get_observations())
             self._reset_idx(ended)
         obs = self._get_observations()
         return obs, self.reward_buf, self.reset_terminated, self.reset_time_outs, self.extras
@@ -221,7 +236,7 @@ class DirectRLEnv(gym.Env):
     def render(self) -> np.ndarray | None:
         if self.cfg.on_render == "raise":
             raise RuntimeError("no display")
-        if self.render_mode != "rgb_array":
+        if self.render_mode != "rgb_array" or hasattr(self.cfg, "video_recorders"):
             return None
         return np.full((6, 8, 3), int(self.common_step_counter), np.uint8)
 
@@ -273,6 +288,9 @@ class DirectMARLEnv(DirectRLEnv):
     def step(self, action: dict) -> tuple:
         obs, reward, terminated, truncated, extras = super().step(action["cart"])
         by = self._by_agent
+        if "final_obs" in extras:  # of each agent; 2.x has none
+            final = extras.pop("final_obs")["policy"]
+            extras |= {agent: {"final_obs": final} for agent in self.possible_agents}
         return by(obs["policy"]), by(reward), by(terminated), by(truncated), extras
 
 
@@ -294,6 +312,9 @@ def multi_agent_to_single_agent(env: DirectMARLEnv) -> DirectRLEnv:
         def step(self, action: torch.Tensor) -> tuple:
             parts = {a: action[:, i : i + 1] for i, a in enumerate(self.env.possible_agents)}
             obs, reward, terminated, truncated, extras = self.env.step(parts)
+            if "final_obs" in extras.get("cart", {}):
+                final = [extras[agent]["final_obs"] for agent in self.env.possible_agents]
+                extras = {**extras, "final_obs": {"policy": torch.cat(final, -1)}}
             return (
                 {"policy": torch.cat(list(obs.values()), -1)},
                 sum(reward.values()),

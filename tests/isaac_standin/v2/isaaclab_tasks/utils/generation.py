@@ -1,9 +1,12 @@
 """Stand-in for what 2.x has: no presets, `variants` instead."""
 
-SUFFIX, PREFIXES, FINAL_OBS = "-v0", {}, False
+
+def id_of(name: str) -> str:
+    """Return the id of a task."""
+    return f"Isaac-{name}-v0"
 
 
-def physics() -> None:
+def physics(newton: bool = False) -> None:
     """PhysX, whatever is asked."""
 
 

@@ -25,6 +25,7 @@ class PresetCfg:
 class PhysicsPresets(PresetCfg):
     """Stand-in."""
 
-    default: PhysxCfg = PhysxCfg()
-    physx: PhysxCfg = PhysxCfg()
+    default: object = PhysxCfg()
+    isaacsim_physx: PhysxCfg = PhysxCfg()
+    newton_kamino: NewtonCfg = NewtonCfg(num_substeps=2)
     newton_mjwarp: NewtonCfg = NewtonCfg()

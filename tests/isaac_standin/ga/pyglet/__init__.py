@@ -1,0 +1,3 @@
+"""Stand-in: what Newton's viewer opens a window with."""
+
+options: dict = {}
