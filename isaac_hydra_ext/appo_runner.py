@@ -16,21 +16,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.config.placement import learner_device, set_learner_threads
-from isaac_hydra_ext.config.reading import Settings, complete, read
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.reading import complete, read
 from isaac_hydra_ext.envs.loading import configure
 from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.memory import check_memory
-from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.directory import RunDirectory
 from isaac_hydra_ext.run.evaluations import Evaluations
+from isaac_hydra_ext.run.ranks import joined
 from isaac_hydra_ext.run.record import RunRecord
 from isaac_hydra_ext.run.resume import find_resumed, last_iteration, restore
 from isaac_hydra_ext.run.saves import OnIteration, Saves
-from isaac_hydra_ext.run.start import about, learner_tracer
+from isaac_hydra_ext.run.start import Opened, about, learner_tracer
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.console import RunConsole
 from isaac_hydra_ext.trackers.trackers import check_trackers
@@ -77,47 +75,41 @@ def open_run(
     config = configure(settings)
     check_trackers(config.logging)
     with ExitStack() as stack:
-        console = stack.enter_context(RunConsole(config.logging.console))
+        console = stack.enter_context(RunConsole(config.logging.console, config.seat.rank))
         stop = stack.enter_context(StopSignals())
-        source = make_source(config, stop, console.warn)
         directory = stack.enter_context(RunDirectory(config, announce, lasting))
+        ranks = stack.enter_context(joined(config, stop, train, cfg, typed, package))
+        settings = ranks.same_seed(settings)
+        source = make_source(config, stop, console.warn)
         stack.callback(source.close)
         stop.beside_table = console.starting(source.activities, shared=config.num_workers == 0)
         task = source.describe()
         config = configure(settings, task.settings, config.num_workers)
         notes = complete(config, task.default_num_envs, settings.typed, settings.user)
         console.say(*settings.notes, *task.notes, *notes)
-        resumed = find_resumed(config, console)
+        resumed = find_resumed(config, console, ranks)
         config.experiment.max_iterations = last_iteration(config, resumed)
-        run_dir = directory.settle(config, settings.typed, task.env_config)
+        run_dir = directory.settle(config, settings.typed, task.env_config, ranks)
         console.say(f"run directory: {run_dir}")
-        yield Run(config, run_dir, console, stop, source, resumed, settings, stack)
+        yield Run(Opened(config, run_dir, console, stop, source, ranks, resumed, settings), stack)
 
 
 class Run:
     """One training run: its parts, and the loop over them."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        run_dir: Path,
-        console: RunConsole,
-        stop: StopSignals,
-        source: RolloutSource,
-        resumed: Checkpoint | None,
-        settings: Settings,
-        closing: ExitStack,
-    ) -> None:
+    def __init__(self, opened: Opened, closing: ExitStack) -> None:
         """Build envs, learner and buffer, load the checkpoint, publish the first version.
 
         `closing` is given what is to be done at the end. The rest is what `open_run` has made.
         """
+        config, run_dir, console, stop, source, ranks, resumed, settings = opened
         self.config, self.run_dir, self.console, self.stop = config, run_dir, console, stop
-        self.source, self.device = source, torch.device(learner_device(config))
+        self.source, self.ranks = source, ranks
+        self.device = torch.device(learner_device(config))
         self.first = resumed.meta["iteration"] if resumed else 0
         self.last, self.lag = config.experiment.max_iterations, config.rollout.max_policy_lag
         typed, key = settings.typed, settings.resume_key
-        self.record = RunRecord(config, run_dir, self.device, source, console, stop, typed)
+        self.record = RunRecord(config, run_dir, self.device, source, console, stop, typed, ranks)
         self.evaluations = Evaluations(config, run_dir, self.record, console)
         closing.enter_context(self.record)
         closing.callback(self.evaluations.close, lambda: stop.at_once)
@@ -131,8 +123,8 @@ class Run:
         stop.keep()
         stop.raise_if_requested()
         check_memory(config, self.spec, learner_on_cpu=self.device.type == "cpu")
-        self.algorithm = make_algorithm(config, self.spec, self.device)
-        restore(self.algorithm, resumed, self.spec, config, console.warn)
+        self.algorithm = make_algorithm(config, self.spec, self.device, ranks.group)
+        restore(self.algorithm, resumed, self.spec, config, console.warn, ranks)
         self.algorithm.capture()
         stop.keep()
         policy = self.algorithm.policy
@@ -171,6 +163,7 @@ class Run:
         """Turn version k into k + 1; returns the metrics by tag."""
         with self.record.timed("Async/learner_idle_s"):
             slots = self.source.gather(k)
+            self.ranks.group.exchange("ready")  # what follows waits for no worker
         self.algorithm.load(slots)
         with self.record.timed("Perf/learning_time"):
             learned, read_off = self.source.beside(

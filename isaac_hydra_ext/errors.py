@@ -83,6 +83,14 @@ class DeviceMemoryError(IsaacHydraExtError):
     """The learner's GPU has no room for an update; the weights are those before it."""
 
 
+class RankError(IsaacHydraExtError):
+    """Another of the processes that learn together has gone, or differs from this one."""
+
+
+class RankDiffersError(RankError):
+    """The weights of the processes that learn together are not the same; they are not saved."""
+
+
 class NonFiniteError(IsaacHydraExtError):
     """Updates produced NaN or Inf; the weights of the last good one are kept."""
 

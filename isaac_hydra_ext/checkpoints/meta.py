@@ -15,6 +15,7 @@ from isaac_hydra_ext.errors import shown
 
 SCHEMA_VERSION = 1
 MAX_COUNT = 2**63
+MAX_RANKS = 2**20
 
 
 def parse_meta(text: str) -> dict[str, Any]:
@@ -59,7 +60,8 @@ def check_meta(meta: Mapping[str, Any]) -> None:
     _check_totals(meta["totals"])
     rollout = meta["config"]["rollout"]
     if "running" in meta["episodes"]:
-        shape = (max(1, rollout["num_workers"]), rollout["envs_per_worker"])
+        ranks = meta.get("ranks", 1)  # runs from before there were any have one
+        shape = (ranks * max(1, rollout["num_workers"]), rollout["envs_per_worker"])
         _check_running(meta["episodes"]["running"], shape)
 
 
@@ -101,6 +103,7 @@ _OBJECT: _Check = (lambda value: isinstance(value, dict), "an object")
 _FIELDS: dict[str, _Check] = {
     "iteration": _COUNT,
     "env_steps": _COUNT,
+    "ranks": (lambda v: v is _MISSING or (_is_count(v) and 0 < v < MAX_RANKS), "a count above 0"),
     "config": (_are_groups, "an object of groups"),
     "config.env": _OBJECT,
     "config.rollout.num_workers": _COUNT,

@@ -173,6 +173,7 @@ def _check_ray(config: RunConfig) -> None:
 def named_devices(config: RunConfig) -> list[tuple[str, str]]:
     """Return (key, device) of each device that the configuration names; `auto` names none."""
     named = [("experiment.device", config.experiment.device)]
+    named += [("experiment.devices", part) for part in config.experiment.devices]
     if config.rollout.launcher == "local":  # else it is another machine's
         named += [("rollout.device", part) for part in config.rollout.device.split(",")]
     named.append(("evaluate.device", config.evaluate.device))

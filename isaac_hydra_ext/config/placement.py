@@ -50,7 +50,8 @@ def place(config: RunConfig, auto_is_gpu: bool, num_workers: int | None = None) 
     if num_workers is not None:
         rollout.num_workers = num_workers
     elif rollout.num_workers == "auto":
-        rollout.num_workers = auto_workers(auto_is_gpu, rollout.device, learner)
+        ranks = config.seat.local_size
+        rollout.num_workers = auto_workers(auto_is_gpu, rollout.device, learner, ranks)
     if rollout.device == "cuda":
         rollout.device = ",".join(_chosen(config))
     if num_workers is None and _would_take_turns(config, auto_is_gpu):
@@ -91,16 +92,21 @@ def follow_placement(config: RunConfig, user: Mapping[str, Any]) -> None:
         setattr(getattr(config, section), name, value)
 
 
-def auto_workers(auto_is_gpu: bool, device: str, learner: str = "auto") -> int:
+def auto_workers(
+    auto_is_gpu: bool, device: str, learner: str = "auto", local_ranks: int = 1
+) -> int:
     """Choose W.
 
     Args:
         auto_is_gpu: As of `place`.
         device: `rollout.device`.
         learner: `experiment.device`.
+        local_ranks: How many learners share this machine's cores.
     """
     if not (_on_gpus(device, auto_is_gpu) and _count()):
-        return max(1, available_cores() - 1)
+        return max(1, available_cores() // local_ranks - 1)
+    if local_ranks > 1 and device == "auto":
+        return 0  # each rank simulates on its learner's GPU
     named = _named(device) or _free(learner)
     return 0 if _count() == 1 or named == [learner] else len(named)
 

@@ -32,6 +32,7 @@ class Settings:
         typed: The user's override tokens.
         resume_key: How the application's command line names `resume`.
         notes: Lines for the user, of names that are others now.
+        drawn_seed: What `experiment.seed=-1` stands for.
     """
 
     user: Mapping[str, Any]
@@ -39,8 +40,8 @@ class Settings:
     typed: Sequence[str]
     resume_key: str
     notes: Sequence[str]
+    drawn_seed: int
     _cfg: DictConfig | Mapping[str, Any]
-    _drawn_seed: int
 
     def config(self, task_settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the checked configuration; no machine, and but for its settings no task.
@@ -63,7 +64,7 @@ class Settings:
         config = merge_layers(RunConfig, [*layers, _with_joined_devices(user)])
         check(config)
         if config.experiment.seed == -1:
-            config.experiment.seed = self._drawn_seed
+            config.experiment.seed = self.drawn_seed
         return config
 
 
@@ -93,7 +94,7 @@ def read(
     resume_key = f"++{package}.resume" if package else "resume"
     drawn = secrets.randbelow(2**31)  # once, in case it is asked for: experiment.seed=-1
     notes = [NOTE] if has_old_names(composed) else []
-    return Settings(user, recommended, as_tokens(typed, package), resume_key, notes, cfg, drawn)
+    return Settings(user, recommended, as_tokens(typed, package), resume_key, notes, drawn, cfg)
 
 
 def complete(

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from isaac_hydra_ext.config.seat import Seat
+
 MAX_INT = 2**31 - 1  # of every integer that declares no other bound
 MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
 
@@ -44,6 +46,9 @@ class ExperimentConfig:
         1, "[-] seeds everything: envs, policy noise, shuffles; -1 draws one", ge=-1, le=2**63 - 1
     )
     device: str = knob("auto", "the learner's device: auto, cpu, cuda:0, ...")
+    devices: list[str] = knob(
+        [], "a learner on each, which learn together: [cuda:0,cuda:1], [cpu,cpu]; []: one"
+    )
     max_iterations: int = knob(300, "[iterations] in all, a resume included", ge=1)
     max_env_steps: int | None = knob(None, "[env steps] of all envs, after which to end", ge=1)
     objective: str = knob(
@@ -181,6 +186,11 @@ class PPOConfig:
     )
     max_bad_updates: int = knob(
         3, "[updates] in a row that are undone for NaN or Inf; one more ends the run", ge=0
+    )
+    scale_with_ranks: list[str] = knob(
+        [],
+        "what is multiplied by the number of learners R: lr, num_mini_batches, update_epochs",
+        choices=("lr", "num_mini_batches", "update_epochs"),
     )
     precision: str = knob(
         "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
@@ -360,6 +370,9 @@ class RunConfig:
         None, "latest or best of this experiment.name and task, a run directory, or a checkpoint"
     )
 
+    # Of the process that holds this, and no knob: `config/ranks.py` sets it.
+    seat = Seat()
+
     @property
     def num_workers(self) -> int:
         """W as a number; `place` has resolved `auto`."""
@@ -372,13 +385,16 @@ class RunConfig:
 
     @property
     def n_buffer(self) -> int:
-        """N_buffer = W * B * T [transitions]: the samples of one iteration."""
+        """N_buffer = W * B * T [transitions]: the samples of one iteration, of this rank."""
         assert self.rollout.envs_per_worker is not None, "complete() sets it"
         return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain, JSON-ready data."""
-        return dataclasses.asdict(self)
+        """Return the configuration as plain, JSON-ready data, the same on every rank."""
+        data = dataclasses.asdict(self)
+        for section, name, value in self.seat.named:
+            data[section][name] = value
+        return data
 
 
 def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:

@@ -1,5 +1,6 @@
 """The checked configuration of a run on this machine. Runs in the learner's process."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from omegaconf import DictConfig
 
 from isaac_hydra_ext.config.machine import check_devices, check_machine
 from isaac_hydra_ext.config.placement import follow_placement, place
+from isaac_hydra_ext.config.ranks import take_seat
 from isaac_hydra_ext.config.reading import Settings, read
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.registry import auto_is_gpu, check_env
@@ -31,6 +33,7 @@ def configure(
     follow_placement(config, settings.user)
     check_devices(config)
     check_env(config)
+    take_seat(config, auto_is_gpu(config.env), os.environ)
     place(config, auto_is_gpu(config.env), num_workers)
     check_machine(config)
     return config

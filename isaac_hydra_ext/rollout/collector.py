@@ -65,6 +65,8 @@ class Collector:
             env_state: From `VecEnv.state_dict` of an earlier run, to go on from there.
             first: The iteration that a resumed run begins with: its new episodes are other ones.
         """
+        # Of all ranks' workers: two ranks of one are the two workers of one rank.
+        worker += config.seat.rank * config.num_collectors
         self._config, self._address = config, (worker, generation)
         self._run_dir, self._notes_left = run_dir, MAX_NOTES
         if generation and env_state is None:

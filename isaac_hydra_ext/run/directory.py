@@ -16,11 +16,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from isaac_hydra_ext.checkpoints.find import UNNAMED
+from isaac_hydra_ext.checkpoints.find import RUN_NAME, UNNAMED
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import ConfigError, shown
+from isaac_hydra_ext.run.ranks import Ranks
 
 GIT_TIMEOUT_S = 10.0
+TIMESTAMP = "ISAACLAB_RUN_TIMESTAMP"  # Isaac Lab's variable: when all nodes' run has begun
 SUBDIRECTORIES = ("checkpoints", "params", "git", "workers", ".hydra")
 
 
@@ -36,7 +38,7 @@ def make_run_dir(config: RunConfig) -> Path:
     Raises:
         ConfigError: It cannot be made.
     """
-    root, time = runs_root(config), datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    root, time = runs_root(config), _time()
     suffix = f"_{config.experiment.run_name}" if config.experiment.run_name else ""
     taken = sum(1 for _ in root.glob(f"{time}*"))  # by runs that started within the same second
     for number in range(taken, taken + 100):
@@ -51,6 +53,17 @@ def make_run_dir(config: RunConfig) -> Path:
             (path / name).mkdir()
         return path
     raise ConfigError(f"experiment.output_dir: too many runs of {time} in {root}")
+
+
+def _time() -> str:
+    """Return when the run begins, as its directory's name has it."""
+    given = os.environ.get(TIMESTAMP)
+    if given is None:
+        return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    found = RUN_NAME.fullmatch(given)
+    if found is None or found[1] != given:
+        raise ConfigError(f"{TIMESTAMP}={shown(given)}: must be a time such as 2026-12-01_08-30-00")
+    return given
 
 
 class RunDirectory:
@@ -75,30 +88,41 @@ class RunDirectory:
             ConfigError: It cannot be made.
         """
         root = runs_root(config)
+        announce = None if config.seat.rank else announce
         self._made = [p for p in (root, *root.parents) if not p.exists()] if announce else []
         self._announced, self._lasting, self._settled = None, lasting, False
         if announce is not None:
             self._announced = make_run_dir(config)
             announce(self._announced)
 
-    def settle(self, config: RunConfig, typed: Sequence[str], env_config: dict[str, Any]) -> Path:
-        """Return the run's directory, with what the run was started with in it.
+    def settle(
+        self,
+        config: RunConfig,
+        typed: Sequence[str],
+        env_config: dict[str, Any],
+        ranks: Ranks = Ranks(),  # noqa: B008  # alone
+    ) -> Path:
+        """Return where this rank writes: the run's directory, with what it was started with.
 
         Args:
             config: The complete one.
             typed: The user's override tokens.
             env_config: The env's own configuration, for `params/env.yaml`.
+            ranks: The first one makes it, the others have directories in it.
 
         Raises:
             ConfigError: It cannot be made, or written to.
+            RankError: Another rank has another configuration.
         """
+        if not ranks.is_first:
+            return ranks.settle(None, config)
         run_dir = self._moved(config, self._announced) if self._announced else make_run_dir(config)
         self._settled = True
         try:
             write_inputs(run_dir, typed, config, env_config)
         except OSError as e:
             raise ConfigError(f"experiment.output_dir: cannot write to {run_dir} ({e})") from e
-        return run_dir
+        return ranks.settle(run_dir, config)
 
     def _moved(self, config: RunConfig, announced: Path) -> Path:
         """Move what was announced to where the complete configuration wants it."""

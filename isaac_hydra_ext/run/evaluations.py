@@ -54,7 +54,8 @@ class Evaluations:
 
     @property
     def _is_on(self) -> bool:
-        return bool(self._config.evaluate.every or self._config.logging.video.every)
+        on = self._config.evaluate.every or self._config.logging.video.every
+        return bool(on) and self._config.seat.rank == 0
 
     @property
     def _is_alive(self) -> bool:

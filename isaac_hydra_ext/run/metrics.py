@@ -3,7 +3,7 @@
 Runs in the learner's main thread, on host memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,13 @@ def collection_metrics(
         "Async/policy_lag": float(np.mean([iteration - h["policy_version"] for h in headers])),
         "Async/workers_wait_s": float(np.mean([h["wait_s"] for h in headers])),
     }
+
+
+def mean_of_ranks(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over the ranks that have it."""
+    tags = dict.fromkeys(tag for of_rank in metrics for tag in of_rank)
+    known = {tag: [of_rank[tag] for of_rank in metrics if tag in of_rank] for tag in tags}
+    return {tag: sum(values) / len(values) for tag, values in known.items()}
 
 
 def evaluation_metrics(iteration: int, result: Mapping[str, Any], skipped: int) -> dict[str, float]:

@@ -12,6 +12,8 @@ from isaac_hydra_ext.errors import (
     CheckpointError,
     IsaacHydraExtError,
     LearnerError,
+    RankDiffersError,
+    RankError,
     RunInterrupted,
 )
 from isaac_hydra_ext.learner.algorithm import Algorithm
@@ -49,7 +51,7 @@ class Saves:
         """
         self._every, self._last = config.checkpoint.every, config.experiment.max_iterations
         self._record, self._algorithm, self._stop = record, algorithm, stop
-        self._evaluations, self._resume_key = evaluations, resume_key
+        self._evaluations, self._resume_key, self._ranks = evaluations, resume_key, record.ranks
         self._first = record.totals.iterations
 
     def is_due(self, done: int) -> bool:
@@ -69,26 +71,37 @@ class Saves:
         Raises:
             RunInterrupted: A signal ends the run.
             CheckpointError: It cannot be written, and there will be no other.
+            RankError: Another rank has gone; what is done is saved, where the weights are the same.
         """
-        stop = self._stop.requested  # once: a signal after this has the next iteration's save
-        due = self.is_due(done)
-        if due or stop:
-            self._save(final=done == self._last or stop)
-        if stop:
-            raise self.interruption()
-        if on_iteration is None:
-            return True
-        goes_on, steps = False, self._record.totals.env_steps
+        stop = bool(self._record.stop_signum)  # once: a later one has the next iteration's save
+        due, final = self.is_due(done), done == self._last or stop
         try:
-            answer = on_iteration({"iteration": done, "env_steps": steps, **metrics})
-            goes_on = answer is None or bool(answer)
-        finally:
+            if due or stop:
+                self._save(final)
+            if stop:
+                raise self.interruption()
+            goes_on, alone = True, False
+            if on_iteration is not None:
+                steps, goes_on, alone = self._record.totals.env_steps, False, True
+                try:
+                    answer = on_iteration({"iteration": done, "env_steps": steps, **metrics})
+                    goes_on, alone = answer is None or bool(answer), False
+                finally:
+                    if alone and not due:  # it has raised, on this rank
+                        self._save(final=True, alone=True)
+            goes_on = all(self._ranks.group.exchange(goes_on))
             if not goes_on and not due:
                 self._save(final=True)
+        except RankDiffersError:
+            raise
+        except RankError as e:
+            if self._ranks.is_first_left:
+                self._save(final, alone=True)
+            raise RankError(f"{e}; {self._how_to_go_on()}") from e
         return goes_on
 
-    def _save(self, final: bool) -> None:
-        self._record.save(self._algorithm.state_dict(), must_succeed=final)
+    def _save(self, final: bool, alone: bool = False) -> None:
+        self._record.save(self._algorithm.state_dict(), must_succeed=final, alone=alone)
 
     @contextmanager
     def rescuing(self, iteration: int) -> Iterator[None]:
@@ -100,28 +113,35 @@ class Saves:
         try:
             yield
         except IsaacHydraExtError as e:
+            self._ranks.fail(e)  # the others wait for this one
             # A half-done update is nothing to save, and a second signal means now.
             if not isinstance(e, LearnerError) and not self._stop.at_once:
                 self._save_before(iteration)
             if isinstance(e, RunInterrupted) and not self._stop.at_once:
                 raise self.interruption() from e
+            if isinstance(e, RankError):
+                raise RankError(f"{e}; {self._how_to_go_on()}") from e
             raise
 
     def _save_before(self, failed: int) -> None:
         """Save, unless the iteration before was saved or there was none."""
-        if failed == self._first or self.is_due(failed):
+        if failed == self._first or self.is_due(failed) or not self._ranks.is_first_left:
             return
         self._record.forget_env_states()  # those of the failed iteration are ahead of the weights
         try:
-            self._save(final=self._stop.requested)
+            self._save(final=self._stop.requested, alone=True)
         except CheckpointError as e:  # what ended the run is the error to raise
             self._record.warn(f"WARNING: {e}")
 
     def interruption(self) -> RunInterrupted:
         """Return the end of a run that a signal has ended, saved."""
-        signum, run_dir = self._stop.signum, shlex.quote(str(self._record.run_dir))
+        signum = self._record.stop_signum or self._stop.signum
         return RunInterrupted(
             signum,
-            f"stopped by signal {signum} after iteration {self._record.totals.iterations}; go on "
-            f"with the same command and {self._resume_key}={run_dir}",
+            f"stopped by signal {signum} after iteration {self._record.totals.iterations}; "
+            f"{self._how_to_go_on()}",
         )
+
+    def _how_to_go_on(self) -> str:
+        run_dir = shlex.quote(str(self._record.root))
+        return f"go on with the same command and {self._resume_key}={run_dir}"

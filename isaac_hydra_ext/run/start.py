@@ -1,17 +1,48 @@
-"""What a run says of itself before its first iteration, and what traces it.
+"""What a run is made of and says of itself before its first iteration, and what traces it.
 
 Runs in the learner's main thread.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.config.reading import Settings
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.rollout.source import RolloutSource
+from isaac_hydra_ext.run.ranks import Ranks
+from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.system.tracing import Tracer
+from isaac_hydra_ext.terminal.console import RunConsole
+
+
+class Opened(NamedTuple):
+    """What there is of a run before its envs are built.
+
+    Attributes:
+        config: The complete one.
+        run_dir: Where this rank writes.
+        console: Shows what happens.
+        stop: The user's signals.
+        source: Of the rollouts.
+        ranks: Those that learn together.
+        resumed: What the run goes on from.
+        settings: What the user has set.
+    """
+
+    config: RunConfig
+    run_dir: Path
+    console: RunConsole
+    stop: StopSignals
+    source: RolloutSource
+    ranks: Ranks
+    resumed: Checkpoint | None
+    settings: Settings
 
 
 def about(
@@ -34,6 +65,11 @@ def about(
         f"N_buffer = {config.num_collectors} x {spec.num_envs} x {config.rollout.steps_per_env} = "
         f"{config.n_buffer} samples; {policy.num_params:,} parameters; learner on {device}"
     )
+    if (ranks := config.seat.size) > 1:
+        yield (
+            f"{ranks} ranks learn together, each from as many samples of its own: "
+            f"{ranks * config.n_buffer:,} an iteration; what another writes is in rank_N/"
+        )
     yield f"truncated episodes bootstrap from {spec.bootstrap}"
     actor, critic = policy.actor_groups, policy.critic_groups
     if list(actor) == list(critic):

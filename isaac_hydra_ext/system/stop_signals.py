@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -35,6 +36,7 @@ class StopSignals:
         closing: The run is being closed: a signal must not raise into that any more.
         beside_table: The cursor is on the last line of a live table, which is drawn again from
             there: what is said stays on that line.
+        check: Called where something is waited for; raises if that has become pointless.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class StopSignals:
         self.at_once = False
         self.closing = False
         self.beside_table = False
+        self.check: Callable[[], None] = lambda: None
         self._before: dict[int, Any] = {}
         self._when = 0.0  # of the first signal
         self._parent = 0
@@ -61,7 +64,9 @@ class StopSignals:
 
         Raises:
             RunInterrupted: A signal has come.
+            IsaacHydraExtError: What `check` raises.
         """
+        self.check()
         if self.requested:
             raise RunInterrupted(self.signum, f"stopped by signal {self.signum} before training")
 

@@ -69,12 +69,15 @@ class IterationView:
 class RunConsole:
     """Prints messages, and shows iterations in the mode that was asked for."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, rank: int = 0) -> None:
         """Choose how to show iterations.
 
         Args:
             mode: `logging.console`: auto, table, plain or quiet.
+            rank: Of this process; only the first one shows anything.
         """
+        self._unsaid: list[str] | None = [] if rank else None
+        mode = "quiet" if rank else mode
         self._console = _Console(highlight=False, soft_wrap=True, markup=False)
         if mode == "auto":  # rich draws into files too where FORCE_COLOR is set
             can_draw = self._console.is_terminal and not self._console.is_dumb_terminal
@@ -99,6 +102,11 @@ class RunConsole:
             self.say(*notes)
             notes.clear()
 
+    def unsaid(self) -> list[str]:
+        """Return, once, the warnings that are another rank's to print."""
+        lines, self._unsaid = self._unsaid or [], self._unsaid and []
+        return lines
+
     def __enter__(self) -> "RunConsole":
         """Nothing to do."""
         return self
@@ -109,7 +117,9 @@ class RunConsole:
 
     def warn(self, line: str) -> None:
         """Print one line in every mode: above the live table, else on stderr."""
-        if self._live is not None:
+        if self._unsaid is not None:
+            self._unsaid.append(line)
+        elif self._live is not None:
             self._write(lambda: self._console.print(line, style="yellow"))
         else:
             say_error(line)

@@ -120,6 +120,7 @@ class WorkerPool:
         told["rollout"]["device"] = device_in_worker(config.rollout.device)
         self._build_body = {
             "config": told,
+            "rank": config.seat.rank,
             "run_dir": str(run_dir),
             "first": first,
         }
@@ -210,6 +211,7 @@ class WorkerPool:
             replacing = any(worker.phase is Phase.BUILDING for worker in missing)
             if replacing and (signum := self._stop.signum):
                 raise RunInterrupted(signum, f"signal {signum} while a worker was being replaced")
+            self._stop.check()
             self._pump(POLL_S)
         slots = []
         for worker in self._workers:

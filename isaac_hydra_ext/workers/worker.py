@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
+from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.envs.registry import describe_task
 from isaac_hydra_ext.rollout.collector import Collector
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -133,6 +134,7 @@ class WorkerProcess:
             OmegaConf.merge(OmegaConf.structured(RunConfig), message.body["config"])
         )
         assert isinstance(config, RunConfig)
+        config.seat = Seat(message.body["rank"])
         self._config = config
         self._env_name = str(config.env.id or config.env.task)
         pin(message.body["core"])  # before the env starts threads, which then stay there too

@@ -19,6 +19,7 @@ from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
 from isaac_hydra_ext.learner.ppo.preparation import prepare
 from isaac_hydra_ext.learner.ppo.randomness import Draws, Randomness
+from isaac_hydra_ext.learner.ppo.scaled import scaled
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.learner.terms import make_terms
 from isaac_hydra_ext.models.normalizer import Moments
@@ -60,8 +61,9 @@ class PPO:
         group: Group | None = None,
     ) -> None:
         """Build networks and optimizer; arguments as of `make_algorithm`."""
-        self._config, self._ppo, self._spec, self.device = config, config.ppo, spec, device
         self._group = group = group or OneProcess()
+        self._asked, config = config.ppo, scaled(config, group.size)
+        self._config, self._ppo, self._spec, self.device = config, config.ppo, spec, device
         self.notes: list[str] = []
         self.policy = make_policy(config, spec, device)
         seed, T = config.experiment.seed, config.rollout.steps_per_env
@@ -268,9 +270,9 @@ class PPO:
         copy_each(
             own, {name: own[name] if state.get(name) is None else state[name] for name in own}
         )
-        saved, ppo = (before or {}).get("ppo"), self._ppo
-        if saved and (saved["lr"], saved["lr_schedule"]) != (ppo.lr, ppo.lr_schedule):
-            self.lr.fill_(ppo.lr)
+        saved, asked = (before or {}).get("ppo"), self._asked
+        if saved and (saved["lr"], saved["lr_schedule"]) != (asked.lr, asked.lr_schedule):
+            self.lr.fill_(self._ppo.lr)
         if self._stream.stream is not None:
             torch.cuda.synchronize(self.device)
 

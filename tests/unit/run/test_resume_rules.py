@@ -7,6 +7,7 @@ import pytest
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.run.resume import keep_env_states, last_iteration, resumed_totals
 
 
@@ -56,6 +57,27 @@ def test_env_states_of_other_workers_or_envs_are_dropped() -> None:
         dropped.meta["config"][section][name] = value
         assert not keep_env_states(sized(None), dropped)
         assert dropped.meta["env_states"] is None and "running" not in dropped.meta["episodes"]
+
+
+def test_env_states_are_dealt_out_to_another_number_of_ranks_as_far_as_they_go() -> None:
+    finished = [[float(n), n] for n in range(5)]
+    running = {name: [[n] * 4 for n in range(4)] for name in ("return", "length", "partial")}
+    got = []
+    for rank in range(3):  # of two collectors each; there were two ranks
+        config = sized(None)
+        config.seat = Seat(rank, 3)
+        of_rank = checkpoint(env_states=[{"a": n} for n in range(4)], ranks=2)
+        episodes = {"finished": finished, "total": 7, "running": {**running}}
+        of_rank.meta["episodes"].update(episodes)
+        assert keep_env_states(config, of_rank) == 4
+        got.append(of_rank.meta)
+    states = [meta["env_states"] for meta in got]
+    assert states == [[{"a": 0}, {"a": 1}], [{"a": 2}, {"a": 3}], [None, None]]
+    assert [meta["episodes"]["running"]["return"] for meta in got] == [
+        *([[0] * 4, [1] * 4], [[2] * 4, [3] * 4], [])
+    ]
+    assert [meta["episodes"]["total"] for meta in got] == [7, 0, 0]
+    assert sorted(n for meta in got for _, n in meta["episodes"]["finished"]) == [*range(5)]
 
 
 def test_what_was_in_flight_counts_as_abandoned() -> None:

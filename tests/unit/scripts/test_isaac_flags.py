@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
+from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo import play, train
@@ -153,6 +154,17 @@ def test_workers_that_get_no_envs_are_told(
     assert capsys.readouterr().err == (f"--num_envs={total}: {note}\n" if note else "")
 
 
+def test_num_envs_is_per_rank_which_has_no_worker_on_its_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in Seat(size=2, local_size=2).variables(1, 29500).items():
+        monkeypatch.setenv(name, value)
+    found = overrides("--num_envs", "12", "--distributed", "--device", "cuda:0")
+    assert found[-2:] == ["rollout.num_workers=0", "rollout.envs_per_worker=12"]
+    assert not any("rollout.device" in token for token in found)
+
+
 def test_a_typed_number_of_workers_is_divided_by() -> None:
     found = overrides("--num_envs", "12", "rollout.num_workers=3")
     assert found[-2:] == ["rollout.num_workers=3", "rollout.envs_per_worker=4"]
@@ -168,7 +180,7 @@ def test_a_typed_number_of_workers_is_divided_by() -> None:
         (["--headles"], "--headles: unknown flag; did you mean '--headless'"),
         (["--num_envs", "x"], "invalid int value: 'x'"),
         (["--livestream", "7"], "invalid choice: 7"),
-        (["--distributed"], "--distributed: not available"),
+        (["--distributed"], "--distributed: torchrun starts it"),
         (["--load_run", "x"], "--load_run=x: needs --resume"),
         (["--max_iterations", "0"], "--max_iterations=0: must be at least 1"),
         (["--log_project_name", "x"], "--log_project_name=x: "),

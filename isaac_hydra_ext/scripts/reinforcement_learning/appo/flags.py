@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         """Add the flags that `train` and `play` share."""
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self.add_argument("--task", help="task id; both Isaac-X-v0 and Isaac-X are found")
-        self.add_argument("--num_envs", type=int, help="environments in all")
+        self.add_argument("--num_envs", type=int, help="environments of a learner, in all")
         self.add_argument("--seed", type=int, help="-1 draws one")
         self.add_argument("--device", help="of the simulation; unset: the task's own")
         self.add_argument("--checkpoint", help="a path, latest or best; with --resume a regex")

@@ -8,6 +8,7 @@ process; with `--list_tasks` nothing else does.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from isaac_hydra_ext.cli.hydra_task import run_from_hydra
 from isaac_hydra_ext.cli.main import end_process, run_hydra_app, run_reporting_errors
 from isaac_hydra_ext.config.placement import auto_workers
 from isaac_hydra_ext.config.schema import ExperimentConfig
+from isaac_hydra_ext.config.seat import launched_seat
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
@@ -34,6 +36,7 @@ from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_chec
 from isaac_hydra_ext.system.streams import prepare_streams
 from isaac_hydra_ext.trackers.trackers import HOSTED
 
+MODULE = "isaac_hydra_ext.scripts.reinforcement_learning.appo.train"
 DEFAULT_ROOT = ExperimentConfig().output_dir
 
 
@@ -44,7 +47,9 @@ def make_parser() -> Parser:
     parser.add_argument("--max_iterations", type=int, help="iterations; after a resume: more")
     parser.add_argument("--agent", help="entry of the rsl_rl cfg to start from, or none")
     parser.add_argument("--video_interval", type=int, default=2000, help="[steps]")
-    parser.add_argument("--distributed", action="store_true", help="not available, says why")
+    parser.add_argument(
+        "--distributed", action="store_true", help="under torchrun: a learner on each GPU"
+    )
     parser.add_argument("--experiment_name", help="directory of related runs")
     parser.add_argument("--run_name", help="suffix of the run's directory")
     parser.add_argument("--resume", action="store_true", help="go on from a checkpoint")
@@ -69,10 +74,13 @@ def overrides_of(flags: argparse.Namespace, rest: Sequence[str]) -> list[str]:
     """
     tokens = hydra_tokens(rest)
     if flags.distributed:
-        raise ConfigError(
-            "--distributed: not available; what there is: worker processes (--num_workers), and a "
-            "learner on a GPU of its own (experiment.device=cuda:1)"
-        )
+        if launched_seat(os.environ) is None and os.environ.get("WORLD_SIZE") != "1":
+            raise ConfigError(
+                "--distributed: torchrun starts it: torchrun --nproc_per_node=2 -m "
+                f"{MODULE} ...; without it: experiment.devices=[cuda:0,cuda:1]"
+            )
+        if (flags.device or "").startswith("cuda"):
+            flags.device = None  # as in Isaac Lab, each rank has its own
     if not flags.task and value_of("env.task", tokens) is None and value_of("env", tokens) is None:
         raise ConfigError("--task: missing; --list_tasks shows what there is")
     chosen = shared_overrides(flags)
@@ -119,7 +127,7 @@ def project_overrides(project: str, tokens: Sequence[str]) -> list[str]:
 
 
 def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
-    """Divide `--num_envs`, the total, over the workers; says so where fewer get any.
+    """Divide `--num_envs`, the total of a rank, over its workers; says so where fewer get any.
 
     Raises:
         ConfigError: It cannot be divided over the workers that were asked for; names the two
@@ -138,7 +146,10 @@ def divided(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
     if isinstance(device, list):
         device = ",".join(map(str, device))
     learner = value_of("experiment.device", tokens) or "auto"
-    wanted = auto_workers(True, device.strip("[]'\""), learner) if asked is None else asked
+    seat, devices = launched_seat(os.environ), value_of("experiment.devices", tokens) or []
+    ranks = seat.local_size if seat else max(1, len(devices))
+    simulating = device.strip("[]'\"")
+    wanted = auto_workers(True, simulating, learner, ranks) if asked is None else asked
     workers, why = min(wanted, total), "each needs an env"
     if workers and total % workers:
         below = total - total % workers
