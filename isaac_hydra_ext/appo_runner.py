@@ -91,7 +91,8 @@ def open_run(
         config.experiment.max_iterations = last_iteration(config, resumed)
         run_dir = directory.settle(config, settings.typed, task.env_config, ranks)
         console.say(f"run directory: {run_dir}")
-        yield Run(Opened(config, run_dir, console, stop, source, ranks, resumed, settings), stack)
+        opened = Opened(config, run_dir, console, stop, source, ranks, resumed, settings)
+        yield directory.keep(Run(opened, stack))
 
 
 class Run:

@@ -7,22 +7,25 @@ directory before any process starts has it reserved.
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoints.find import RUN_NAME, UNNAMED
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.errors import ConfigError, shown
+from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, shown
 from isaac_hydra_ext.run.ranks import Ranks
 
 GIT_TIMEOUT_S = 10.0
 TIMESTAMP = "ISAACLAB_RUN_TIMESTAMP"  # Isaac Lab's variable: when all nodes' run has begun
+INPUTS = ("params", "git", ".hydra", "summary.json")  # of a run that has done nothing, no more
+Begun = TypeVar("Begun")
 SUBDIRECTORIES = ("checkpoints", "params", "git", "workers", ".hydra")
 
 
@@ -71,7 +74,8 @@ class RunDirectory:
 
     One that is announced is made before anything is known of the task; a run that nobody has named
     is then moved to its task's name by `settle`, and the path that was announced becomes a link,
-    which lasts as long as the run does, or longer on request. Leaving it tidies up.
+    which lasts as long as the run does, or longer on request. Leaving it tidies up: of a start that
+    failed nothing stays, unless a worker, or the env, has written something.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class RunDirectory:
         """
         root = runs_root(config)
         announce = None if config.seat.rank else announce
-        self._made = [p for p in (root, *root.parents) if not p.exists()] if announce else []
-        self._announced, self._lasting, self._settled = None, lasting, False
+        self._made = _missing(root) if announce else []
+        self._announced, self._lasting = None, lasting
+        self._run_dir: Path | None = None
+        self._begun = False
         if announce is not None:
             self._announced = make_run_dir(config)
             announce(self._announced)
@@ -116,8 +122,9 @@ class RunDirectory:
         """
         if not ranks.is_first:
             return ranks.settle(None, config)
+        self._made = [*_missing(runs_root(config)), *self._made]  # below what is there by now
         run_dir = self._moved(config, self._announced) if self._announced else make_run_dir(config)
-        self._settled = True
+        self._run_dir = run_dir
         try:
             write_inputs(run_dir, typed, config, env_config)
         except OSError as e:
@@ -141,14 +148,21 @@ class RunDirectory:
         """Nothing to do."""
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def keep(self, run: Begun) -> Begun:
+        """Leave the directory whatever happens, as the run has begun; returns the run."""
+        self._begun = True
+        return run
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Remove what no run has come to use."""
-        if self._announced is None:
-            return
-        if not self._settled:
-            _remove_empty(self._announced)
-        elif self._announced.is_symlink() and not self._lasting:
-            self._announced.unlink()
+        run_dir, link = self._run_dir, self._announced
+        if run_dir is None:
+            if link is not None:
+                _remove_empty(link)
+        elif kind and not self._begun and not _worth_keeping(run_dir, kind):
+            shutil.rmtree(run_dir, ignore_errors=True)
+        if link is not None and link.is_symlink() and not (self._lasting and link.exists()):
+            link.unlink()
         for parent in self._made:
             with contextlib.suppress(OSError):  # it has come into use
                 parent.rmdir()
@@ -170,6 +184,25 @@ def made_again(run_dir: Path, config: RunConfig) -> bool:
         (run_dir / name).mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(config.to_dict()), run_dir / "params" / "agent.yaml")
     return True
+
+
+def _missing(root: Path) -> list[Path]:
+    """Return what has to be made for `root` to be there, itself first."""
+    return [path for path in (root, *root.parents) if not path.exists()]
+
+
+def _worth_keeping(run_dir: Path, kind: type[BaseException]) -> bool:
+    """Return whether there is more to read than the error of a start that failed.
+
+    Args:
+        run_dir: Of the run that has not begun.
+        kind: Of the error; what the user has typed wrong is all there is to say.
+    """
+    if issubclass(kind, ConfigError | MissingDependencyError):
+        return False
+    files = (path for path in run_dir.rglob("*") if path.is_file())
+    others = (p for p in files if not {*INPUTS}.intersection(p.relative_to(run_dir).parts))
+    return any(path.stat().st_size for path in others)
 
 
 def _remove_empty(run_dir: Path) -> None:

@@ -124,16 +124,25 @@ class Failures:
         told = f"worker {worker.index}, {body['phase']}, env {body['env']}: {body['message']}{why}"
         if body["phase"] == "step" and not body["class"]:
             told += f"; see {self._log(worker)} in the run directory; {DEBUGGER}"
+        elif not self.training and self._log_size(worker):
+            told += f"; see {self._log(worker)} in the run directory"
         raise cls(told if body["class"] else f"{told}\n{body['traceback']}")
 
     def _log(self, worker: WorkerHandle) -> str:
         """Name a worker's log in the run's directory."""
         return f"workers/worker_{worker.index}.log"
 
+    def _log_size(self, worker: WorkerHandle) -> int | None:
+        """Return how much a worker has printed [bytes]; None where it has no log."""
+        try:
+            return (self.logs / f"worker_{worker.index}.log").stat().st_size if self.logs else None
+        except OSError:
+            return None
+
     def _where_to_look(self, worker: WorkerHandle) -> str:
         """Say where there is more about a worker's end; one without a log wrote on the terminal."""
         if self.logs is None:
             return self.last_told(worker)
-        if (self.logs / f"worker_{worker.index}.log").exists():
+        if self._log_size(worker) is not None:
             return f"; see {self._log(worker)} in the run directory"
         return f"; what it said is above; {NO_GUARD}"

@@ -63,6 +63,8 @@ def test_an_env_that_cannot_start_stops_the_run(
     error = run.text()[1]
     assert "worker 0, build, env Fragile-v0: RuntimeError: " + message in error
     assert "fragile_env.py" in error, "the original traceback is there"
+    (log,) = run.logs.rglob("*.log")
+    assert message in log.read_text() and "workers/worker_0.log in the run directory" in error
 
 
 def test_an_env_that_raises_in_step_is_named_when_failure_means_stop(

@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from isaac_hydra_ext.checkpoints.find import list_runs
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.errors import ConfigError, EnvError
 from isaac_hydra_ext.run.directory import RunDirectory, make_run_dir, runs_root, write_inputs
 
 from ..builders import run_config
@@ -110,3 +111,40 @@ def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), RunDirectory(config, lambda path: None, lasting=True):
         raise RuntimeError("no such task")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("announce", [None, lambda path: None])
+@pytest.mark.parametrize(
+    ("error", "written", "kept"),
+    [
+        (EnvError, "", False),
+        (EnvError, "no such mesh", True),
+        (ConfigError, "it cannot be read", False),  # the error says what to change
+        (KeyboardInterrupt, "", False),
+    ],
+)
+def test_a_failed_start_leaves_what_tells_more_than_its_error(
+    tmp_path: Path,
+    announce: Callable[[Path], None] | None,
+    error: type[BaseException],
+    written: str,
+    kept: bool,
+) -> None:
+    config = run_config(experiment={"output_dir": str(tmp_path / "logs" / "appo")})
+    config.experiment.name = None
+    with pytest.raises(error), RunDirectory(config, announce, lasting=True) as directory:
+        config.experiment.name = "ant"
+        run_dir = directory.settle(config, [], {})
+        (run_dir / "summary.json").write_text("{}")
+        (run_dir / "workers" / "worker_0.log").write_text(written)
+        raise error
+    assert run_dir.exists() is kept and (tmp_path / "logs").exists() is kept
+
+
+def test_a_run_that_has_begun_keeps_its_directory_however_it_ends(tmp_path: Path) -> None:
+    config = run_config(experiment={"output_dir": str(tmp_path / "logs"), "name": "x"})
+    with pytest.raises(EnvError), RunDirectory(config, None, lasting=False) as directory:
+        run_dir = directory.settle(config, [], {})
+        assert directory.keep("the run") == "the run"
+        raise EnvError
+    assert (run_dir / "params" / "agent.yaml").is_file()
