@@ -40,7 +40,7 @@ def check(config: RunConfig) -> None:
     check_bounds(config)
     _check_device_names(config)
     _check_evaluate(config)
-    _check_ray(config)
+    check_ray(config)
     window = config.logging.profile
     if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):
         raise ConfigError(
@@ -133,8 +133,12 @@ def _check_evaluate(config: RunConfig) -> None:
             )
 
 
-def _check_ray(config: RunConfig) -> None:
-    """Check what Ray is asked for, and what the run leaves to it."""
+def check_ray(config: RunConfig) -> None:
+    """Check what Ray is asked for, and what the run leaves to it.
+
+    Raises:
+        ConfigError: The first finding.
+    """
     ray, rollout = config.ray, config.rollout
     host, colon, port = ray.address.rpartition(":")
     named = bool(host and colon) and port.isdecimal() and 0 < int(port) < 2**16
@@ -152,11 +156,6 @@ def _check_ray(config: RunConfig) -> None:
         raise ConfigError(
             f"rollout.num_workers={rollout.num_workers}: rollout.launcher=ray needs the number of "
             "its workers, e.g. rollout.num_workers=8"
-        )
-    if config.cluster.placement:
-        raise ConfigError(
-            "cluster.placement: places processes of this machine; with rollout.launcher=ray "
-            "ray.worker_resources says what each worker needs"
         )
     if rollout.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(

@@ -96,7 +96,7 @@ def read_placement(
         named = _places(f"{KEY}.{name}", value, num_nodes, gpus_per_node)
         if why:
             notes.append(f"{KEY}.{name}: is a part of {role} here, as {why}")
-        places[role] = sorted({*places.get(role, ()), *named}, key=_order)
+        places[role] = sorted({*places.get(role, ()), *named}, key=by_node)
     learner, env = places.get("learner"), places.get("env")
     evaluator = places.get("evaluator", [])
     if len(evaluator) > 1:
@@ -173,7 +173,7 @@ def _ranks(learner: Sequence[Place], env: Sequence[Place]) -> Iterable[Rank]:
         yield from (Rank(place, ()) for place in learner)
         return
     gpus = [place for place in env if place.gpu is not None]
-    if shared := sorted(set(learner).intersection(gpus), key=_order):
+    if shared := sorted(set(learner).intersection(gpus), key=by_node):
         raise ConfigError(
             f"{KEY}: GPU {shared[0]} learns and simulates, and others do one of the two: processes "
             "on one GPU only take turns; have all of them do both, or none"
@@ -205,7 +205,8 @@ def _ranks(learner: Sequence[Place], env: Sequence[Place]) -> Iterable[Rank]:
             yield Rank(place, tuple(mine[index * each : (index + 1) * each]))
 
 
-def _order(place: Place) -> tuple[int, int]:
+def by_node(place: Place) -> tuple[int, int]:
+    """Return what places are sorted by: the CPU of a node before its GPUs."""
     return place.node, -1 if place.gpu is None else place.gpu
 
 

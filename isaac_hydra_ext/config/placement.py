@@ -7,11 +7,7 @@ turns. A worker sees its own GPU alone, as cuda:0.
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
-from isaac_hydra_ext.config.cluster import KEY, read_placement
-from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.system.limits import cpu_quota
@@ -58,38 +54,6 @@ def place(config: RunConfig, auto_is_gpu: bool, num_workers: int | None = None) 
         rollout.num_workers = 0
     if rollout.device.startswith("cuda"):
         _one_process_a_gpu(config)
-
-
-def follow_placement(config: RunConfig, user: Mapping[str, Any]) -> None:
-    """Set the devices and W that `cluster.placement` says, if it says any.
-
-    Args:
-        config: Changed in place, before `place`.
-        user: What the user has set, nested: it may not say otherwise.
-
-    Raises:
-        ConfigError: A placement that makes no sense, or something else that is set besides.
-    """
-    if not config.cluster.placement:
-        return
-    placement = read_placement(config.cluster.placement, config.cluster.num_nodes, _count())
-    rank = placement.ranks[0]
-    simulating = [place.device for place in rank.simulations or (rank.learner,)]
-    said: dict[str, Any] = {
-        "experiment.device": rank.learner.device,
-        "rollout.device": ",".join(sorted(set(simulating), key=simulating.index)),
-    }
-    if simulating[0] != "cpu":
-        said["rollout.num_workers"] = len(rank.simulations)
-    if placement.evaluator is not None:
-        said["evaluate.device"] = placement.evaluator.device
-    for key, value in said.items():
-        asked = value_at(user, key, "auto")
-        asked = ",".join(map(str, asked)) if isinstance(asked, list) else asked
-        if asked not in ("auto", value):
-            raise ConfigError(f"{key}={asked}: {KEY} makes it {value}; say one of the two")
-        section, name = key.split(".")
-        setattr(getattr(config, section), name, value)
 
 
 def auto_workers(

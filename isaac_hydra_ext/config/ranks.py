@@ -26,7 +26,7 @@ def take_seat(config: RunConfig, auto_is_gpu: bool, environ: Mapping[str, str]) 
     launched, devices = launched_seat(environ), list(experiment.devices)
     if devices:
         _check_devices(config)
-        if launched and OURS not in environ:
+        if launched and OURS not in environ and not config.cluster.placement:
             raise ConfigError(
                 f"experiment.devices={_written(devices)}: torchrun has started "
                 f"{launched.size} processes already; leave out one of the two"
@@ -36,7 +36,7 @@ def take_seat(config: RunConfig, auto_is_gpu: bool, environ: Mapping[str, str]) 
         return
     seat = launched or Seat(size=len(devices), local_size=len(devices))
     before = [("experiment", "device", experiment.device), ("rollout", "device", rollout.device)]
-    experiment.device = devices[seat.rank] if devices else _own_device(config, seat)
+    experiment.device = devices[seat.local_rank] if devices else _own_device(config, seat)
     if experiment.device.startswith("cuda") and (
         rollout.device == "cuda" or (rollout.device == "auto" and auto_is_gpu)
     ):

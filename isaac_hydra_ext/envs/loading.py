@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.config.machine import check_devices, check_machine
-from isaac_hydra_ext.config.placement import follow_placement, place
+from isaac_hydra_ext.config.placed import follow_placement
+from isaac_hydra_ext.config.placement import place
 from isaac_hydra_ext.config.ranks import take_seat
 from isaac_hydra_ext.config.reading import Settings, read
 from isaac_hydra_ext.config.schema import RunConfig
@@ -30,7 +31,7 @@ def configure(
         ConfigError: In one line: the key, what is wrong, what would be right.
     """
     config = settings.config(task_settings)
-    follow_placement(config, settings.user)
+    follow_placement(config, settings.user, os.environ)
     check_devices(config)
     check_env(config)
     take_seat(config, auto_is_gpu(config.env), os.environ)

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.config.placed import picture
 from isaac_hydra_ext.config.reading import Settings
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.registry import auto_is_gpu
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.ranks import Ranks
@@ -70,6 +72,7 @@ def about(
             f"{ranks} ranks learn together, each from as many samples of its own: "
             f"{ranks * config.n_buffer:,} an iteration; what another writes is in rank_N/"
         )
+    yield from picture(config, auto_is_gpu(config.env), spec.num_envs)
     yield f"truncated episodes bootstrap from {spec.bootstrap}"
     actor, critic = policy.actor_groups, policy.critic_groups
     if list(actor) == list(critic):
