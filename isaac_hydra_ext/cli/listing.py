@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.config.checks import as_path
 from isaac_hydra_ext.config.schema import ExperimentConfig
+from isaac_hydra_ext.envs.facts import EnvFacts
+from isaac_hydra_ext.envs.gym_ids import what_it_needs
 from isaac_hydra_ext.envs.registry import FACTS
 from isaac_hydra_ext.reports.runs import RunLine, list_runs
 from isaac_hydra_ext.system import entry_points
@@ -51,7 +54,19 @@ def configs() -> Iterator[Line]:
             for choice in loader.get_group_options(group):
                 found = loader.repository.load_config(f"{group}/{choice}")  # type: ignore[attr-defined]
                 about = _first_sentence(found.path, f"{group}/{choice}.yaml") if found else ""
-                yield f"{group}={choice}", about
+                needs = _needs(found.config) if found and group == "env" else ""
+                yield f"{group}={choice}", about + needs
+
+
+def _needs(config: Any) -> str:
+    """Return what must be installed for a choice of `env=`; empty where it is."""
+    node = OmegaConf.to_container(config)
+    facts = FACTS.get(str(node.get("kind"))) if isinstance(node, dict) else None
+    return f"; needs: {facts.install}" if facts and not _is_here(facts) else ""
+
+
+def _is_here(facts: EnvFacts) -> bool:
+    return not facts.package or importlib.util.find_spec(facts.package) is not None
 
 
 def envs() -> Iterator[Line]:
@@ -65,13 +80,15 @@ def tasks() -> Iterator[Line]:
     """Yield every id and task that a registry here holds; says on stderr what cannot be asked."""
     import gymnasium
 
-    yield from ((f"env=gym_any env.id={name}", "") for name in sorted(gymnasium.registry))
+    for name, spec in sorted(gymnasium.registry.items()):
+        needs = what_it_needs(spec)
+        yield f"env=gym_any env.id={name}", needs and f"needs: {needs}"
     for kind, facts in FACTS.items():
         package = facts.package
         if not package:
             continue
-        if importlib.util.find_spec(package) is None:
-            print(f"{package}: not installed", file=sys.stderr)
+        if not _is_here(facts):
+            print(f"{package}: not installed; needs: {facts.install}", file=sys.stderr)
             continue
         try:
             names = probe(LIST_TASKS.format(kind=kind), SIMULATOR_TIMEOUT_S)

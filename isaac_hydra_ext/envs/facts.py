@@ -25,6 +25,7 @@ class EnvFacts:
         compiles_kernels: A first start takes minutes.
         process_bytes: What a worker takes at the least, torch and a small env in it [bytes].
         package: The top-level module without which there is no task to list; empty: none.
+        install: How to get that; for messages.
         has_viewer: Its adapter's `make` takes `view=True`, and gives a `ViewableEnv` then.
         viewed_by: Where not: what to do instead, for a message.
         choice: The choice of `env=` that takes any task of it; empty: none.
@@ -41,6 +42,7 @@ class EnvFacts:
     compiles_kernels: bool = False
     process_bytes: int = 160 * 2**20
     package: str = ""
+    install: str = ""
     choice: str = ""
     has_viewer: bool = False
     viewed_by: str = "appo play RUN --video films it"

@@ -41,6 +41,7 @@ FACTS = {
         compiles_kernels=True,
         process_bytes=520 * 2**20,
         package="mjlab",
+        install="pip install 'isaac-hydra-ext[mjlab]'",
         choice="mjlab_any",
         has_viewer=True,
     ),
@@ -51,6 +52,7 @@ FACTS = {
         has_own_threads=True,
         compiles_kernels=True,
         package="isaaclab",
+        install="Isaac Lab's own Python (scripts/run_isaac_lab.sh)",
         choice="isaac_any",
         viewed_by="its own viewers show it: python -m "
         "isaac_hydra_ext.scripts.reinforcement_learning.appo.play --checkpoint FILE --viz viser",

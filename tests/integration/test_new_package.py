@@ -5,15 +5,21 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 from isaac_stage import stage
 
 import isaac_hydra_ext
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.cli import listing
 from isaac_hydra_ext.cli.new_package import FILES, new_package
+from isaac_hydra_ext.envs.gym_ids import what_it_needs
+from isaac_hydra_ext.envs.registry import FACTS
 from isaac_hydra_ext.errors import ConfigError
 
 Appo = Callable[..., subprocess.CompletedProcess[str]]
@@ -158,6 +164,33 @@ def test_tasks_are_those_of_the_registries(
     assert any(line.startswith("env=isaac_any env.task=Isaac-Cartpole") for line in lines)
     if "mjlab: not installed" not in done.stderr:
         assert "env=mjlab_any env.task=Mjlab-Cartpole-Balance" in lines
+
+
+def test_what_cannot_be_made_here_is_listed_with_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def needs(entry: Any) -> str:
+        return what_it_needs(SimpleNamespace(entry_point=entry))
+
+    assert needs("gymnasium.envs.classic_control.pendulum:PendulumEnv") == "" == needs(PendulumEnv)
+    assert needs("no_such_robots.hand:Hand") == "the module no_such_robots"
+    assert needs(None).startswith("an entry_point")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = "no Robots: run `pip install swig` and then `pip install 'robots[hand]'`"
+    (tmp_path / "robots_without.py").write_text(f"raise ImportError({told!r})")
+    assert needs("robots_without:Hand") == "pip install swig; pip install 'robots[hand]'"
+
+    def moved() -> None:
+        raise ImportError("it has moved")
+
+    assert needs(moved) == "", "somebody else's function may build an env"
+    moved.__module__ = "gymnasium.envs"
+    assert needs(moved) == "it has moved"
+    facts = replace(FACTS["mjlab"], package="no_such_simulator")
+    monkeypatch.setitem(FACTS, "mjlab", facts)
+    listed = dict(listing.envs())
+    assert listed["env=mjlab_any"].endswith("; needs: pip install 'isaac-hydra-ext[mjlab]'")
+    assert "needs" not in listed["env=gym_pendulum"]
 
 
 def test_a_simulator_that_crashes_leaves_the_others(appo: Appo, tmp_path: Path) -> None:
