@@ -160,7 +160,7 @@ def check_ray(config: RunConfig) -> None:
     if rollout.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(
             f"rollout.device={shown(rollout.device)}: Ray chooses each worker's GPU; use cuda, and "
-            "ray.worker_resources={num_cpus: 1, num_gpus: 1}"
+            "+ray.worker_resources.num_gpus=1"
         )
     if rollout.device == "cuda" and not ray.worker_resources.get("num_gpus"):
         raise ConfigError(

@@ -347,7 +347,7 @@ class RayConfig:
         "of the cluster: auto (the one this machine is in), local (a new one here), HOST:PORT",
     )
     worker_resources: dict[str, Any] = knob(
-        {"num_cpus": 1}, "what Ray keeps for each worker: {num_cpus: 1, num_gpus: 0.25}"
+        {}, "what Ray keeps for each worker, besides one CPU: {num_cpus: 2, num_gpus: 0.25}"
     )
 
 

@@ -51,9 +51,15 @@ def join(address: str) -> str:
 
 def actor_options(resources: Mapping[str, Any]) -> dict[str, Any]:
     """Return `ray.worker_resources` as an actor's options."""
+    resources = with_a_cpu(resources)
     options = {name: resources[name] for name in OWN_NAMES if name in resources}
     others = {name: x for name, x in resources.items() if name not in OWN_NAMES}
-    return {"num_cpus": 0, **options, "resources": others}
+    return {**options, "resources": others}
+
+
+def with_a_cpu(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each worker needs: one CPU where nothing else is said."""
+    return {"num_cpus": 1, **resources}
 
 
 def check_room(key: str, count: int, resources: Mapping[str, Any]) -> None:
@@ -67,6 +73,7 @@ def check_room(key: str, count: int, resources: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Says how many would fit.
     """
+    resources = with_a_cpu(resources)
     room = sum(_fit(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
     if room < count:
         raise ConfigError(

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.workers.channel import Kind, Message
-from isaac_hydra_ext.workers.child import become_child
+from isaac_hydra_ext.workers.child import become_child, redirect_output
 from isaac_hydra_ext.workers.far_block import BlockNumbers, FarBlock
 from isaac_hydra_ext.workers.ray_cluster import check_room, join
 from isaac_hydra_ext.workers.ray_worker import RemoteWorker
@@ -81,7 +82,7 @@ class Relay:
         self._hosts: dict[int, RemoteWorker] = {}
         self._far: FarBlock | None = None
         self._weights: dict[int, ray.ObjectRef] = {}  # by version, as long as the ring has it
-        self._closing = False
+        self._closing = self._has_log = False
 
     def run(self) -> None:
         """Serve until all workers have closed, or the learner is gone."""
@@ -116,6 +117,9 @@ class Relay:
         if host is None or host.generation != message.generation:
             return
         self._closing = self._closing or message.kind is Kind.CLOSE
+        if message.kind is Kind.BUILD and not self._has_log:  # Ray tells of lost nodes at length
+            redirect_output(Path(message.body["run_dir"]) / "workers" / "relay.log")
+            self._has_log = True
         if message.kind is Kind.ATTACH:
             if self._far is None:
                 numbers = BlockNumbers.from_json(message.body["numbers"])

@@ -12,10 +12,10 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from isaac_hydra_ext.errors import WorkerError, shown
+from isaac_hydra_ext.errors import shown
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.far_block import FarBlock
-from isaac_hydra_ext.workers.ray_cluster import actor_options, in_words
+from isaac_hydra_ext.workers.ray_cluster import actor_options, in_words, with_a_cpu
 from isaac_hydra_ext.workers.ray_host import Heard, WorkerHost, versions
 
 POLL_S = 0.5  # how often a silent worker shows that it is alive
@@ -94,12 +94,12 @@ class RemoteWorker:
                     pass
         except _Stopped:
             return
-        except (exceptions.RayError, WorkerError) as e:
-            self._tell(Kind.DIED, how=self._how(e))
         except SystemExit:  # Ray's, where the process has lost its node: a thread's is not heard
             os._exit(1)
         except OSError:
             return  # the learner has gone
+        except Exception as e:  # of Ray's or ours: nobody else would hear it
+            self._tell(Kind.DIED, how=self._how(e))
         finally:
             self.ended = True
 
@@ -114,7 +114,7 @@ class RemoteWorker:
                     raise _Stopped from None
                 if not self._node and not told and time.monotonic() - started > TELL_S:
                     told = True
-                    needs = in_words(self._resources)
+                    needs = in_words(with_a_cpu(self._resources))
                     self._tell(Kind.DOING, what=f"waits for a node of Ray's with {needs}")
 
     def _about(self) -> dict[str, str]:

@@ -48,8 +48,10 @@ class Nodes:
     def address(self) -> str:
         return self._cluster.address
 
-    def lose(self, node: Any) -> None:
-        """Kill a node's raylet, and with it all that runs there."""
+    def lose(self, host: psutil.Process) -> None:
+        """Kill the raylet of the node that a host is on, and with it all that runs there."""
+        raylets = [node.all_processes["raylet"][0].process.pid for node in self.nodes]
+        node = self.nodes.pop(raylets.index(host.ppid()))
         self._cluster.remove_node(node, allow_graceful=False)
 
     def restart(self) -> None:
@@ -128,8 +130,7 @@ def test_actors_and_a_node_that_die_are_replaced_and_the_counts_are_exact(
     while len(workers()) < 2:
         time.sleep(0.1)
     before = len(run.text()[1].splitlines())
-    lost = cluster.nodes.pop()
-    cluster.lose(lost)
+    cluster.lose(hosts()[-1])
     cluster.nodes.append(cluster.add())
     assert run.finish() == 0, run.text()
     summary = run.summary()
@@ -178,14 +179,10 @@ def test_a_lost_rollout_and_other_versions_are_told_in_a_line(
     while not worker._node:
         time.sleep(0.05)
 
-    class Owner:  # an actor with whose process an object is lost
-        def put(self) -> list[Any]:
-            return [ray.put(bytes(2**20))]
+    def lost(answer: Any) -> None:
+        raise ray.exceptions.ObjectLostError(answer.hex(), "", "")
 
-    owner = ray.remote(num_cpus=0)(Owner).remote()
-    (lost,) = ray.get(owner.put.remote())
-    ray.kill(owner)
-    monkeypatch.setattr(worker, "_wait", lambda answer: ray.get(lost, timeout=HANG_S))
+    monkeypatch.setattr(worker, "_wait", lost)
     message = heard()
     assert (message.kind, message.generation) == (Kind.DIED, 3)
     assert message.body["how"].startswith("lost a rollout on its way from node ")

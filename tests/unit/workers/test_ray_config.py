@@ -21,7 +21,6 @@ ON_RAY = {"launcher": "ray", "num_workers": 2}
         ({"rollout": {"launcher": "ray", "num_workers": "auto"}}, "rollout.num_workers=auto: roll"),
         ({"rollout": {**ON_RAY, "device": "cuda:1"}}, "rollout.device=cuda:1: Ray chooses each"),
         ({"rollout": {**ON_RAY, "device": "cuda"}}, "rollout.device=cuda: no GPU of Ray's"),
-        ({"rollout": ON_RAY, "cluster": {"placement": "all"}}, "cluster.placement: places"),
         ({"ray": {"address": "here"}}, "ray.address=here: must be auto, local or HOST:PORT"),
         ({"ray": {"address": "host:99999"}}, "ray.address=host:99999: must be auto"),
         ({"ray": {"worker_resources": {"num_cpus": -1}}}, "ray.worker_resources.num_cpus=-1: must"),
