@@ -35,11 +35,16 @@ version_of() {
   "$1" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null || echo none
 }
 
-# install COMMAND...: run it, say every 20 s what it is at, and what it said if it fails.
+# install COMMAND...: run it. On a terminal it shows its own progress; elsewhere we say every 20 s
+# what it is at, but not in CI, and what it said if it fails.
 install() {
+  if [[ -t 1 && ${CI:-} != true ]]; then
+    "$@"
+    return
+  fi
   local log="$VENV/install.log" start=$SECONDS ticker code=0
   # As long as this shell lives: a background job is deaf to Ctrl-C.
-  while sleep 20 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+  while [[ ${CI:-} != true ]] && sleep 20 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
     echo "  $((SECONDS - start)) s: $(tail -n 1 "$log" | cut -c -70)"
   done &
   ticker=$!
