@@ -94,7 +94,8 @@ class SwanLabTracker:
             settings=self._swanlab.Settings(**settings),
         )
         self.run_id: str | None = str(self._run.id)
-        self.afterwards = ""
+        offline = self._run.mode == "offline"
+        self.afterwards = f"swanlab sync {shlex.quote(str(self._run.dir))}" if offline else ""
 
     def log(self, metrics: dict[str, float], iteration: int) -> None:
         self._run.log(metrics, step=iteration)

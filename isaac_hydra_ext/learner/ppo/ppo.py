@@ -66,6 +66,8 @@ class PPO:
         self._config, self._ppo, self._spec, self.device = config, config.ppo, spec, device
         self.notes: list[str] = []
         self.policy = make_policy(config, spec, device)
+        if spec.action.kind == "discrete":  # it has no std
+            self.shown = [metric for metric in self.shown if metric.tag != "Policy/mean_std"]
         seed, T = config.experiment.seed, config.rollout.steps_per_env
         dtype, fields = self.policy.distribution.action_dtype, self.policy.fields
         self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields)

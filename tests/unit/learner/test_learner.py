@@ -52,6 +52,12 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
     assert normalizer.count == 5 * 16 * 32
 
 
+def test_the_std_of_actions_is_shown_where_they_have_one() -> None:
+    for env, has_std in (({"id": "Pendulum-v1"}, True), ({"id": "CartPole-v1"}, False)):
+        shown = [metric.tag for metric in pendulum(env=env).learner.shown]
+        assert ("Policy/mean_std" in shown) is has_std and "Loss/learning_rate" in shown
+
+
 def prepared(config: RunConfig, learner: PPO) -> Prepared:
     return prepare(config.ppo, learner._spec, learner.policy, learner.batch, None, OneProcess())
 

@@ -282,8 +282,9 @@ def test_swanlab_offline_writes_a_run(tmp_path: Path) -> None:
     trackers = Trackers(config, run_of(tmp_path / "run"), pytest.fail)
     trackers.log({"Train/mean_reward": 1.5, "Episode_Reward/a b": 2.0}, 3)
     assert signal.getsignal(signal.SIGINT) is before
-    trackers.close()
+    (command,) = trackers.close()
     (path,) = (tmp_path / "run" / "swanlab").glob("run-*/run-*.swanlab")
+    assert command == f"swanlab sync {path.parent}"
     assert b"Train/mean_reward" in path.read_bytes()
     assert "0.5" in next(path.parent.glob("files/config.yaml")).read_text()
 
