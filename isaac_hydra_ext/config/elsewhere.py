@@ -10,7 +10,7 @@ from isaac_hydra_ext.config.schema import all_knobs
 from isaac_hydra_ext.errors import did_you_mean
 
 # The last part of their name -> what to type here. Names of rsl_rl, Stable-Baselines3, Isaac Lab,
-# skrl, rl_games, CleanRL and Sample Factory; what is called the same there and here is not listed.
+# skrl, rl_games, CleanRL, Sample Factory and RLinf; what is called the same here is not listed.
 THEIRS = {
     # where and for how long
     "num_envs": "rollout.envs_per_worker (of each worker)",
@@ -53,6 +53,7 @@ THEIRS = {
     "n_steps": "rollout.steps_per_env",
     "rollouts": "rollout.steps_per_env",
     "horizon_length": "rollout.steps_per_env",
+    "pipeline_stages": "rollout.num_workers (a second worker gains more than halves of one)",
     "num_learning_epochs": "ppo.update_epochs",
     "learning_epochs": "ppo.update_epochs",
     "n_epochs": "ppo.update_epochs",

@@ -32,6 +32,7 @@ def test_every_answer_names_a_knob_and_no_name_of_ours_is_redirected() -> None:
         ("num_envs", "it is rollout.envs_per_worker (of each worker) here"),
         ("env.scene.num_envs", "it is rollout.envs_per_worker (of each worker) here"),
         ("seed", "it is experiment.seed here"),
+        ("rollout.pipeline_stages", "it is rollout.num_workers (a second worker gains more"),
         ("device", "it is rollout.device (the simulation's) or experiment.device"),
         ("logger", "it is logging.backends here"),
         ("--max_iterations", "it is experiment.max_iterations here"),
