@@ -9,7 +9,6 @@ A process of its own for `isaac_cartpole`; prints one line of JSON at the end. D
 import argparse
 import json
 import os
-import sys
 import time
 from collections import deque
 from importlib import metadata
@@ -19,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-TASK, PHYSICS = "Isaac-Cartpole-Direct-v0", "newton_mjwarp"
+TASK, PHYSICS = "Isaac-Cartpole-Direct", "newton_mjwarp"
 WINDOW = 100  # finished episodes a mean is over, as in isaac_hydra_ext.run.episodes
 
 
@@ -31,15 +30,16 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--iterations", type=int, default=150)
     arguments = parser.parse_args()
-    sys.argv = [sys.argv[0], f"physics={PHYSICS}"]  # Isaac Lab reads presets there
 
     import isaaclab_tasks  # type: ignore[import-not-found]  # noqa: F401
-    from isaaclab_tasks.utils import (  # type: ignore[import-not-found]
-        launch_simulation,
+    from isaaclab.app import launch_simulation  # type: ignore[import-not-found]
+    from isaaclab_tasks.utils.hydra import (  # type: ignore[import-not-found]
         resolve_task_config,
     )
 
-    env_cfg, agent_cfg = resolve_task_config(TASK, "rsl_rl_cfg_entry_point")
+    env_cfg, agent_cfg = resolve_task_config(
+        TASK, "rsl_rl_cfg_entry_point", overrides=[f"physics={PHYSICS}"]
+    )
     env_cfg.sim.device, env_cfg.seed = "cpu", arguments.seed
     env_cfg.scene.num_envs = arguments.num_envs
     with launch_simulation(env_cfg, {"device": "cpu"}):

@@ -352,6 +352,7 @@ def test_bad_input_to_the_real_one_is_one_line_and_nothing_is_left(
 ) -> None:
     isaac = on_stage("real")
     isaac.env |= {"CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(isaac.where)}
+    isaac.env["ISAACSIM_ASSET_ROOT"] = "/nowhere"
     isaac.selectors = []
     kitless = "physics=newton_mjwarp"
     camera = ["--task", "Isaac-Cartpole-Camera-Direct", "--agent", "none"]
@@ -364,7 +365,7 @@ def test_bad_input_to_the_real_one_is_one_line_and_nothing_is_left(
         ([kitless, "renderer=newton_renderer"], "has no such preset; it has none"),
         ([kitless, "env.decimatoin=4"], "env.cfg.decimatoin: the task has no such setting; did "),
         ([kitless, "env.episode_length_s=abc"], "env.cfg.episode_length_s=abc: str does not fit"),
-        ([kitless, "env.robot_cfg.spawn.usd_path=/nowhere/a.usd"], "'/nowhere/a.usd'. (the asset "),
+        ([kitless], "default_ground_plane.usda (the asset root is /nowhere;"),
         ([kitless, "--device", "tpu"], "rollout.device=tpu: not a device"),
         ([kitless, "--device", "cuda:0"], "rollout.device=cuda:0: PyTorch sees 0 CUDA devices"),
     ):

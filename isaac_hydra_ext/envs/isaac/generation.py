@@ -38,7 +38,8 @@ def detect_generation() -> Generation:
             )
         raise MissingDependencyError(
             f"env.kind=isaaclab: {missing} cannot be imported by {sys.executable}; run with Isaac "
-            "Lab's own Python (./isaaclab.sh -p -m isaac_hydra_ext.appo_runner ...)"
+            "Lab's own Python (./isaaclab.sh -p -m isaac_hydra_ext.appo_runner ...), or let "
+            "scripts/run_isaac_lab.sh install 3.0.0, which needs Python 3.12"
         )
     if (root / "app" / "sim_launcher.py").exists():
         return Generation.GA

@@ -222,10 +222,10 @@ def _asset_root() -> str:
     if assets is None:
         return ""
     root = getattr(assets, "NUCLEUS_ASSET_ROOT_DIR", None) or os.environ.get("ISAACSIM_ASSET_ROOT")
-    return (
-        f"the asset root is {root or 'not set'}; change it with ISAACSIM_ASSET_ROOT (3.0) or "
-        "persistent.isaac.asset_root.cloud in apps/isaaclab.python.kit"
-    )
+    change = "persistent.isaac.asset_root.cloud in apps/isaaclab.python.kit"
+    if detect_generation() is Generation.GA:
+        change = "ISAACSIM_ASSET_ROOT; without a network, scripts/make_isaac_assets.py makes one"
+    return f"the asset root is {root or 'not set'}; change it with {change}"
 
 
 def is_running() -> bool:

@@ -100,9 +100,9 @@ class _Curriculum:
     def __init__(self, env: "DirectRLEnv") -> None:
         self._env = env
 
-    def compute(self, env_ids: torch.Tensor) -> None:
+    def compute(self, env_ids: torch.Tensor | slice) -> None:
         if self._env.scene.terrain is not None:
-            all_up = torch.ones(len(env_ids), dtype=torch.bool)
+            all_up = torch.ones(self._env.num_envs, dtype=torch.bool)[env_ids]
             self._env.scene.terrain.update_env_origins(env_ids, all_up, ~all_up)
 
 
@@ -182,10 +182,13 @@ class DirectRLEnv(gym.Env):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple:
         if seed is not None:
             torch.manual_seed(seed)
-        self._reset_idx(torch.arange(self.num_envs, device=self.device))
+        self._reset_idx(self._every_env())
         return self._get_observations(), self.extras
 
-    def _reset_idx(self, env_ids: torch.Tensor) -> None:
+    def _every_env(self) -> torch.Tensor | slice:
+        return torch.arange(self.num_envs, device=self.device)
+
+    def _reset_idx(self, env_ids: torch.Tensor | slice) -> None:
         self.curriculum_manager.compute(env_ids)
         self.extras["log"] = {
             "Episode_Termination/time_out": self.reset_time_outs.float().sum(),
@@ -193,7 +196,7 @@ class DirectRLEnv(gym.Env):
             "counter": torch.tensor(float(self.common_step_counter)),
         }
         self.episode_length_buf[env_ids] = 0
-        self._drawn[env_ids] = torch.rand(len(env_ids)).to(self.device)
+        self._drawn[env_ids] = torch.rand(len(self._drawn[env_ids])).to(self.device)
 
     def _get_observations(self) -> dict:
         self._obs_buf[:, 0] = self.episode_length_buf
@@ -251,6 +254,9 @@ class DirectRLEnv(gym.Env):
 
 class ManagerBasedRLEnv(DirectRLEnv):
     """The same, under the other name; some of its envs can be reset by themselves."""
+
+    def _every_env(self) -> torch.Tensor | slice:
+        return super()._every_env() if state.needs_kit_first else slice(None)  # 3.0's word for all
 
     def reset(
         self,

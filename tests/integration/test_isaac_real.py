@@ -1,0 +1,56 @@
+"""Tasks of the real Isaac Lab 3.0.0 without Kit, on robots of `scripts/make_isaac_assets.py`."""
+
+from pathlib import Path
+
+import pytest
+from isaac_stage import run_python, stage
+
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+
+pytestmark = [pytest.mark.isaaclab, pytest.mark.timeout(1800)]
+
+CAMERA = """
+import os, torch
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
+
+config = EnvConfig(
+    kind="isaaclab", task="Isaac-Cartpole-Camera-Direct", agent="none", renderer="newton_renderer"
+)
+env = IsaacLabVecEnv(config, 2, "cpu", seed=1)
+env.reset(1)
+obs = env.step(torch.zeros(2, env.spec.action.dim)).obs["policy"]
+assert obs.shape == (2, 6, 96, 96) and obs.dtype == torch.float32
+assert float(obs.std()) > 0.01, "a blank picture: the robot has no visible shapes"
+assert not obs[0].equal(obs[1])
+print("camera: seen", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("Isaac-Ant-Direct", ""),
+        ("Isaac-Humanoid-Direct", ""),
+        ("Isaac-Cartpole", ""),  # ManagerBased
+        ("Isaac-Cart-Double-Pendulum-Direct-v0", "no rsl_rl cfg is used"),  # DirectMARL
+        ("Isaac-Velocity-Flat-Unitree-Go1-v0", "env.physics=newton_mjwarp: the task's own physics"),
+        ("Isaac-Velocity-Flat-G1-v0", ""),
+    ],
+)
+def test_a_task_trains(task: str, says: str, tmp_path: Path) -> None:
+    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_any", f"env.task={task}"]
+    line += ["rollout.num_workers=0", "rollout.device=cpu", "rollout.envs_per_worker=4"]
+    line += ["experiment.max_iterations=2", "logging.report=false"]
+    done = run_python(line, stage("real", tmp_path), tmp_path, timeout=1700)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "truncated episodes bootstrap from the env's final observation" in done.stdout
+    assert says in done.stdout
+    (path,) = tmp_path.glob("logs/appo/*/*/checkpoints/model_2.safetensors")
+    assert all(tensor.isfinite().all() for tensor in load_checkpoint(path).tensors.values())
+
+
+def test_a_camera_on_the_cpu_sees_the_robot(tmp_path: Path) -> None:
+    done = run_python(["-c", CAMERA], stage("real", tmp_path), tmp_path, timeout=1700)
+    assert "camera: seen" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
