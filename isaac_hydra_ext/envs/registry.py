@@ -6,6 +6,7 @@ no torch.
 
 import importlib
 import importlib.util
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,8 @@ def load_adapter(kind: str) -> Adapter:
         ConfigError: It cannot be imported.
         EnvError: It has no `describe` or no `make`.
     """
+    # What a login sets. Without it libwayland, which SDL asks first, prints an `error:` of its own.
+    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     if kind in ADAPTERS:
         adapter: Any = importlib.import_module(ADAPTERS[kind])
     else:

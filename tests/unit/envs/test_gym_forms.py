@@ -1,5 +1,6 @@
 """What Gymnasium envs give in forms of their own: ids, rewards, infos, old interfaces."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,19 @@ from isaac_hydra_ext.envs.contract import StepResult
 from isaac_hydra_ext.envs.episode_info import MAX_NAMES, EpisodeInfo
 from isaac_hydra_ext.envs.gym import GymVecEnv
 from isaac_hydra_ext.envs.gym_ids import find_spec
-from isaac_hydra_ext.envs.registry import needs_simulator
+from isaac_hydra_ext.envs.registry import load_adapter, needs_simulator
 from isaac_hydra_ext.errors import EnvContractError, EnvError
+
+
+@pytest.mark.parametrize("before", [None, "/mine"])
+def test_graphics_libraries_find_a_directory_of_sockets_named(
+    monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", before or "")
+    if before is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+    load_adapter("gym")
+    assert os.environ["XDG_RUNTIME_DIR"] == (before or f"/run/user/{os.getuid()}")
 
 
 class Said(gym.Env):
