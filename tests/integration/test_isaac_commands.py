@@ -340,7 +340,8 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
     assert bool(clips) != ("--video: no videos, " in filmed.stderr), "without libEGL nothing draws"
     for clip in clips:
         frames = importlib.import_module("imageio.v3").imread(clip)
-        assert frames.shape == (4, 480, 640, 3) and frames[0].std() > 5
+        assert frames.shape == (4, 480, 640, 3)
+        assert frames[0, -1].mean() > frames[0, 0].mean() + 20, "no ground below the sky"
     done = isaac.module("train", "--list_tasks", "--keyword", "cartpole-direct")
     assert "Isaac-Cartpole-Direct" in done.stdout.splitlines()
 

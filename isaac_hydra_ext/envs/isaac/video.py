@@ -41,9 +41,9 @@ def prepare_pictures(cfg: Any, visualizer: str | None) -> str | None:
     if visualizer == "none":
         raise RenderError("--viz none leaves nothing that draws")
     if visualizer is None:
-        os.environ.pop(
-            "DISPLAY", None
-        )  # with one, Newton's viewer opens a window whatever it is told
+        # Without a display the viewer draws off screen. Told `headless` it would, too, but then it
+        # begins later, and shows neither ground nor colours (seen in 3.0.0).
+        os.environ.pop("DISPLAY", None)
         try:
             pyglet = importlib.import_module("pyglet")
             pyglet.options["headless"] = True
@@ -55,9 +55,7 @@ def prepare_pictures(cfg: Any, visualizer: str | None) -> str | None:
                 "apt-get install libegl1 libgl1)"
             ) from e
         width, height = VIEW
-        cfg.sim.visualizer_cfgs = [
-            viewer(window_width=width, window_height=height, headless=True, streaming_view=False)
-        ]
+        cfg.sim.visualizer_cfgs = [viewer(window_width=width, window_height=height)]
     return None
 
 

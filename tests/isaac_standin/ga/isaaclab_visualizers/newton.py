@@ -24,5 +24,3 @@ class NewtonGLVisualizerCfg:
     class_type: object = NewtonGLVisualizer
     window_width: int = 1920
     window_height: int = 1080
-    headless: bool = False
-    streaming_view: bool = True
