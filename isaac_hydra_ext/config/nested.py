@@ -1,6 +1,7 @@
 """Dotted keys and the nested mappings they lead into. Used in every process."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
@@ -18,3 +19,13 @@ def value_at(nested: Any, key: str, default: Any) -> Any:
             return default
         nested = nested[name]
     return nested
+
+
+def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield (key, value, metadata) for every leaf of nested dataclasses."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from walk(value, f"{path}{f.name}.")
+        else:
+            yield f"{path}{f.name}", value, f.metadata

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from isaac_hydra_ext.config.knobs import MAX_INT
-from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.schema import MAX_INT, RunConfig
 
 KEY_WIDTH = 38  # of `key=default` in the help
 MAX_WIDTH = 120

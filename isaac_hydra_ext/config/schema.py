@@ -4,13 +4,36 @@
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from isaac_hydra_ext.config.knobs import MAX_INT, MAX_WAIT_S, knob
-from isaac_hydra_ext.config.logging import LoggingConfig
+from isaac_hydra_ext.config.nested import walk
 from isaac_hydra_ext.config.seat import Seat
+
+MAX_INT = 2**31 - 1  # of every integer that declares no other bound
+MAX_WAIT_S = 1e6  # poll counts milliseconds in 32 bits
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """Declare one documented field; its bounds are checked by `config/checks.py`.
+
+    The text of a number begins with its unit in brackets, `[-]` where it has none.
+    """
+    if le is None and type(default) is int:
+        le = MAX_INT
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "choices": choices}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -240,6 +263,69 @@ class EvaluateConfig:
 
 
 @dataclass
+class VideoConfig:
+    """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
+
+    every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
+    length: int = knob(200, "[env steps] at most, a picture each", ge=1, le=10**5)
+    fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases. What is null comes from its own settings and variables (WANDB_...)."""
+
+    project: str | None = knob(None, "null: WANDB_PROJECT, else experiment.name")
+    entity: str | None = knob(None, "user or team that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: WANDB_MODE, else online; offline: `wandb sync` uploads later",
+        choices=("online", "offline", "disabled"),
+    )
+
+
+@dataclass
+class SwanlabConfig:
+    """SwanLab. What is null comes from its own settings and variables (SWANLAB_...)."""
+
+    project: str | None = knob(None, "null: SWANLAB_PROJECT, else experiment.name")
+    workspace: str | None = knob(None, "user or organisation that the project belongs to")
+    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
+    tags: list[str] = knob([], "of the run")
+    mode: str | None = knob(
+        None,
+        "null: SWANLAB_MODE, else online; offline: `swanlab sync` uploads later; local: `swanlab "
+        "watch` shows it",
+        choices=("online", "offline", "local", "disabled"),
+    )
+
+
+@dataclass
+class LoggingConfig:
+    """What is shown and written while the run goes on."""
+
+    backends: list[str] = knob(
+        ["tensorboard"], "trackers", choices=("tensorboard", "csv", "wandb", "swanlab")
+    )
+    every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
+    console: str = knob(
+        "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
+    )
+    report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
+    profile: list[int] = knob(
+        [], "[iterations] first and last one to trace into profile/, for Perfetto; []: none", ge=0
+    )
+    video: VideoConfig = field(default_factory=VideoConfig)
+    aliases: str = knob(
+        "none", "write metrics under another trainer's names too", choices=("none", "rlinf")
+    )
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    swanlab: SwanlabConfig = field(default_factory=SwanlabConfig)
+
+
+@dataclass
 class CheckpointConfig:
     """When the run is saved and what is kept."""
 
@@ -310,16 +396,6 @@ class RunConfig:
         for section, name, value in self.seat.named:
             data[section][name] = value
         return data
-
-
-def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Yield (key, value, metadata) for every leaf."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            yield from walk(value, f"{path}{f.name}.")
-        else:
-            yield f"{path}{f.name}", value, f.metadata
 
 
 def all_knobs() -> list[tuple[str, Any, Mapping[str, Any]]]:

@@ -7,7 +7,7 @@ versions, copies every array twice, and costs more than stepping a CartPole.
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,7 +15,6 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs import gym_viewer
 from isaac_hydra_ext.envs.contract import (
     EnvSpec,
     StepResult,
@@ -26,7 +25,6 @@ from isaac_hydra_ext.envs.episode_info import EpisodeInfo
 from isaac_hydra_ext.envs.gym_ids import find_spec
 from isaac_hydra_ext.envs.gym_state import env_state, load_env_state, state_names, time_limit
 from isaac_hydra_ext.envs.spaces import read_action_space
-from isaac_hydra_ext.envs.viewing import Player
 from isaac_hydra_ext.errors import (
     ConfigError,
     EnvContractError,
@@ -34,6 +32,9 @@ from isaac_hydra_ext.errors import (
     MissingDependencyError,
     RenderError,
 )
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.envs.viewing import Player
 
 DEFAULT_NUM_ENVS = 32
 DEFAULT_GROUP = "policy"
@@ -94,6 +95,8 @@ class GymVecEnv:
             self._envs = [gym.make(self._id, **kwargs) for _ in range(num_envs)]
             if view:
                 again = partial(gym.make, self._id, **kwargs)
+                from isaac_hydra_ext.envs import gym_viewer  # not in each worker
+
                 self._envs[0] = gym_viewer.made_to_view(self._envs[0], again)
         except TypeError as e:
             if render and "render_mode" in str(e):
@@ -230,8 +233,10 @@ class GymVecEnv:
         except gym.error.DependencyNotInstalled as e:
             raise RenderError(f"env.id={env.spec.id}: {e}") from e
 
-    def view(self, player: Player, open_page: Callable[[], Any]) -> None:
+    def view(self, player: "Player", open_page: Callable[[], Any]) -> None:
         """Show the first env; see `ViewableEnv`."""
+        from isaac_hydra_ext.envs import gym_viewer
+
         gym_viewer.view(self._envs[0], self.spec.step_dt, player, open_page)
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from isaac_hydra_ext.config.schema import EnvConfig, RunConfig
 from isaac_hydra_ext.envs.facts import EnvFacts
-from isaac_hydra_ext.envs.isaac.generation import has_kit
 from isaac_hydra_ext.errors import ConfigError, EnvError, shown
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.activity import tell
@@ -123,6 +122,8 @@ def facts_of(env_config: EnvConfig) -> EnvFacts:
     kind = env_config.kind
     entry_points.check_name("env.kind", shown(kind), ADAPTERS, entry_points.ENVS)
     if kind == "isaaclab":
+        from isaac_hydra_ext.envs.isaac.generation import has_kit  # for this kind alone
+
         # Kit takes a GPU's whole time and most of its memory. Newton runs without it.
         physics = env_config.physics
         newton = physics.startswith("newton") if physics else not has_kit()

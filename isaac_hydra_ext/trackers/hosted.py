@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config.logging import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError
 from isaac_hydra_ext.evaluation.video import preview_of
 from isaac_hydra_ext.trackers.tracker import TrackedRun

@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config.logging import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.evaluation.video import gif_summary
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 

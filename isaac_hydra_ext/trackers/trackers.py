@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from isaac_hydra_ext.config.logging import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.errors import RunInterrupted, shown
 from isaac_hydra_ext.trackers.aliases import with_aliases
 from isaac_hydra_ext.trackers.hosted import SwanLabTracker, WandbTracker, check_hosted

@@ -5,12 +5,15 @@ block = | status of each worker | slots of worker 0 | slots of worker 1 | ... | 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isaac_hydra_ext.rollout.layout import HEADER, PAGE, SlotLayout, align
 from isaac_hydra_ext.rollout.slot import Slot
-from isaac_hydra_ext.workers.far_block import BlockNumbers
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.workers.far_block import BlockNumbers
 
 # What a worker shows of itself: alive when, at which rollout, how many of its steps are done.
 STATUS = np.dtype([("heartbeat_ns", "<i8"), ("iteration", "<i8"), ("steps", "<i8")])
@@ -74,12 +77,14 @@ class BlockPlan:
         """Return the weight ring's bytes."""
         return block[self._weights_offset : self._weights_offset + self.weights_nbytes]
 
-    def numbers(self, weights_size: int) -> BlockNumbers:
+    def numbers(self, weights_size: int) -> "BlockNumbers":
         """Return what a relay needs to copy the rollouts and weights of other machines' workers.
 
         Args:
             weights_size: P.
         """
+        from isaac_hydra_ext.workers.far_block import BlockNumbers  # not in each worker
+
         layout, fields = self.layout, self.layout.fields
         finals = [f for name, f in fields.items() if name.startswith("final_")]
         dropped, restarted, extra = fields["dropped"], fields["restarted"], fields["extra"]

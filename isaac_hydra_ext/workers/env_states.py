@@ -42,8 +42,6 @@ def write_env_states(
     ]
 
 
-def read_env_state(block: SharedBlock, place: Place | None) -> dict[str, Any] | None:
-    """Read one worker's (worker); None where it has none."""
-    if place is None:
-        return None
+def read_env_state(block: SharedBlock, place: Place) -> dict[str, Any]:
+    """Read one worker's (worker)."""
     return json.loads(block.attach(place["name"], place["end"])[place["begin"] :].tobytes())

@@ -31,7 +31,6 @@ from isaac_hydra_ext.workers.child import (
     redirect_output,
     serve,
 )
-from isaac_hydra_ext.workers.env_states import read_env_state
 from isaac_hydra_ext.workers.shared_memory import SharedBlock, register_with_cuda
 
 if TYPE_CHECKING:
@@ -141,7 +140,11 @@ class WorkerProcess:
         run_dir = Path(message.body["run_dir"])
         no_log = redirect_output(run_dir / "workers" / f"worker_{self._worker}.log")
         self._tracer = self._make_tracer(run_dir)
-        env_state = read_env_state(self._block, message.body.get("env_state"))
+        env_state = None
+        if (place := message.body.get("env_state")) is not None:  # of a resumed run
+            from isaac_hydra_ext.workers.env_states import read_env_state
+
+            env_state = read_env_state(self._block, place)
         self._collector = Collector(
             config, self._worker, self._generation, run_dir, env_state, message.body["first"]
         )

@@ -18,7 +18,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from tensorboard import default, program
 
-from isaac_hydra_ext.config.logging import LoggingConfig, WandbConfig
+from isaac_hydra_ext.config.schema import LoggingConfig, WandbConfig
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInterrupted
 from isaac_hydra_ext.trackers import in_thread
@@ -115,7 +115,7 @@ def test_tensorboard_is_imported_by_its_own_backend_alone(tmp_path: Path) -> Non
 import sys
 from pathlib import Path
 import isaac_hydra_ext.appo_runner
-from isaac_hydra_ext.config.logging import LoggingConfig
+from isaac_hydra_ext.config.schema import LoggingConfig
 from isaac_hydra_ext.trackers.local import RESULTS
 from isaac_hydra_ext.trackers.tracker import TrackedRun
 from isaac_hydra_ext.trackers.trackers import Trackers
