@@ -5,8 +5,9 @@
 Resolves each task's configurations as a training does, and starts no simulation. Some minutes.
 """
 
+import re
 import sys
-from collections import Counter
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -22,53 +23,55 @@ from isaac_hydra_ext.errors import IsaacHydraExtError
 
 PAGE = Path(__file__).parents[1] / "docs" / "isaac_tasks.md"
 ENTRY = "_cfg_entry_point"
-AS_TASK = "as its rsl_rl configuration says"
+AS_TASK = "By its rsl_rl configuration"
+DEFAULTS = "From our defaults, as there is no rsl_rl configuration"
+NEWTON, KIT = "Newton", "Kit"
+DRAWS = " (draws)"
 HEAD = """# What each task of Isaac Lab does here
 
 {count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which resolves their
-configurations and simulates none. *Simulates on* is the physics that is taken unasked where Isaac
-Sim is missing; where a task draws, `renderer=` has to be typed.
-
-{summary}
-
-| task | simulates on | trains |
-|---|---|---|
+configurations and simulates none. {newton} simulate with Newton, so without Kit, and {ready} of
+these train by their rsl_rl configuration. A preset in backticks is taken where Isaac Sim is
+missing. What draws needs `renderer=newton_renderer`. What is refused trains from our defaults
+with `env.agent=none`.
 """
 
 
-def trains(task: str, env_config: EnvConfig) -> tuple[str, str]:
-    """Return on what a task simulates without Kit, and what is learned from."""
-    entries = gym.spec(task).kwargs or {}
-    others = sorted(
-        key.removesuffix(ENTRY)
-        for key in entries
-        if key.endswith(ENTRY) and not key.startswith(("env_", "rsl_rl"))
-    )
+def trains(task: str, env_config: EnvConfig) -> tuple[str, str, str]:
+    """Return how a task trains, on what it simulates, and its name."""
     try:
         configs = isaac_cfg.resolve(env_config, task, Generation.GA)
     except IsaacHydraExtError as e:
-        return "-", f"no: {said(e, task)}"
-    simulates = "needs Kit"
+        return f"Cannot be read: {e}".replace(f"env.task={task}: ", ""), KIT, f"`{task}`"
+    on, name = KIT, f"`{task}`"
     if type(configs.env.sim.physics).__name__ == "NewtonCfg":
-        defaults = "its default" if configs.chosen is None else f"`{configs.chosen}`"
-        simulates = f"Newton, {defaults}"
-        renderers = isaac_cfg.list_presets(task).get("renderer", [])
-        if "newton_renderer" in renderers:
-            simulates += "; `renderer=newton_renderer`"
+        on = NEWTON if configs.chosen is None else f"{NEWTON}, `{configs.chosen}`"
+        if "newton_renderer" in isaac_cfg.list_presets(task).get("renderer", []):
+            name += DRAWS
     if configs.agent is None:
-        whose = f" (there is {', '.join(others)})" if others else " (no trainer has one)"
-        return simulates, f"from our defaults: no rsl_rl configuration{whose}"
+        return DEFAULTS, on, name
     try:
         settings_from_rsl_rl(configs.agent)
     except IsaacHydraExtError as e:
-        return simulates, f"refused: {said(e, task)}"
-    return simulates, AS_TASK
+        asked = re.search(r"asks for (an? )(?:[\w.]+:)?([\w ]*\w)", str(e))
+        return f"Refused: {asked[1] + asked[2] if asked else e}", on, name
+    return AS_TASK, on, name
 
 
-def said(error: Exception, task: str) -> str:
-    """Return an error without what the row says already."""
-    text = str(error).replace(f"env.task={task}: ", "").replace("env.task: ", "")
-    return text.split(", not supported;")[0].replace("|", "\\|")
+def page(rows: list[tuple[str, str, str]], version: str) -> str:
+    """Return the page: a heading for each way to train, a paragraph for each physics."""
+    newton = [how for how, on, _ in rows if on.startswith(NEWTON)]
+    text = HEAD.format(
+        count=len(rows), version=version, newton=len(newton), ready=newton.count(AS_TASK)
+    )
+    ways = sorted({how for how, _, _ in rows}, key=lambda how: (how.startswith("Refused"), how))
+    for how in ways:
+        text += f"\n## {how}\n"
+        for on in sorted({on for way, on, _ in rows if way == how}, key=lambda on: (on == KIT, on)):
+            names = [name for way, where, name in rows if (way, where) == (how, on)]
+            line = f"{on} ({len(names)}): {', '.join(names)}"
+            text += "\n" + textwrap.fill(line, 100, break_on_hyphens=False) + "\n"
+    return text
 
 
 def main() -> None:
@@ -78,19 +81,9 @@ def main() -> None:
     tasks = [t for t in list_tasks() if ours not in str(gym.spec(t).kwargs.get(f"env{ENTRY}"))]
     rows = []
     for task in tasks:
-        rows.append((task, *trains(task, EnvConfig(kind="isaaclab", task=task))))
+        rows.append(trains(task, EnvConfig(kind="isaaclab", task=task)))
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
-    kinds = Counter(why.split(":")[0] for _, _, why in rows)
-    kitless = sum(on.startswith("Newton") for _, on, _ in rows)
-    ready = sum(on.startswith("Newton") and why == AS_TASK for _, on, why in rows)
-    summary = (
-        f"{kitless} simulate without Kit. {kinds[AS_TASK]} train {AS_TASK}, {ready}\n"
-        f"of them without Kit. {kinds['refused']} are refused for what we do not have;\n"
-        f"`env.agent=none` starts from our defaults, as do {kinds['from our defaults']} without an "
-        f"rsl_rl\nconfiguration. {kinds['no']} cannot be read."
-    )
-    head = HEAD.format(count=len(rows), version=metadata.version("isaaclab"), summary=summary)
-    PAGE.write_text(head + "".join(f"| `{a}` | {b} | {c} |\n" for a, b, c in rows))
+    PAGE.write_text(page(rows, metadata.version("isaaclab")))
 
 
 if __name__ == "__main__":
