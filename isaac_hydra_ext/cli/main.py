@@ -40,7 +40,7 @@ COMMANDS = {
         "write a package with an env of your own: appo new NAME",
     ),
     "check": ("isaac_hydra_ext.cli.check", "check an environment: appo check Pendulum-v1"),
-    "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run, and how to"),
+    "doctor": ("isaac_hydra_ext.doctor.command", "check what this machine can run"),
 }
 INTRODUCTION = """\
 Asynchronous PPO. Usage: appo train [GROUP=CHOICE] [KNOB=VALUE] [Hydra flags]
