@@ -10,7 +10,8 @@ usage() {
 usage: scripts/test_long.sh [PYTEST ARGUMENTS]
 
 Runs the soak, the random deaths, the stress of shared memory and descriptors and the fuzzed inputs
-whole, of which scripts/test.sh runs about a fifth: some minutes, before a release. The .venv is
+whole, of which scripts/test.sh runs about a fifth, and then the tests marked `release`: some minutes,
+before a release. The .venv is
 that of scripts/test.sh.
 END
 }
@@ -25,5 +26,6 @@ esac
 trap 'exit 130' INT
 make_venv dev,mjlab
 export APPO_TEST_LONG=1
-exec .venv/bin/pytest -n "$((($(nproc) * 3 + 1) / 2))" --maxprocesses 8 --dist worksteal \
+.venv/bin/pytest -n "$((($(nproc) * 3 + 1) / 2))" --maxprocesses 8 --dist worksteal \
   tests/faults/test_{soak,random_deaths,stress,memory,fuzz}.py "$@"
+exec .venv/bin/pytest -m release tests "$@"

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -36,6 +37,10 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest files first; files stay together, as their fixtures are shared."""
+    if "APPO_TEST_LONG" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("release") is not None:
+                item.add_marker(pytest.mark.skip(reason="scripts/test_long.sh runs it"))
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
@@ -58,10 +63,14 @@ def neighbours(
         yield
 
 
-@pytest.fixture(autouse=True)
-def commands_leave_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a command called in a test from ending pytest, as it would beside an earlier update."""
-    monkeypatch.setattr(os, "_exit", sys.exit)
+@pytest.fixture(autouse=True, scope="session")
+def commands_leave_the_process() -> Iterator[None]:
+    """Keep a command called here from ending pytest, as it would beside an earlier update.
+
+    For the session, as fixtures of modules call commands too.
+    """
+    with mock.patch.object(os, "_exit", sys.exit):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from isaac_hydra_ext.system.streams import drop
-from isaac_hydra_ext.terminal.clock import as_duration
-from isaac_hydra_ext.terminal.console import as_number
 
 RECORD, HYDRAS = "jobs.jsonl", "multirun.yaml"
 IN_THE_PATH = ("experiment.name", "experiment.run_name", "experiment.output_dir")
@@ -150,6 +145,14 @@ def _remove(record: Path) -> None:
 
 
 def _print(record: Path, head: Mapping[str, Any], jobs: list[dict[str, Any]]) -> None:
+    # Here, as Hydra imports this module in every application that composes `train_appo`.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from isaac_hydra_ext.terminal.clock import as_duration
+    from isaac_hydra_ext.terminal.console import as_number
+
     objective = next(job["objective"] for job in jobs if job["run_dir"])
     sign = 1.0 if head["minimize"] else -1.0
 

@@ -26,7 +26,9 @@ def second_rank(run: LiveRun) -> psutil.Process:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.release)]
+)
 def test_a_rank_that_dies_or_hangs_ends_the_run_with_a_checkpoint(live: Live, signum: int) -> None:
     run = live(*RANKS)
     run.wait_for_iteration(5)

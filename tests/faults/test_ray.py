@@ -148,6 +148,7 @@ def wait_for(run: LiveRun, words: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.release
 def test_nothing_of_ours_outlives_a_killed_driver(live: Live, cluster: Nodes) -> None:
     run = live("experiment.max_iterations=100000", *cluster.typed)
     run.wait_for_iteration(2)
@@ -207,6 +208,7 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
         assert str(refused.value).startswith(said)
 
 
+@pytest.mark.release
 def test_a_cluster_that_is_restarted_costs_its_workers_only(cluster: Nodes, tmp_path: Path) -> None:
     """The last of the module: its nodes are others afterwards, and have a file open here."""
     run = LiveRun(tmp_path, "experiment.max_iterations=100", *cluster.typed)

@@ -96,6 +96,7 @@ def test_workers_die_with_a_killed_parent(live: Live) -> None:
     assert run.finish() == -signal.SIGKILL
 
 
+@pytest.mark.release
 def test_a_pause_of_all_processes_kills_no_worker(live: Live) -> None:
     run = live("experiment.max_iterations=100000", "rollout.heartbeat_timeout_s=10")
     run.wait_for_iteration(3)

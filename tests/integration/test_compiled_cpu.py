@@ -22,6 +22,7 @@ def ask_anew() -> Iterator[None]:
     compiler.why_not.cache_clear()
 
 
+@pytest.mark.release
 def test_compiled_updates_learn_what_eager_ones_learn(train_run: Train) -> None:
     if why_not := compiler.why_not("cpu"):
         pytest.skip(why_not)

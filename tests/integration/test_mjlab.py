@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.mjlab, pytest.mark.timeout(600)]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.release
 def test_go1_trains_with_two_workers(command: Command, tmp_path: Path) -> None:
     line = ["env=mjlab_go1_flat", "rollout.num_workers=2", "rollout.envs_per_worker=16"]
     done = command(*line, "experiment.max_iterations=3", timeout=500)

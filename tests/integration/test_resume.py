@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,9 @@ from test_determinism import Train, assert_bit_identical
 
 from isaac_hydra_ext import appo_runner
 from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
-from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.gym import GymVecEnv
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.learner.ppo.ppo import PPO
-from isaac_hydra_ext.terminal.console import RunConsole
 
 
 @pytest.mark.parametrize("env", ["gym_pendulum", "gym_cartpole"])
@@ -47,8 +46,8 @@ def test_a_checkpoint_may_be_deleted_once_it_is_loaded(
     kept = first.path.with_name("model_1.safetensors")
     find = appo_runner.find_resumed
 
-    def found_then_deleted(config: RunConfig, console: RunConsole) -> Checkpoint | None:
-        found = find(config, console)
+    def found_then_deleted(*arguments: Any) -> Checkpoint | None:
+        found = find(*arguments)
         if found is not None:
             found.path.unlink()
         return found

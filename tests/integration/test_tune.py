@@ -86,6 +86,7 @@ def appo_tune(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     return ended.value.code
 
 
+@pytest.mark.release
 def test_pbt_goes_on_from_the_better_trial_with_other_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

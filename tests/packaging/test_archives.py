@@ -79,7 +79,7 @@ def test_extras_have_lower_bounds_only_and_leave_a_containers_packages_alone(arc
     metadata = Parser().parsestr(_dist_info(archives.wheel, "METADATA"))
     assert set(metadata.get_all("Provides-Extra") or []) == {
         "isaaclab", "mjlab", "wandb", "swanlab", "video", "export", "plot", "sweep", "docs",
-        "bench", "dev",
+        "bench", "dev", "ray", "viewer",
     }  # fmt: skip
     extras = [d for d in metadata.get_all("Requires-Dist") or [] if "extra ==" in d]
     for dependency in extras:
