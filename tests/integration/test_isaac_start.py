@@ -35,7 +35,7 @@ def train(
         ("raise", ["--num_workers", "0"], "error: starting Isaac Lab: RuntimeError: no driver; "),
         ("raise", ["--list_tasks"], "error: starting Isaac Lab: RuntimeError: no driver; "),
         ("exit", WORKERS, "exited with code 0 (last told: starts Isaac Sim, output in "),
-        ("hang", [*WORKERS, "rollout.startup_timeout_s=30"],
+        ("hang", [*WORKERS, "rollout.startup_timeout_s=18"],
          "if it needs longer (last told: starts Isaac Sim, output in "),
     ],
 )  # fmt: skip

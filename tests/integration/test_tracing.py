@@ -66,6 +66,7 @@ tracing.Tracer._write = lambda self: time.sleep(15)
 """
 
 
+@pytest.mark.release
 def test_a_worker_that_writes_a_long_trace_is_not_taken_for_a_dead_one(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

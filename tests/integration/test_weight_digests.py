@@ -1,5 +1,7 @@
-"""Training gives the weights it gave before, to the last bit.
+"""Training gives the weights it gave before, to the last bit, by the code that others are held to.
 
+On a CPU small updates are computed by formulas written out; `losses.py` with autograd and the
+optimizer's device code are their reference (`tests/unit/learner/test_by_hand.py`), and run here.
 `weight_digests.json` was written by an earlier build. Bits are those of one kind of processor and
 one PyTorch; elsewhere the norms of the weights are compared. A change that is meant to change
 results writes the table anew, and CHANGELOG names it:
@@ -18,6 +20,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.learner.optimizer import FlatAdam
 
 TABLE = Path(__file__).with_name("weight_digests.json")
 COMMON = ("experiment.max_iterations=4", "experiment.seed=7", "rollout.deterministic=true")
@@ -61,6 +64,13 @@ def digest(weights: dict[str, torch.Tensor]) -> str:
     for name in sorted(weights):
         content.update(name.encode() + weights[name].numpy().tobytes())
     return content.hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learn by autograd, and decide about each step on the device."""
+    monkeypatch.setattr("isaac_hydra_ext.learner.ppo.epochs.by_hand", lambda *_: None)
+    monkeypatch.setattr(FlatAdam, "_decided_on_host", FlatAdam._decided_step)
 
 
 @pytest.mark.parametrize("name", RUNS)
