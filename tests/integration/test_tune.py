@@ -65,6 +65,7 @@ def test_what_cannot_be_searched_is_refused_in_a_line(typed: str, says: str) -> 
     assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.release
 def test_a_trial_in_parts_is_the_run_in_one_piece(tmp_path: Path) -> None:
     models = []
     for every in (2, 4):
