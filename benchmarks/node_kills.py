@@ -77,7 +77,7 @@ def _train(env: str, typed: list[str], kill: Callable[[], None], seconds: float)
             summary = train(cfg, line, on_iteration=on_iteration)
     finally:
         over.set()
-        thread.join()
+        thread.join(60.0)
     names = ("samples_produced", "samples_consumed", "samples_abandoned")
     produced, consumed, abandoned = (summary[name] for name in names)
     return {

@@ -55,6 +55,7 @@ def test_an_exit_code_of_0_is_no_proof_of_closing(live: Live, stubborn: list[str
     assert "worker 1 did not close its env: it exited with code 0" in run.text()[1]
 
 
+@pytest.mark.release
 def test_slow_construction_is_waited_for(live: Live, stubborn: list[str]) -> None:
     run = live(*stubborn, "+env.kwargs.start_s=1", "+env.kwargs.close=no")  # 4 envs a worker
     assert run.finish() == 0, run.text()

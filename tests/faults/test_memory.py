@@ -206,6 +206,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.release
 def test_a_global_start_method_of_fork_changes_nothing_and_no_simulator_is_imported(
     tmp_path: Path,
 ) -> None:

@@ -202,6 +202,7 @@ def test_hydra_alone_trains_in_this_process(
     assert json.loads((isaac.newest_run() / "summary.json").read_text())["status"] == "completed"
 
 
+@pytest.mark.release
 def test_in_this_process_a_close_that_hangs_is_told(
     on_stage: Callable[[str], Stage],
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_terminal_shows_a_live_table(tmp_path: Path) -> None:
     assert max(map(len, tables)) <= 80
 
 
+@pytest.mark.release
 def test_nothing_is_left_after_five_runs(train_run: Train) -> None:
     """The first run is not counted: libraries open what they keep."""
 
