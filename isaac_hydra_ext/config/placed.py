@@ -67,15 +67,8 @@ def _own_ranks(placement: Placement, environ: Mapping[str, str]) -> list[Rank]:
             f"--nnodes {nodes} --nproc_per_node {max(1, len(mine))} --rdzv_endpoint HOST:PORT -m "
             "isaac_hydra_ext.appo_runner with the same words"
         )
-    if (
-        seat
-        and OURS not in environ
-        and (seat.local_size, seat.size)
-        != (
-            len(mine),
-            len(placement.ranks),
-        )
-    ):
+    started = (seat.local_size, seat.size) if seat and OURS not in environ else None
+    if seat and started not in (None, (len(mine), len(placement.ranks))):
         raise ConfigError(
             f"{KEY}: names {len(mine)} learners on node {node}, {len(placement.ranks)} in all, and "
             f"torchrun has started {seat.local_size} here, {seat.size} in all"

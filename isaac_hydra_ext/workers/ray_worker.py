@@ -80,7 +80,7 @@ class RemoteWorker:
                 if not self.ended and self._node:
                     ray.get(self._actor.end.remote(), timeout=END_S)
             ray.kill(self._actor)
-            self._thread.join()  # it looks at `_stopped` each POLL_S
+            self._thread.join(END_S)  # it looks at `_stopped` each POLL_S
             self.ended = True
 
     def _listen(self) -> None:
