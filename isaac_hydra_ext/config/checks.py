@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config.schema import MAX_INT, RunConfig, walk
+from isaac_hydra_ext.config.knob import MAX_INT
+from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.system import entry_points
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.actor_critic import MIN_STD, ActorCritic, choose_obs_groups
 from isaac_hydra_ext.run.start import about

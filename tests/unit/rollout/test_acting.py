@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from isaac_hydra_ext.config.schema import PolicyConfig
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import ACTIVATIONS

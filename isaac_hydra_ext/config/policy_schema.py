@@ -1,0 +1,35 @@
+"""The configuration of the policy, the part `policy` of `schema.py`. Used in every process."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from isaac_hydra_ext.config.knob import knob
+
+
+@dataclass
+class PolicyConfig:
+    """The actor and the critic."""
+
+    kind: str = knob("actor_critic", "actor_critic, or a whole policy that a package registers")
+    kwargs: dict[str, Any] = knob({}, "what a registered policy reads")
+    network: str = knob("mlp", "architecture: mlp, or one that a package registers")
+    hidden_dims: list[int] = knob(
+        [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
+    )
+    critic_hidden_dims: list[int] | None = knob(
+        None, "[units] of the critic's; null: the actor's", ge=1, le=2**16
+    )
+    activation: str = knob(
+        "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
+    )
+    init_std: float = knob(1.0, "[actions] initial std of the Gaussian", ge=1e-6, le=1e6)
+    std_type: str = knob("scalar", "what is learned: std itself or its log",
+                         choices=("scalar", "log"))  # fmt: skip
+    squash: str = knob("none", "tanh scales actions to the env's bounds", choices=("none", "tanh"))
+    clip_actions: float | None = knob(None, "[actions] clip the env's copy of them to +-this", gt=0)
+    normalize_obs: bool = knob(True, "running mean and std of the actor's observations")
+    normalize_critic_obs: bool = knob(True, "running mean and std of the critic's")
+    normalize_values: bool = knob(False, "the critic predicts normalised returns (PopArt)")
+    obs_groups: dict[str, list[str]] | None = knob(
+        None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
+    )
