@@ -13,6 +13,7 @@ shows it.
 import sys
 from dataclasses import fields
 
+from isaac_hydra_ext.checkpoints.saved_policy import config_of
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.named_checkpoint import (
     add_checkpoint_arguments,
@@ -25,12 +26,7 @@ from isaac_hydra_ext.cli.playing import EPISODES, add_playing_arguments, show
 from isaac_hydra_ext.cli.watching import add_viewer_arguments, check_viewer_arguments, say
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.evaluation.browser import Browser
-from isaac_hydra_ext.evaluation.of_checkpoint import (
-    config_of,
-    evaluate,
-    video_path,
-    with_overrides,
-)
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate, video_path, with_overrides
 from isaac_hydra_ext.evaluation.viewer import watch
 
 HOST, PORT = "127.0.0.1", 8080

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
+from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.config.checks import as_path
 from isaac_hydra_ext.config.schema import ExperimentConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import EnvError
-from isaac_hydra_ext.evaluation.of_checkpoint import config_of, load_weights
 from isaac_hydra_ext.models.policy import Policy, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 

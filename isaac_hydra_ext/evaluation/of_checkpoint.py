@@ -5,18 +5,16 @@ Runs in one process of its own; a training is not disturbed by it.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.config.machine import check_devices
 from isaac_hydra_ext.config.nested import nested
 from isaac_hydra_ext.config.reading import read
-from isaac_hydra_ext.config.renamed import with_new_names
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import parse
 from isaac_hydra_ext.envs.contract import EnvSpec
@@ -25,14 +23,9 @@ from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
-from isaac_hydra_ext.models.normalizer import REST
-from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.models.registry import make_policy
 
 MAX_ENVS = 32
-# Of Isaac Lab's launcher flags those that a task may need; the others show or record something.
-SIMULATED_WITH = ("enable_cameras", "experience", "rendering_mode", "kit_args", "deterministic")
-CRITIC = ("critic.", "critic_normalizers.", "value_normalizer.")  # what acting does not read
 
 
 def evaluate(
@@ -99,31 +92,6 @@ def evaluate(
     }
 
 
-def config_of(checkpoint: Checkpoint) -> RunConfig:
-    """Return the configuration that a checkpoint was trained with.
-
-    Raises:
-        CheckpointError: It holds none that a run could have.
-    """
-    saved = with_new_names(deepcopy(checkpoint.meta["config"]))
-    try:
-        saved["env"]["trainer_defaults"] = {}  # its recommendations have been taken, or overruled
-        saved["resume"] = None
-        # Of this process, not of that run.
-        if isinstance(launcher := saved["env"].get("launcher"), dict):
-            saved["env"]["launcher"] = {k: v for k, v in launcher.items() if k in SIMULATED_WITH}
-        config = read(saved).config()
-        # In one process, wherever it was.
-        config.experiment.device, config.ppo.precision = "cpu", "fp32"
-        if config.rollout.device.startswith("cuda"):
-            config.rollout.device = "cuda:0" if torch.cuda.is_available() else "cpu"
-            config.rollout.num_workers, config.rollout.on_invalid = 0, "stop"
-        check_env(config)
-    except (ConfigError, KeyError) as e:
-        raise CheckpointError(f"{checkpoint.path}: its configuration is not valid: {e}") from e
-    return config
-
-
 def check_trained_in(spec: EnvSpec, checkpoint: Checkpoint) -> None:
     """Refuse an env that a checkpoint's policy was not made for.
 
@@ -134,29 +102,6 @@ def check_trained_in(spec: EnvSpec, checkpoint: Checkpoint) -> None:
         check_same_spaces(spec, EnvSpec.from_json(checkpoint.meta["spec"]))
     except EnvError as e:
         raise CheckpointError(f"{checkpoint.path}: {e}") from e
-
-
-def load_weights(policy: Policy, checkpoint: Checkpoint) -> None:
-    """Copy a checkpoint's weights and normalisers into `policy`.
-
-    Of an actor's file (`appo export --actor`) the critic stays as it was initialised.
-
-    Raises:
-        CheckpointError: Names the first tensor that does not fit.
-    """
-    for name, tensor in policy.state_dict().items():
-        if checkpoint.meta.get("actor_only") and name.startswith(CRITIC):
-            continue
-        found = checkpoint.tensors.get(f"policy.{name}")
-        if found is None and name.endswith(f".{REST}"):
-            continue
-        if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
-            is_now = "missing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
-            raise CheckpointError(
-                f"{checkpoint.path}: policy.{name} is {is_now}, expected {tuple(tensor.shape)} "
-                f"of {tensor.dtype}"
-            )
-        tensor.copy_(found)
 
 
 def with_overrides(config: RunConfig, tokens: Sequence[str]) -> RunConfig:

@@ -10,13 +10,14 @@ import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
 from isaac_hydra_ext.checkpoints.find import iteration_of, list_checkpoints
+from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import StepResult
 from isaac_hydra_ext.envs.registry import facts_of, make_env
 from isaac_hydra_ext.envs.viewing import ViewableEnv
 from isaac_hydra_ext.errors import CheckpointError, ConfigError
 from isaac_hydra_ext.evaluation.browser import Browser
-from isaac_hydra_ext.evaluation.of_checkpoint import check_trained_in, config_of, load_weights
+from isaac_hydra_ext.evaluation.of_checkpoint import check_trained_in
 from isaac_hydra_ext.evaluation.playing import Playing
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.models.registry import make_policy

@@ -20,10 +20,10 @@ import torch
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.checkpoints.file import Checkpoint, save_checkpoint
+from isaac_hydra_ext.checkpoints.saved_policy import CRITIC, config_of, load_weights
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ExportError, MissingDependencyError
-from isaac_hydra_ext.evaluation.of_checkpoint import CRITIC, config_of, load_weights
 from isaac_hydra_ext.export.formats import (
     OPSET,
     DeployedPolicy,

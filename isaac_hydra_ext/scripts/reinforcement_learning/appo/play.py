@@ -10,11 +10,12 @@ else its `play_mode()`. With a display, 2.x opens its window, unless it is to be
 import sys
 from pathlib import Path
 
+from isaac_hydra_ext.checkpoints.saved_policy import config_of
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.envs.viewing import has_display
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.evaluation.episodes import line_of
-from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, with_overrides
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate, with_overrides
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.flags import (
     Parser,
     hydra_tokens,
