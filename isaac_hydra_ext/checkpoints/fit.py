@@ -15,7 +15,8 @@ from isaac_hydra_ext.errors import CheckpointError, shown
 from isaac_hydra_ext.models.normalizer import REST
 
 OPTIMIZER = "optimizer."
-MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's; both there or neither
+MOMENTS = {"exp_avg", "exp_avg_sq"}  # of Adam and AdamW, beside `step`; all there or none
+SQUARES = {"square_avg"}  # of RMSprop
 
 
 def check_fits(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor], spec: Any) -> None:
@@ -100,8 +101,10 @@ def _optimizer_differences(
         if name.startswith("policy.") and "normalizer" not in name.split(".")[1]
     ]
     size = sum(tensor.numel() for tensor in parameters)
-    expected = {f"{OPTIMIZER}{moment}": torch.Size([size]) for moment in MOMENTS}
-    expected[f"{OPTIMIZER}step"] = torch.Size([])
+    squares = names == {f"{OPTIMIZER}{name}" for name in SQUARES}
+    expected = {f"{OPTIMIZER}{m}": torch.Size([size]) for m in (SQUARES if squares else MOMENTS)}
+    if not squares:
+        expected[f"{OPTIMIZER}step"] = torch.Size([])
     for name in sorted(names - set(expected)):
         yield name, f"has {shown(repr(name))}, which the optimizer does not"
     for name, shape in expected.items():

@@ -92,6 +92,7 @@ THEIRS = {
     "grad_norm": "ppo.max_grad_norm",
     "grad_norm_clip": "ppo.max_grad_norm",
     "normalize_advantage": "ppo.normalize_advantages",
+    "normalize_advantage_per_mini_batch": "ppo.normalize_advantages_per_mini_batch",
     "norm_adv": "ppo.normalize_advantages",
     "with_vtrace": "ppo.advantages=vtrace",
     "mixed_precision": "ppo.precision",

@@ -138,7 +138,12 @@ class PPOConfig:
     num_mini_batches: int | None = knob(
         None, "[minibatches] per epoch, instead of batch_size", ge=1, le=MAX_INT
     )
-    lr: float = knob(1e-3, "[-] Adam's learning rate, at the start where a schedule moves it", gt=0)
+    optimizer: str = knob(
+        "adam",
+        "with torch's defaults, as in rsl_rl",
+        choices=("adam", "adamw", "sgd", "rmsprop"),
+    )
+    lr: float = knob(1e-3, "[-] learning rate, at the start where a schedule moves it", gt=0)
     lr_schedule: str = knob(
         "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
     )
@@ -154,6 +159,7 @@ class PPOConfig:
     value_coef: float = knob(1.0, "[-] weight of the (not halved) squared value error", ge=0)
     max_grad_norm: float = knob(1.0, "[-] gradient norm clip, of actor and critic apart", gt=0)
     normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
+    normalize_advantages_per_mini_batch: bool = knob(False, "in each minibatch instead")
     advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
     rho_bar: float = knob(1.0, "[-] V-trace: truncation of rho in delta", gt=0)
     c_bar: float = knob(1.0, "[-] V-trace: truncation of the trace coefficient", gt=0)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from isaac_hydra_ext.config.schema import PPOConfig
-from isaac_hydra_ext.learner.adam import adam_, adam_on_host_, no_moments
+from isaac_hydra_ext.learner.adam import adam_on_host_
 from isaac_hydra_ext.learner.group import Group
+from isaac_hydra_ext.learner.rules import RULES
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system.compiler import fused
 
@@ -19,8 +20,8 @@ LR_RANGE = (1e-5, 1e-2)  # of the adaptive schedule, rsl_rl's; a start outside i
 CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_ has it
 
 
-class FlatAdam:
-    """Adam over all parameters of a policy as one vector.
+class FlatOptimizer:
+    """`ppo.optimizer` over all parameters of a policy as one vector.
 
     The gradient of each of the policy's parameter groups is clipped by itself, as in rsl_rl 5: a
     large value error must not shrink the actor's step.
@@ -36,7 +37,7 @@ class FlatAdam:
         """Begin with no moments.
 
         Args:
-            ppo: lr, lr_schedule, desired_kl, stop_kl and max_grad_norm are read.
+            ppo: optimizer, lr, lr_schedule, desired_kl, stop_kl and max_grad_norm are read.
             policy: Its `flat` is optimised in place.
             group: Whose mean gradient is stepped on.
             compiled: Fuse kernels with torch.compile.
@@ -49,8 +50,9 @@ class FlatAdam:
         self.lr = torch.tensor(ppo.lr, device=device)
         self.stop, self.bad = torch.zeros((), device=device), torch.zeros((), device=device)
         self._lr_range = min(LR_RANGE[0], ppo.lr), max(LR_RANGE[1], ppo.lr)
-        self._moments = no_moments(self._parameters)
-        on_host = device.type == "cpu" and not compiled
+        self._rule = RULES[ppo.optimizer]
+        self._moments = self._rule.begin(self._parameters)
+        on_host = device.type == "cpu" and not compiled and ppo.optimizer == "adam"
         self._decide_and_step = (
             self._decided_on_host if on_host else fused(self._decided_step, compiled)
         )
@@ -100,13 +102,11 @@ class FlatAdam:
         losses: torch.Tensor,
         kl: torch.Tensor,
         parameters: torch.Tensor,
-        step: torch.Tensor,
-        exp_avg: torch.Tensor,
-        exp_avg_sq: torch.Tensor,
+        **moments: torch.Tensor,
     ) -> torch.Tensor:
         """Clip, decide and step, all in place; returns the gradients' norms, one a group.
 
-        `gradient`, `parameters` and both moments are [P], `losses` [K], `kl` and `step` 0-dim.
+        `gradient` and `parameters` are [P], `losses` [K], `kl` 0-dim.
         """
         ppo, lr, stop = self._ppo, self.lr, self.stop
         groups = gradient.split(self._sizes)
@@ -124,7 +124,7 @@ class FlatAdam:
         scales = (ppo.max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0)
         for part, scale in zip(groups, scales.unbind(), strict=True):
             part.mul_(scale)
-        adam_(parameters, gradient, lr, steps, step, exp_avg, exp_avg_sq)
+        self._rule.step_(parameters, gradient, lr, steps, **moments)
         return norms
 
     def _decided_on_host(

@@ -86,7 +86,10 @@ class TrainedTerm:
     def step(
         self, gradients: Sequence[torch.Tensor], stop: torch.Tensor, group: Group, rows: int
     ) -> None:
-        """Take one step on its own parameters, or none if `stop` is 1; `rows` as of `FlatAdam`."""
+        """Take one step on its own parameters, or none if `stop` is 1.
+
+        `rows` is as of `FlatOptimizer.step`.
+        """
         if not gradients:
             return
         gradient = group.mean_of_samples(torch.cat([g.reshape(-1) for g in gradients]), rows)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
-from isaac_hydra_ext.learner.optimizer import FlatAdam
+from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 
 TABLE = Path(__file__).with_name("weight_digests.json")
 COMMON = ("experiment.max_iterations=4", "experiment.seed=7", "rollout.deterministic=true")
@@ -70,7 +70,7 @@ def digest(weights: dict[str, torch.Tensor]) -> str:
 def reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn by autograd, and decide about each step on the device."""
     monkeypatch.setattr("isaac_hydra_ext.learner.ppo.epochs.by_hand", lambda *_: None)
-    monkeypatch.setattr(FlatAdam, "_decided_on_host", FlatAdam._decided_step)
+    monkeypatch.setattr(FlatOptimizer, "_decided_on_host", FlatOptimizer._decided_step)
 
 
 @pytest.mark.parametrize("name", RUNS)

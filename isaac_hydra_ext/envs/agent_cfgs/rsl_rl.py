@@ -23,6 +23,7 @@ ALGORITHM_KEYS = {
     "max_grad_norm": "max_grad_norm",
     "value_loss_coef": "value_coef",
     "clip_param": "clip",
+    "normalize_advantage_per_mini_batch": "normalize_advantages_per_mini_batch",
 }
 _NETWORKS = (("rnn_type", "a recurrent"), ("cnn_cfg", "a convolutional"))
 _INSTEAD = "not supported; env.agent=none starts from this package's defaults instead"
@@ -56,11 +57,9 @@ def settings_from_rsl_rl(
     }
     clipped = algorithm.get("use_clipped_value_loss", True)
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
+    if "optimizer" in algorithm:
+        ppo["optimizer"] = str(algorithm["optimizer"]).lower()
     notes = []
-    if algorithm.get("normalize_advantage_per_mini_batch"):
-        notes.append("rsl_rl's normalize_advantage_per_mini_batch: normalised per iteration here")
-    if algorithm.get("optimizer", "adam") != "adam":
-        notes.append(f"rsl_rl's optimizer={algorithm['optimizer']}: Adam is used here")
     if critic["activation"] != actor["activation"]:
         notes.append(f"rsl_rl's critic activation {critic['activation']}: the actor's is used")
     distribution = actor.get("distribution_cfg") or {

@@ -1,4 +1,4 @@
-"""Advantages and value targets over [T, N]. Pure functions; run on the learner's device.
+"""Advantages and value targets over [T, N]. Run on the learner's device.
 
 Time runs along the first dimension; `next_value_TN[t]` is what step t bootstraps from: V of the
 next observation, V of the final observation where the episode was cut off there, 0 where the
@@ -7,6 +7,7 @@ task ended it.
 
 import torch
 
+from isaac_hydra_ext.learner.group import Group, combined
 from isaac_hydra_ext.learner.ppo.scan import reverse_scan
 
 
@@ -97,3 +98,14 @@ def vtrace(
     gap_TN = reverse_scan(rho_clipped_TN * delta_TN, on_TN * c_TN)  # v_t - V_t
     next_gap_TN = torch.cat([gap_TN[1:], torch.zeros_like(gap_TN[:1])])
     return delta_TN + on_TN * lam * next_gap_TN, value_TN + gap_TN
+
+
+def normalized(advantage_M: torch.Tensor, group: Group) -> torch.Tensor:
+    """Return advantages of mean 0 and std 1 over the samples of all ranks."""
+    if not (rows := advantage_M.shape[0]):  # the other ranks count on this one's call
+        combined(group, 0, advantage_M.new_zeros(()), advantage_M.new_zeros(()))
+        return advantage_M
+    # `std` and not `var`: alone, the square's root is it again, to the last bit.
+    mean, var = advantage_M.mean(), advantage_M.std(correction=0).square()
+    _, mean, var = combined(group, rows, mean, var)
+    return (advantage_M - mean) / (var.sqrt() + 1e-8)

@@ -4,14 +4,15 @@ Runs in the learner's process. Eager, compiled and inside a CUDA graph it is thi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from isaac_hydra_ext.config.schema import PPOConfig
 from isaac_hydra_ext.learner.group import Group
-from isaac_hydra_ext.learner.optimizer import FlatAdam
+from isaac_hydra_ext.learner.optimizer import FlatOptimizer
+from isaac_hydra_ext.learner.ppo.advantages import normalized
 from isaac_hydra_ext.learner.ppo.by_hand import by_hand
 from isaac_hydra_ext.learner.ppo.losses import (
     ActorLoss,
@@ -80,7 +81,7 @@ class Epochs:
         self._ppo, self._policy, self._usual_samples = ppo, policy, usual_samples
         self._terms, self._group = terms, group
         self._device = policy.flat.device
-        self.optimizer = FlatAdam(ppo, policy, group, compiled)
+        self.optimizer = FlatOptimizer(ppo, policy, group, compiled)
         self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
         groups = policy.parameter_groups()
         self._actor_parameters, self._critic_parameters = [*groups["actor"]], [*groups["critic"]]
@@ -106,8 +107,10 @@ class Epochs:
         totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
         for order in orders_EN:
-            for rows in self._minibatches(order):
-                stats = self._step(forwards, samples, rows)
+            minibatches = self._minibatches(order)
+            of_epoch = self._normalized(samples, minibatches)
+            for rows in minibatches:
+                stats = self._step(forwards, of_epoch, rows)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
@@ -127,6 +130,15 @@ class Epochs:
         alone = self._group.size == 1
         samples = order_N.shape[0] if alone else self._usual_samples
         return order_N.tensor_split(-(-samples // self._ppo.batch_size))
+
+    def _normalized(self, samples: Samples, minibatches: Sequence[torch.Tensor]) -> Samples:
+        """Return the samples with advantages normalised in each minibatch, if that is wanted."""
+        if not self._ppo.normalize_advantages_per_mini_batch:
+            return samples
+        advantage_N = samples.actor.advantage_M.clone()
+        for rows in minibatches:
+            advantage_N[rows] = normalized(advantage_N[rows], self._group)
+        return replace(samples, actor=replace(samples.actor, advantage_M=advantage_N))
 
     def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
         """Take one minibatch step, or none after a stop; returns its metrics."""

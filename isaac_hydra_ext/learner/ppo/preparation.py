@@ -11,8 +11,8 @@ import torch
 
 from isaac_hydra_ext.config.schema import PPOConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.learner.group import Group, combined
-from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, vtrace
+from isaac_hydra_ext.learner.group import Group
+from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, normalized, vtrace
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
@@ -85,11 +85,8 @@ def prepare(
         "Async/ratio_deviation": (rho - 1.0).abs().max(),
         "Loss/explained_variance": 1.0 - unexplained / (target.var(correction=0) + 1e-8),
     }
-    if ppo.normalize_advantages:
-        # `std` and not `var`: alone, the square's root is it again, to the last bit.
-        mean, var = advantage.mean(), advantage.std(correction=0).square()
-        _, mean, var = combined(group, advantage.shape[0], mean, var)
-        advantage = (advantage - mean) / (var.sqrt() + 1e-8)
+    if ppo.normalize_advantages and not ppo.normalize_advantages_per_mini_batch:
+        advantage = normalized(advantage, group)
     actor = ActorSamples(action_NA, advantage, params, proximal_log_prob, weight, entropy_noise_NP)
     critic = CriticSamples(policy.normalize_value(target), raw_value_T1N[:-1].flatten())
     return Prepared(actor, critic, target, diagnostics)

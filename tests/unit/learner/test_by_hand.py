@@ -97,3 +97,9 @@ def test_a_whole_update_is_that_of_autograd(case: str, monkeypatch: pytest.Monke
     assert theirs._epochs._by_hand is None
     torch.testing.assert_close(ours.policy.flat, theirs.policy.flat, atol=1e-6, rtol=0)
     assert ours.lr == theirs.lr
+
+
+def test_what_the_formulas_are_not_of_is_left_to_autograd() -> None:
+    for ppo in ({"normalize_advantages_per_mini_batch": True},):
+        learner, _ = loaded(*CASES["std"][:2], ppo)
+        assert learner._epochs._by_hand is None

@@ -74,9 +74,12 @@ def reference_epoch(config: RunConfig, learner: PPO) -> tuple[list[int], torch.T
     for rows in order.tensor_split(-(-order.numel() // config.ppo.batch_size)):
         sizes.append(rows.numel())
         obs = {"policy": learner.batch.obs_N["policy"][rows]}
-        actor = actor_loss(
-            config.ppo, policy.distribution, batch.actor.take(rows), policy.action_params(obs)
-        )
+        samples = batch.actor.take(rows)
+        if config.ppo.normalize_advantages_per_mini_batch:
+            advantage = samples.advantage_M.numpy()
+            advantage = (advantage - advantage.mean()) / advantage.std()
+            samples.advantage_M = torch.from_numpy(advantage)
+        actor = actor_loss(config.ppo, policy.distribution, samples, policy.action_params(obs))
         critic = critic_loss(config.ppo, batch.critic.take(rows), policy.raw_value(obs))
         optimizer.zero_grad()
         (actor.total + config.ppo.value_coef * critic).backward()
@@ -87,11 +90,13 @@ def reference_epoch(config: RunConfig, learner: PPO) -> tuple[list[int], torch.T
     return sizes, policy.flat[: policy.num_params]
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(("batch_size", "sizes"), [(15, [11, 11, 10]), (31, [16, 16])])
 def test_minibatches_are_as_equal_as_can_be_and_each_the_mean_over_its_own_rows(
-    batch_size: int, sizes: list[int]
+    batch_size: int, sizes: list[int], alone: bool
 ) -> None:
-    run = collected(ppo={**FIXED, "batch_size": batch_size})  # N_buffer = 4 * 8 = 32
+    ppo = {**FIXED, "batch_size": batch_size, "normalize_advantages_per_mini_batch": alone}
+    run = collected(ppo=ppo)  # N_buffer = 4 * 8 = 32
     taken, expected = reference_epoch(run.config, run.learner)
     assert taken == sizes
     metrics = run.learner.update(0)

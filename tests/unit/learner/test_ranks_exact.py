@@ -27,7 +27,8 @@ def config_of(num_envs: int, minibatches: int, estimator: str) -> RunConfig:
         num_envs,
         rollout={"steps_per_env": T},
         ppo={"num_mini_batches": minibatches, "lr_schedule": "adaptive", "update_epochs": 2,
-             "desired_kl": 1e-3, "advantages": estimator},
+             "desired_kl": 1e-3, "advantages": estimator,
+             "normalize_advantages_per_mini_batch": estimator == "vtrace"},
         policy={"normalize_values": True, "hidden_dims": [8]},
     )  # fmt: skip
 
