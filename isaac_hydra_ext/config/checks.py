@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isaac_hydra_ext.config.knob import MAX_INT
+from isaac_hydra_ext.config.policy_checks import check_policy
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
@@ -39,6 +40,7 @@ def check(config: RunConfig) -> None:
     """
     check_names(config)
     check_bounds(config)
+    check_policy(config.policy)
     _check_device_names(config)
     _check_evaluate(config)
     check_ray(config)

@@ -22,9 +22,24 @@ class PolicyConfig:
     activation: str = knob(
         "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
     )
-    init_std: float = knob(1.0, "[actions] initial std of the Gaussian", ge=1e-6, le=1e6)
+    critic_activation: str | None = knob(
+        None,
+        "of the critic's hidden layers; null: the actor's",
+        choices=("elu", "relu", "tanh", "selu", "silu", "gelu"),
+    )
+    distribution: str = knob(
+        "gaussian",
+        "of continuous actions; heteroscedastic: a Gaussian whose std depends on the observation; "
+        "beta: bounded, as the env's actions are",
+        choices=("gaussian", "heteroscedastic", "beta"),
+    )
+    init_std: float = knob(1.0, "[actions] initial std of a Gaussian", ge=1e-6, le=1e6)
     std_type: str = knob("scalar", "what is learned: std itself or its log",
                          choices=("scalar", "log"))  # fmt: skip
+    std_range: list[float] | None = knob(
+        None, "[actions] least and largest std: [0.05,1.0]; null: 0.001 or more", ge=1e-6, le=1e6
+    )
+    learn_std: bool = knob(True, "false: the Gaussian's std stays init_std")
     squash: str = knob("none", "tanh scales actions to the env's bounds", choices=("none", "tanh"))
     clip_actions: float | None = knob(None, "[actions] clip the env's copy of them to +-this", gt=0)
     normalize_obs: bool = knob(True, "running mean and std of the actor's observations")

@@ -17,6 +17,7 @@ from torch import nn
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ExportError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.beta import Beta
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian
 from isaac_hydra_ext.models.normalizer import Normalizer
 
@@ -41,18 +42,20 @@ class DeployedPolicy(nn.Module):
     def __init__(self, policy: ActorCritic) -> None:
         """Share the tensors of `policy`'s actor.
 
-        What `Gaussian.to_env` reads is held as buffers, so that it moves to a GPU with the rest.
+        What the distribution's `to_env` reads is held as buffers, so that it moves to a GPU with
+        the rest.
         """
         super().__init__()
         groups = policy.actor_groups
         # One group is called as Isaac Lab's own exporters call it.
         self.inputs = dict(zip(["obs"] if len(groups) == 1 else groups, groups, strict=True))
         distribution = policy.distribution
-        self.discrete = not isinstance(distribution, Gaussian)
+        self.discrete = isinstance(distribution, Categorical)
         self.outputs = [ACTIONS, LOGITS] if self.discrete else [ACTIONS]
         self.squash = isinstance(distribution, Gaussian) and distribution.squash
-        if isinstance(distribution, Gaussian):
-            for name in ("low", "high", *(("center", "scale") if distribution.squash else ())):
+        self.scaled = self.squash or isinstance(distribution, Beta)
+        if not self.discrete:
+            for name in ("low", "high", *(("center", "scale") if self.scaled else ())):
                 self.register_buffer(name, getattr(distribution, name))
         self.policy = policy
         del policy.critic, policy.critic_normalizers, policy.value_normalizer
@@ -70,8 +73,8 @@ class DeployedPolicy(nn.Module):
         mode = self.policy.distribution.mode(params)
         if self.discrete:
             return mode, params
-        if self.squash:
-            mode = self.center + self.scale * torch.tanh(mode)
+        if self.scaled:
+            mode = self.center + self.scale * (torch.tanh(mode) if self.squash else mode)
         return torch.clamp(mode, self.low, self.high)
 
 

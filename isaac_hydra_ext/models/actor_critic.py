@@ -3,6 +3,7 @@
 Used by the learner, by every collector and wherever a policy is played.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -14,7 +15,7 @@ from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
 from isaac_hydra_ext.models.flat import flatten
-from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network
+from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network, start_at_zero
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
 from isaac_hydra_ext.models.policy import Acted, Chain, Policy, Samples, Sequences, State
 from isaac_hydra_ext.system.seeding import Stream, stream_seed
@@ -63,6 +64,7 @@ class ActorCritic(nn.Module, Policy):
     """Two networks with their own obs groups and normalisers; see `Policy` for the attributes."""
 
     fields: Mapping[str, TensorSpec] = {}
+    std: torch.Tensor | None
 
     def __init__(
         self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
@@ -75,12 +77,9 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        self.distribution = make_distribution(
-            spec.action, config.squash, config.clip_actions, device
-        )
+        self.distribution = make_distribution(config, spec.action, device)
         sizes = {group: _size(obs) for group, obs in spec.obs.items()}
-        gaussian = spec.action.kind == "continuous"
-        actor_out = spec.action.dim if gaussian else self.distribution.num_params
+        actor_out = self.distribution.num_outputs
         actor_in = sum(sizes[g] for g in self.actor_groups)
         critic_in = sum(sizes[g] for g in self.critic_groups)
         with torch.random.fork_rng(devices=[]):
@@ -89,12 +88,9 @@ class ActorCritic(nn.Module, Policy):
             torch.default_generator.manual_seed(stream_seed(seed, Stream.INIT))
             self.actor = make_network(config, "actor", actor_in, actor_out)
             self.critic = make_network(config, "critic", critic_in, 1)
-        self.log_std_type = config.std_type == "log"
-        self.min_std = min(MIN_STD, config.init_std)
-        self.std: nn.Parameter | None = None
-        if gaussian:
-            std = torch.full((actor_out,), config.init_std)
-            self.std = nn.Parameter(std.log() if self.log_std_type else std)
+        if spec.action.kind == "continuous" and actor_out > spec.action.dim:
+            start_at_zero(self.actor, spec.action.dim)
+        self._make_std(config, self.distribution.num_params - actor_out)
         self.actor_normalizers = _normalizers(self.actor_groups, spec, config.normalize_obs)
         self.critic_normalizers = _normalizers(
             self.critic_groups, spec, config.normalize_critic_obs
@@ -104,6 +100,25 @@ class ActorCritic(nn.Module, Policy):
             last_layer(self.critic)
         self.to(device)
         self.flat, self.num_params = flatten(self)  # std, actor, critic, statistics
+
+    def _make_std(self, config: PolicyConfig, size: int) -> None:
+        """Make the std that no observation changes, if the distribution has one of `size`."""
+        self.log_std_type = config.std_type == "log"
+        self.std_limits: tuple[float | None, float | None] | None = None
+        std = torch.full((size,), config.init_std)
+        std = std.log() if self.log_std_type else std
+        if not size:
+            self.std = None
+        elif config.learn_std:
+            self.std = nn.Parameter(std)
+        else:
+            self.register_buffer("std", std)
+        if config.std_range is not None:
+            least, most = config.std_range
+            logs = math.log(least), math.log(most)
+            self.std_limits = logs if self.log_std_type else (least, most)
+        elif not self.log_std_type:
+            self.std_limits = (min(MIN_STD, config.init_std), None)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         parameters, critic = list(self.parameters()), list(self.critic.parameters())
@@ -133,7 +148,7 @@ class ActorCritic(nn.Module, Policy):
         return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
 
     def current_std(self) -> torch.Tensor | None:
-        """Return the Gaussian's std [A]; None for discrete actions."""
+        """Return the std [A] that no observation changes; None where there is none."""
         return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
     def chain(self) -> Chain | None:
@@ -141,7 +156,8 @@ class ActorCritic(nn.Module, Policy):
             return None
         normalizers = _of(self.actor_groups, self.actor_normalizers)
         layers = [*self.actor.children()]
-        return Chain(self.actor_groups, normalizers, layers, self.current_std, self.std)
+        learned = self.std if isinstance(self.std, nn.Parameter) else None
+        return Chain(self.actor_groups, normalizers, layers, self.current_std, learned)
 
     def critic_chain(self) -> Chain | None:
         if not is_chain(self.critic) or type(self).raw_value is not ActorCritic.raw_value:
@@ -150,15 +166,15 @@ class ActorCritic(nn.Module, Policy):
         return Chain(self.critic_groups, normalizers, [*self.critic.children()], lambda: None, None)
 
     @torch.no_grad()
-    def mean_std(self) -> torch.Tensor:
+    def mean_std(self) -> torch.Tensor | None:
         std = self.current_std()
-        return torch.zeros((), device=self.flat.device) if std is None else std.mean()
+        return None if std is None else std.mean()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Project a directly learned std back; `log` needs none."""
-        if self.std is not None and not self.log_std_type:
-            self.std.data.clamp_(min=self.min_std)
+        """Project a learned std back into its range; a log without one needs none."""
+        if isinstance(self.std, nn.Parameter) and self.std_limits is not None:
+            self.std.data.clamp_(*self.std_limits)
 
     def raw_value(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
         """Return the critic's output [M]: normalised returns if `normalize_values`."""

@@ -5,22 +5,31 @@ proximal policy and compare analytically. Ratios use actions as sampled, before 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
+from isaac_hydra_ext.config.schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import ActionSpec
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.models.beta import Beta
+from isaac_hydra_ext.models.bounds import interval, limits
 
+STD_RANGE = (1e-6, 1e6)  # of one that depends on observations, unless it is said; as rsl_rl's
 LOG_2PI = math.log(2 * math.pi)
 
 
 class ActionDistribution(Protocol):
-    """What the collector and the loss need of a distribution."""
+    """What the collector and the loss need of a distribution.
+
+    Attributes:
+        num_params: P, of `params_NP`.
+        num_outputs: How many of them the actor's network gives.
+        action_dtype: Of samples.
+    """
 
     num_params: int
+    num_outputs: int
     action_dtype: torch.dtype
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -45,6 +54,10 @@ class ActionDistribution(Protocol):
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """Return KL(old || new) [...] in nats."""
+        ...
+
+    def std(self, params: torch.Tensor) -> torch.Tensor:
+        """Return the std [..., A] of samples; 0 where there is none."""
         ...
 
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
@@ -73,39 +86,31 @@ class Gaussian:
         device: str | torch.device = "cpu",
     ) -> None:
         """Read the bounds; `clip` limits the env's copy to +-clip (unsquashed only)."""
-        self.num_params = 2 * spec.dim
+        self.num_params, self.num_outputs = 2 * spec.dim, spec.dim
         self.squash = squash
         self.dim = spec.dim
         self.entropy_constant = 0.5 * (1.0 + LOG_2PI) * self.dim
-        self.low = _within(spec.low, math.inf).to(device)
-        self.high = _within(spec.high, -math.inf).to(device)
+        self.low, self.high = limits(spec, None if squash else clip, device)
         if squash:
-            both = self.low.isfinite() & self.high.isfinite()
-            above, below = self.low.clamp(min=-1.0), self.high.clamp(max=1.0) - 2.0
-            begin = torch.where(both, self.low, torch.where(self.high.isfinite(), below, above))
-            end = torch.where(both, self.high, begin + 2.0)
-            self.center, self.scale = begin / 2 + end / 2, end / 2 - begin / 2
-        else:
-            limit = math.inf if clip is None else clip
-            self.low, self.high = self.low.clamp(min=-limit), self.high.clamp(max=limit)
-            if clip is not None and bool((self.low > self.high).any()):
-                raise ConfigError(
-                    f"policy.clip_actions={clip:g}: no action within +-{clip:g} is one of the "
-                    f"env's, which are {list(spec.low)} to {list(spec.high)}"
-                )
+            self.center, self.scale = interval(self.low, self.high)
+
+    def moments(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return mean and std [..., A]."""
+        mean, std = params.chunk(2, dim=-1)
+        return mean, std
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         return torch.randn((*shape, self.dim), generator=generator, device=generator.device)
 
     def sample(self, params: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        mean, std = params.chunk(2, dim=-1)
+        mean, std = self.moments(params)
         return mean + std * noise
 
     def mode(self, params: torch.Tensor) -> torch.Tensor:
         return params.chunk(2, dim=-1)[0]
 
     def log_prob(self, params: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        mean, std = params.chunk(2, dim=-1)
+        mean, std = self.moments(params)
         z = (action - mean) / std
         log_prob = -(0.5 * z.square() + std.log()).sum(-1) - 0.5 * LOG_2PI * self.dim
         if self.squash:
@@ -114,7 +119,7 @@ class Gaussian:
 
     def entropy(self, params: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """Return it in closed form, unless squashed: then an estimate."""
-        std = params.chunk(2, dim=-1)[1]
+        std = self.std(params)
         entropy = std.log().sum(-1) + self.entropy_constant
         if self.squash:
             assert noise is not None
@@ -123,9 +128,12 @@ class Gaussian:
 
     def kl(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """Return it in closed form: squashing both sides alike leaves it unchanged."""
-        (mean_0, std_0), (mean_1, std_1) = old.chunk(2, dim=-1), new.chunk(2, dim=-1)
+        (mean_0, std_0), (mean_1, std_1) = self.moments(old), self.moments(new)
         spread = (std_0.square() + (mean_0 - mean_1).square()) / (2 * std_1.square())
         return (torch.log(std_1 / std_0) + spread - 0.5).sum(-1)
+
+    def std(self, params: torch.Tensor) -> torch.Tensor:
+        return self.moments(params)[1]
 
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
         if self.squash:
@@ -133,16 +141,36 @@ class Gaussian:
         return torch.clamp(action, self.low, self.high)
 
 
-def _within(bounds: Sequence[float], towards: float) -> torch.Tensor:
-    """Return the bounds as float32, rounded into the box where they have to be rounded.
+class HeteroscedasticGaussian(Gaussian):
+    """A Gaussian whose std the actor's network gives too, as rsl_rl's of that name.
 
-    What float32 cannot hold is infinite, as some envs say "unbounded" with such a number.
+    Params are [mean, s]: std is `init_std + s`, or `init_std * exp(s)` with `log`, within its
+    range; a network that gives 0 for s begins with `init_std`.
     """
-    exact = torch.tensor(bounds, dtype=torch.float64)
-    rounded = exact.float()
-    outside = rounded.double() < exact if towards > 0 else rounded.double() > exact
-    inside = torch.nextafter(rounded, torch.full_like(rounded, towards))
-    return torch.where(outside & rounded.isfinite(), inside, rounded)
+
+    def __init__(
+        self,
+        spec: ActionSpec,
+        squash: bool,
+        clip: float | None,
+        device: str | torch.device = "cpu",
+        *,
+        init_std: float = 1.0,
+        std_range: tuple[float, float] = STD_RANGE,
+        log: bool = False,
+    ) -> None:
+        """Take the std's start and range, in the unit of actions as sampled."""
+        super().__init__(spec, squash, clip, device)
+        self.num_outputs = self.num_params
+        self.log = log
+        least, most = std_range
+        self.start = math.log(init_std) if log else init_std
+        self.range = (math.log(least), math.log(most)) if log else (least, most)
+
+    def moments(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, raw = params.chunk(2, dim=-1)
+        std = (self.start + raw).clamp(*self.range)
+        return mean, std.exp() if self.log else std
 
 
 def log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
@@ -162,7 +190,7 @@ class Categorical:
     def __init__(self, spec: ActionSpec) -> None:
         """Read the number of choices."""
         self.nvec = list(spec.nvec)
-        self.num_params = sum(self.nvec)
+        self.num_params = self.num_outputs = sum(self.nvec)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         size = (*shape, self.num_params)
@@ -192,14 +220,35 @@ class Categorical:
         logs = [(F.log_softmax(p, -1), F.log_softmax(q, -1)) for p, q in pairs]
         return torch.stack([(p.exp() * (p - q)).sum(-1) for p, q in logs], dim=-1).sum(-1)
 
+    def std(self, params: torch.Tensor) -> torch.Tensor:
+        return params.new_zeros(*params.shape[:-1], len(self.nvec))
+
     def to_env(self, action: torch.Tensor) -> torch.Tensor:
         return action
 
 
 def make_distribution(
-    spec: ActionSpec, squash: str, clip: float | None, device: str | torch.device
+    config: PolicyConfig, spec: ActionSpec, device: str | torch.device
 ) -> ActionDistribution:
-    """Choose by the action's kind; `squash` and `clip` as in `PolicyConfig`."""
-    if spec.kind == "continuous":
-        return Gaussian(spec, squash == "tanh", clip, device)
-    return Categorical(spec)
+    """Choose by the action's kind, and by `policy.distribution` where it is continuous.
+
+    Raises:
+        ConfigError: `policy.clip_actions` leaves no action.
+    """
+    if spec.kind != "continuous":
+        return Categorical(spec)
+    squash, clip = config.squash == "tanh", config.clip_actions
+    if config.distribution == "beta":
+        return Beta(spec, clip, device)
+    if config.distribution == "heteroscedastic":
+        least, most = config.std_range or STD_RANGE
+        return HeteroscedasticGaussian(
+            spec,
+            squash,
+            clip,
+            device,
+            init_std=config.init_std,
+            std_range=(least, most),
+            log=config.std_type == "log",
+        )
+    return Gaussian(spec, squash, clip, device)

@@ -31,21 +31,22 @@ def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: 
     acting and learning must compute the same.
 
     Args:
-        config: Its `network` chooses; `hidden_dims`, `critic_hidden_dims` and `activation` are for
+        config: Its `network` chooses; `hidden_dims`, `activation` and the critic's are for
             registered networks to read as well.
         role: `actor` or `critic`.
         num_inputs: The sizes of all obs groups of the role, together.
-        num_outputs: Means or logits of the actor; 1 for the critic.
+        num_outputs: `num_outputs` of the actor's distribution; 1 for the critic.
 
     Raises:
         ConfigError: A registered network that breaks this contract.
     """
     if config.network not in entry_points.BUILT_IN[entry_points.NETWORKS]:
         return _registered(config, role, num_inputs, num_outputs)
-    dims = config.hidden_dims
-    if role == "critic" and config.critic_hidden_dims is not None:
-        dims = config.critic_hidden_dims
-    return _mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[config.activation])
+    dims, activation = config.hidden_dims, config.activation
+    if role == "critic":
+        dims = dims if config.critic_hidden_dims is None else config.critic_hidden_dims
+        activation = config.critic_activation or activation
+    return _mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[activation])
 
 
 def is_chain(network: nn.Module) -> bool:
@@ -56,6 +57,18 @@ def is_chain(network: nn.Module) -> bool:
     linear = [layer for layer in network if type(layer) is nn.Linear and layer.bias is not None]
     others = [layer for layer in network if type(layer) in ACTIVATIONS.values()]
     return ends == (nn.Linear, nn.Linear) and len(linear) + len(others) == len(network)
+
+
+def start_at_zero(network: nn.Module, first: int) -> None:
+    """Have a network begin by giving 0 for its outputs from `first` on, if its last layer is known.
+
+    So the second parameters of a distribution depend on no observation at first, as in rsl_rl.
+    """
+    last = network[-1] if isinstance(network, nn.Sequential) else None
+    if isinstance(last, nn.Linear) and last.bias is not None:
+        with torch.no_grad():
+            last.weight[first:] = 0.0
+            last.bias[first:] = 0.0
 
 
 def last_layer(critic: nn.Module) -> nn.Linear:

@@ -64,7 +64,7 @@ class Chain:
         layers: Linear ones with biases, and activations between them.
         std: Returns the Gaussian's std [A], which no observation changes; None where the layers
             give all of the distribution's parameters.
-        std_parameter: What it is computed from.
+        std_parameter: What it is computed from; None for one that is not learned.
     """
 
     groups: Sequence[str]
@@ -165,9 +165,9 @@ class Policy(Protocol):
     def after_step(self) -> None:
         """Put parameters back into their range after an optimizer step, on the device."""
 
-    def mean_std(self) -> torch.Tensor:
-        """Return the Gaussian's std averaged over actions, 0-dim; 0 where there is none."""
-        return torch.zeros((), device=self.flat.device)
+    def mean_std(self) -> torch.Tensor | None:
+        """Return the std averaged over actions, 0-dim; None where observations change it."""
+        return None
 
     def chain(self) -> Chain | None:
         """Return the actor as a chain of layers, if it is one."""

@@ -220,7 +220,10 @@ class PPO:
             inputs["action"] = prepared.actor.action_MA
         samples = Samples(inputs, prepared.actor, prepared.critic)
         numbers = self._epochs.run(samples, draws.orders_EN) | prepared.diagnostics
-        numbers |= {"Policy/mean_std": self.policy.mean_std(), "Loss/learning_rate": self.lr}
+        std = self.policy.mean_std()
+        if std is None:  # the samples' own, before the update
+            std = self.policy.distribution.std(prepared.actor.proximal_params_MP).mean()
+        numbers |= {"Policy/mean_std": std, "Loss/learning_rate": self.lr}
         self._tags = list(numbers)
         return self._group.mean(torch.stack([*numbers.values()])), prepared.target_N
 
@@ -243,11 +246,9 @@ class PPO:
                 f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
                 "good ones; look for huge values in observations and rewards, or lower ppo.lr"
             )
-        return {
-            "Loss/minibatch_steps": 0.0,
-            "Policy/mean_std": self.policy.mean_std().item(),
-            "Loss/learning_rate": self.lr.item(),
-        }
+        std = self.policy.mean_std()
+        own = {} if std is None else {"Policy/mean_std": std.item()}
+        return {"Loss/minibatch_steps": 0.0, "Loss/learning_rate": self.lr.item(), **own}
 
     def _changing(self) -> dict[str, torch.Tensor]:
         """Return what minibatch steps change; normalisers follow them."""

@@ -206,6 +206,23 @@ def test_an_environment_that_is_not_named(overrides: list[str], says: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["policy.std_range=[0.5,0.1]"], "policy.std_range=[0.5, 0.1]: must be the least and"),
+        (["policy.std_range=[0.1]"], "policy.std_range=[0.1]: must be the least and"),
+        (["policy.std_range=[0.1,0.5]"], "policy.init_std=1: outside of policy.std_range=[0.1,"),
+        (["policy.distribution=normal"], "policy.distribution=normal: must be one of gaussian,"),
+        (["policy.distribution=beta", "policy.squash=tanh"], "policy.squash=tanh: Beta's actions"),
+        (["policy.distribution=beta", "policy.std_range=[0.1,2]"], "policy.std_range: Beta has"),
+        (["policy.distribution=beta", "policy.learn_std=false"], "policy.learn_std=false: the std"),
+        (["policy.critic_activation=rlu"], "policy.critic_activation=rlu: must be one of"),
+    ],
+)
+def test_a_distribution_that_there_is_not(overrides: list[str], says: str) -> None:
+    assert refusal("env=gym_pendulum", *overrides).startswith(says)
+
+
+@pytest.mark.parametrize(
     ("env_id", "near"),
     [("Pendulum-v9", ""), ("Pendulm-v1", "Pendulum-v1"), ("cartpole-v1", "CartPole-v1")],
 )

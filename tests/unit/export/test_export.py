@@ -87,6 +87,12 @@ CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
     "clipped": (env_spec(action=continuous((-INF, INF))), {"clip_actions": 0.05}),
     "unbounded": (env_spec(action=continuous((-INF, INF))), {"normalize_obs": False}),
     "log std": (env_spec(), {"std_type": "log"}),
+    "fixed std": (env_spec(), {"learn_std": False}),
+    "heteroscedastic": (
+        env_spec(action=continuous((-3, 5), (-INF, INF))),
+        {"distribution": "heteroscedastic", "squash": "tanh"},
+    ),
+    "beta": (env_spec(action=continuous((-3, 5), (-INF, INF))), {"distribution": "beta"}),
     "one choice": (env_spec(action=discrete(4)), {}),
     "several choices": (env_spec(action=discrete(3, 2, 5)), {}),
     "no hidden layer": (env_spec(), {"hidden_dims": []}),

@@ -46,6 +46,8 @@ def loaded(action: ActionSpec, policy: dict[str, Any], ppo: dict[str, Any]) -> t
         tensor.normal_(generator=generator)
     if action.kind == "continuous":
         slot.action_TBA.normal_(generator=generator)
+        if policy.get("distribution") == "beta":
+            slot.action_TBA.tanh_()
     else:
         for index, count in enumerate(action.nvec):
             slot.action_TBA[..., index].random_(count, generator=generator)
@@ -103,3 +105,15 @@ def test_what_the_formulas_are_not_of_is_left_to_autograd() -> None:
     for ppo in ({"normalize_advantages_per_mini_batch": True},):
         learner, _ = loaded(*CASES["std"][:2], ppo)
         assert learner._epochs._by_hand is None
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"distribution": "beta"}, {"distribution": "heteroscedastic"}, {"learn_std": False}],
+    ids=str,
+)
+def test_a_distribution_that_no_formula_is_known_for_is_left_to_autograd(
+    policy: dict[str, Any],
+) -> None:
+    learner, _ = loaded(continuous((-1.0, 1.0), (-1.0, 1.0)), policy, {})
+    assert by_hand(learner._ppo, learner.policy) is None

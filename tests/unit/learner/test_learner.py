@@ -52,6 +52,27 @@ def test_at_lag_0_the_ratio_is_1_over_several_updates_with_the_normaliser_on() -
     assert normalizer.count == 5 * 16 * 32
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"distribution": "beta"},
+        {"distribution": "heteroscedastic", "std_type": "log"},
+        {"distribution": "heteroscedastic", "squash": "tanh", "std_range": [0.1, 1.5]},
+        {"learn_std": False, "init_std": 0.6},
+    ],
+    ids=str,
+)
+def test_at_lag_0_the_ratio_is_1_with_every_distribution(policy: dict[str, Any]) -> None:
+    run = pendulum(16, rollout={"steps_per_env": 32}, ppo={"batch_size": 128}, policy=policy)
+    for k in range(3):
+        run.collect(k)
+        metrics = run.update(k)
+        assert metrics["Async/ratio_deviation"] <= 1e-4
+        assert 0 < metrics["Policy/kl"] < 1 and 0.1 < metrics["Policy/mean_std"] < 1.5
+    if "init_std" in policy:
+        assert metrics["Policy/mean_std"] == pytest.approx(0.6)
+
+
 def test_the_std_of_actions_is_shown_where_they_have_one() -> None:
     for env, has_std in (({"id": "Pendulum-v1"}, True), ({"id": "CartPole-v1"}, False)):
         shown = [metric.tag for metric in pendulum(env=env).learner.shown]

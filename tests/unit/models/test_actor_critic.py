@@ -260,12 +260,66 @@ def test_a_logarithmic_std_may_be_negative_and_acts_as_its_exponential() -> None
     policy.after_step()
     assert policy.std is not None and policy.std.item() < 0
     assert policy.action_params(observations(1))[0, 1].item() == pytest.approx(0.25)
-    assert policy.mean_std().item() == pytest.approx(0.25)
+    mean = policy.mean_std()
+    assert mean is not None and mean.item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("std_type", ["scalar", "log"])
+def test_a_learned_std_stays_in_its_range(std_type: str) -> None:
+    policy = policy_of(std_type=std_type, init_std=0.3, std_range=[0.2, 0.5])
+    assert policy.std is not None
+    for pushed, expected in ((-9.0, 0.2), (9.0, 0.5)):
+        policy.std.data.fill_(pushed)
+        policy.after_step()
+        std = policy.current_std()
+        assert std is not None and std.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("std_type", ["scalar", "log"])
+def test_a_std_that_is_not_learned_is_published_and_no_parameter(std_type: str) -> None:
+    policy = policy_of(std_type=std_type, init_std=0.3, learn_std=False)
+    assert policy.std is not None and policy.std.data_ptr() not in {
+        p.data_ptr() for p in policy.parameters()
+    }
+    start = policy.flat.data_ptr() + 4 * policy.num_params
+    assert start <= policy.std.data_ptr() < policy.flat.data_ptr() + 4 * policy.flat.numel()
+    policy.after_step()
+    assert policy.action_params(observations(1))[0, 1].item() == pytest.approx(0.3)
+    assert "std" in policy.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "std"),
+    [
+        ({"distribution": "heteroscedastic", "init_std": 0.3}, 0.3),
+        ({"distribution": "heteroscedastic", "init_std": 0.3, "std_type": "log"}, 0.3),
+        ({"distribution": "beta"}, None),
+    ],
+)
+def test_a_networks_std_is_the_same_for_every_observation_at_first(
+    knobs: dict[str, Any], std: float | None
+) -> None:
+    policy, obs = policy_of(**knobs), observations()
+    assert policy.std is None and policy.mean_std() is None
+    params = policy.action_params(obs)
+    assert params.shape == (5, 2) and len(set(params[:, 1].tolist())) == 1
+    if std is not None:
+        assert policy.distribution.std(params).flatten().tolist() == pytest.approx([std] * 5)
+    policy.distribution.entropy(params, None).sum().backward()
+    last = [*policy.actor.parameters()][-2]
+    assert last.grad is not None and last.grad[1].abs().min() > 0, "and it learns"
+
+
+def test_the_critic_may_have_an_activation_of_its_own() -> None:
+    policy = policy_of(activation="relu", critic_activation="tanh")
+    kinds = [type(network[1]) for network in (policy.actor, policy.critic)]  # type: ignore[index]
+    assert kinds == [torch.nn.ReLU, torch.nn.Tanh]
 
 
 def test_discrete_actions_have_no_std() -> None:
     policy = policy_of(action=discrete(2, 3))
-    assert policy.std is None and policy.mean_std().item() == 0.0
+    assert policy.std is None and policy.mean_std() is None
+    assert not policy.distribution.std(policy.action_params(observations(4))).any()
     assert policy.action_params(observations(4)).shape == (4, 5)
 
 

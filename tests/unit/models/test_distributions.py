@@ -7,9 +7,16 @@ import pytest
 import torch
 from torch import distributions as td
 
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import ActionSpec
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.models.distributions import Categorical, Gaussian, make_distribution
+from isaac_hydra_ext.models.beta import Beta
+from isaac_hydra_ext.models.distributions import (
+    Categorical,
+    Gaussian,
+    HeteroscedasticGaussian,
+    make_distribution,
+)
 
 from ..builders import continuous, discrete
 
@@ -137,7 +144,7 @@ def test_no_action_is_outside_of_the_box_by_a_bit(squash: str) -> None:
     ends = np.sort(draw.normal(size=(2, 400)) * 10.0 ** draw.integers(-3, 4, 400), axis=0)
     ends[:, 200:] = ends[:, 200:].astype(np.float32)
     ends[0, ::9], ends[1, 5::9] = -INF, INF
-    ours = make_distribution(continuous(*ends.T.tolist()), squash, None, "cpu")
+    ours = make_distribution(PolicyConfig(squash=squash), continuous(*ends.T.tolist()), "cpu")
     sampled = torch.from_numpy(draw.normal(size=(500, 400)).astype(np.float32)) * 30
     given = ours.to_env(sampled).double().numpy()
     assert (ends[0] <= given).all() and (given <= ends[1]).all()
@@ -187,6 +194,29 @@ def test_tanh_leaves_kl_as_it_is() -> None:
     params, other = gaussian_params(), gaussian_params().flip(0)
     plain = Gaussian(UNBOUNDED, False, None)
     assert torch.equal(squashed((0, 1), (0, 1)).kl(params, other), plain.kl(params, other))
+
+
+# ------------------------------------------------------------------ with a std of its own
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_heteroscedastic_gaussian_is_the_gaussian_of_its_moments(log: bool) -> None:
+    ours = HeteroscedasticGaussian(
+        UNBOUNDED, False, None, init_std=0.5, std_range=(0.1, 2.0), log=log
+    )
+    plain, params = Gaussian(UNBOUNDED, False, None), logits(64, 4)
+    other, noise = params.flip(0), torch.randn(64, 2, generator=generator())
+    raw = params[:, 2:]
+    std = (0.5 * raw.exp() if log else 0.5 + raw).clamp(0.1, 2.0)
+    close(ours.std(params), std)
+    assert {0.1, 2.0} <= {round(x, 5) for x in ours.std(params).flatten().tolist()}
+    same, changed = (torch.cat(ours.moments(x), dim=-1) for x in (params, other))
+    assert torch.equal(ours.sample(params, noise), plain.sample(same, noise))
+    assert torch.equal(ours.log_prob(params, noise), plain.log_prob(same, noise))
+    assert torch.equal(ours.entropy(params, None), plain.entropy(same, None))
+    assert torch.equal(ours.kl(params, other), plain.kl(same, changed))
+    assert torch.equal(ours.mode(params), params[:, :2])
+    assert (ours.num_params, ours.num_outputs) == (4, 4)
 
 
 # ------------------------------------------------------------------ categorical
@@ -243,6 +273,13 @@ def test_an_impossible_choice_is_never_sampled() -> None:
 
 
 def test_the_actions_kind_chooses_the_distribution() -> None:
-    assert isinstance(make_distribution(discrete(3), "tanh", None, "cpu"), Categorical)
-    plain = make_distribution(UNBOUNDED, "none", None, "cpu")
+    assert isinstance(
+        make_distribution(PolicyConfig(squash="tanh"), discrete(3), "cpu"), Categorical
+    )
+    plain = make_distribution(PolicyConfig(), UNBOUNDED, "cpu")
     assert isinstance(plain, Gaussian) and not plain.squash and plain.num_params == 4
+    asked = PolicyConfig(distribution="heteroscedastic", init_std=0.3, std_range=[0.2, 0.4])
+    own = make_distribution(asked, UNBOUNDED, "cpu")
+    assert isinstance(own, HeteroscedasticGaussian) and own.range == (0.2, 0.4)
+    beta = make_distribution(PolicyConfig(distribution="beta"), UNBOUNDED, "cpu")
+    assert isinstance(beta, Beta)

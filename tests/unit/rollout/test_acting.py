@@ -74,10 +74,23 @@ def test_actions_are_the_networks_to_the_last_bit(action: ActionSpec, activation
 
 
 @pytest.mark.parametrize(
-    "policy", [{"normalize_obs": False}, {"std_type": "log"}, {"squash": "tanh"}, {"init_std": 0.3}]
+    "policy",
+    [
+        {"normalize_obs": False},
+        {"std_type": "log"},
+        {"squash": "tanh"},
+        {"init_std": 0.3},
+        {"learn_std": False},
+        {"distribution": "heteroscedastic"},
+        {"distribution": "heteroscedastic", "squash": "tanh", "std_type": "log"},
+        {"distribution": "beta"},
+    ],
+    ids=str,
 )
-def test_with_every_kind_of_std_and_with_raw_observations(policy: dict[str, object]) -> None:
-    Rig(BOX, **policy).check(seed=2)
+def test_with_every_distribution_and_with_raw_observations(policy: dict[str, object]) -> None:
+    rig = Rig(BOX, **policy)
+    assert isinstance(rig.acting, InPlaceActing)
+    rig.check(seed=2)
 
 
 def test_new_weights_are_seen_in_the_next_rollout() -> None:
