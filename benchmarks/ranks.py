@@ -33,7 +33,7 @@ TASKS: dict[str, list[str]] = {
         "env=gym_pendulum", "rollout.envs_per_worker=64", "rollout.steps_per_env=32"
     ],
 }  # fmt: skip
-ROUNDS, TURN_S = 3, 3.0
+ROUNDS, TURN_S = 5, 6.0
 WARM_ITERATIONS = 5
 START_LIMIT_S = 300.0
 END_LIMIT_S = 30.0

@@ -26,8 +26,8 @@ from isaac_hydra_ext.workers.far_block import FarBlock
 
 W, ROUNDS = 2, 3
 TASKS: dict[str, list[str]] = {
-    "Pendulum": ["env=gym_pendulum", "experiment.max_iterations=25"],
-    "mjlab Cartpole": ["env=mjlab_cartpole_balance", "experiment.max_iterations=15"],
+    "Pendulum": ["env=gym_pendulum", "experiment.max_iterations=200"],
+    "mjlab Cartpole": ["env=mjlab_cartpole_balance", "experiment.max_iterations=25"],
 }
 COMMON = [
     f"rollout.num_workers={W}", "rollout.deterministic=true", "rollout.pin_cores=false",

@@ -40,12 +40,13 @@ class Failures:
         """Begin with the whole budget.
 
         Args:
-            config: `rollout` is read.
+            config: `rollout` and `seat` are read.
             stop: After a signal nothing is replaced.
             warn: Told of each worker that is.
             activities: What each worker was at, for messages.
         """
         self._rollout, self._stop, self._warn = config.rollout, stop, warn
+        self._directory = f"rank_{config.seat.rank}/workers" if config.seat.rank else "workers"
         self._activities = activities
         self._budget = RestartBudget(config.rollout.max_restarts)
         self._raised: dict[int, tuple[str, float]] = {}  # worker -> where its last one did, when
@@ -130,7 +131,7 @@ class Failures:
 
     def _log(self, worker: WorkerHandle) -> str:
         """Name a worker's log in the run's directory."""
-        return f"workers/worker_{worker.index}.log"
+        return f"{self._directory}/worker_{worker.index}.log"
 
     def _log_size(self, worker: WorkerHandle) -> int | None:
         """Return how much a worker has printed [bytes]; None where it has no log."""

@@ -97,19 +97,26 @@ def counts_add_up(summary: dict[str, Any]) -> bool:
     return produced == consumed + summary["samples_abandoned"]
 
 
-def test_remote_workers_learn_the_same_bits_as_local_ones(cluster: Nodes, tmp_path: Path) -> None:
-    tensors = []
-    for typed in ((), cluster.typed):
+def test_remote_workers_learn_the_same_bits_as_local_ones_also_resumed(
+    cluster: Nodes, tmp_path: Path
+) -> None:
+    def trained(*typed: str) -> dict[str, Any]:
         line = [
             f"experiment.output_dir={tmp_path}", "logging.console=quiet", "logging.report=false",
             "rollout.envs_per_worker=4", "rollout.steps_per_env=64", "rollout.num_workers=2",
-            "rollout.deterministic=true", "experiment.max_iterations=5", *(typed or LIGHT),
+            "rollout.deterministic=true", *typed,
         ]  # fmt: skip
         with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
-            summary = train(compose("train_appo", overrides=line), line)
-        (path,) = Path(summary["run_dir"]).glob("checkpoints/*")
-        tensors.append(load_checkpoint(path).tensors)
-        assert summary["mean_episode_length"] == 200, "final observations have been copied too"
+            return train(compose("train_appo", overrides=line), line)
+
+    tensors = []
+    for typed in (LIGHT, cluster.typed):
+        half = trained("experiment.max_iterations=3", *typed)
+        resumed = f"resume={half['run_dir']}"  # the envs' states travel, too
+        rest = trained("experiment.max_iterations=5", resumed, *typed)
+        newest = max(Path(rest["run_dir"]).glob("checkpoints/*"))
+        tensors.append(load_checkpoint(newest).tensors)
+        assert rest["mean_episode_length"] == 200, "final observations have been copied too"
     local, remote = tensors
     assert local.keys() == remote.keys()
     assert all(torch.equal(x, remote[name]) for name, x in local.items())

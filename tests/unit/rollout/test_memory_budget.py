@@ -6,8 +6,11 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
+from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.rollout import memory as memory_budget
+
+from ..builders import run_config
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,12 @@ def test_more_workers_than_the_memory_holds(
         "lower it (a core can run one or two)"
     )
     assert not (tmp_path / "logs").exists()
+
+
+def test_the_ranks_of_a_node_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config(rollout={"num_workers": 20})
+    monkeypatch.setattr(memory_budget, "available_memory", lambda: 4 * 2**30)
+    memory_budget.check_processes(config)
+    config.seat = Seat(rank=1, size=2, local_rank=1, local_size=2)
+    with pytest.raises(ConfigError, match="num_workers=20 for each of 2 ranks: the processes .* 6"):
+        memory_budget.check_processes(config)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from isaac_hydra_ext.config.schema import RolloutConfig
+from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.errors import EnvContractError, EnvError, InvalidNumberError, WorkerError
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.stop_signals import StopSignals
@@ -28,9 +29,10 @@ def worker(index: int = 0, generation: int = 0) -> WorkerHandle:
 class Rig:
     """The failures of a run that trains with two workers."""
 
-    def __init__(self, **rollout: Any) -> None:
+    def __init__(self, seat: Seat | None = None, **rollout: Any) -> None:
         self.said: list[str] = []
         config = run_config(rollout={"num_workers": 2, **rollout})
+        config.seat = seat or config.seat
         activities = [Activity("worker 0"), Activity("worker 1")]
         self.failures = Failures(config, StopSignals(), self.said.append, activities)
         self.failures.training = True
@@ -67,6 +69,12 @@ def test_the_same_traceback_of_two_generations_ends_the_run_with_it() -> None:
     assert "see workers/worker_0.log in the run directory; rollout.num_workers=0 runs" in first
     assert any("test_worker_failures.py" in line and "in step" in line for line in rest)
     assert len(rig.said) == 1
+
+
+def test_the_log_of_another_ranks_worker_is_looked_for_in_its_own_directory() -> None:
+    rig = Rig(seat=Seat(rank=1, size=2))
+    rig.failures.report(worker(), body_of(step))
+    assert "(see rank_1/workers/worker_0.log); replaced" in rig.said[0]
 
 
 def test_what_is_not_the_same_twice_in_a_row_is_charged_to_the_budget() -> None:
