@@ -19,7 +19,8 @@ from isaac_hydra_ext.models.policy import Policy
 
 # Of Isaac Lab's launcher flags those that a task may need; the others show or record something.
 SIMULATED_WITH = ("enable_cameras", "experience", "rendering_mode", "kit_args", "deterministic")
-CRITIC = ("critic.", "critic_normalizers.", "value_normalizer.")  # what acting does not read
+# What acting does not read.
+CRITIC = ("critic.", "critic_encoders.", "critic_normalizers.", "value_normalizer.")
 
 
 def config_of(checkpoint: Checkpoint) -> RunConfig:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from isaac_hydra_ext.config.encoders import check_encoders
 from isaac_hydra_ext.config.knob import MAX_INT
 from isaac_hydra_ext.config.policy_checks import check_policy
 from isaac_hydra_ext.config.schema import RunConfig, walk
@@ -44,6 +45,7 @@ def check(config: RunConfig) -> None:
     _check_device_names(config)
     _check_evaluate(config)
     check_ray(config)
+    check_encoders(config.policy.encoders)
     window = config.logging.profile
     if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):
         raise ConfigError(

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from isaac_hydra_ext.config.checks import RESUME_WORDS, as_path, named_devices
+from isaac_hydra_ext.config.encoders import kind_of
 from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError, shown
@@ -65,6 +66,10 @@ def _check_registered(config: RunConfig) -> None:
         ("rollout.source", config.rollout.source, entry_points.SOURCES),
         ("policy.kind", policy.kind, entry_points.POLICIES),
         ("policy.network", policy.network, entry_points.NETWORKS),
+        *(
+            (f"policy.encoders.{group}.kind", kind_of(settings), entry_points.ENCODERS)
+            for group, settings in policy.encoders.items()
+        ),
         ("algorithm.kind", config.algorithm.kind, entry_points.ALGORITHMS),
         *(("ppo.terms", name, entry_points.TERMS) for name in config.ppo.terms),
     ]

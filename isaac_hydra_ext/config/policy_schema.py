@@ -48,3 +48,10 @@ class PolicyConfig:
     obs_groups: dict[str, list[str]] | None = knob(
         None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
     )
+    encoders: dict[str, Any] = knob(
+        {}, "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}"
+    )
+    share_encoders: bool = knob(
+        False, "actor and critic have one encoder of a group that both read"
+    )
+    flatten_images: bool = knob(False, "an MLP may read an image group of more than 1,024 numbers")

@@ -16,10 +16,9 @@ from torch import nn
 
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ExportError
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.actor_critic import ActorCritic, normalizers_of
 from isaac_hydra_ext.models.beta import Beta
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian
-from isaac_hydra_ext.models.normalizer import Normalizer
 
 TOLERANCE = 1e-5  # of the largest number that goes into an output
 OPSET = 17  # of ONNX Runtime 1.12 and newer
@@ -59,6 +58,7 @@ class DeployedPolicy(nn.Module):
                 self.register_buffer(name, getattr(distribution, name))
         self.policy = policy
         del policy.critic, policy.critic_normalizers, policy.value_normalizer
+        del policy.critic_encoders
 
     def forward(self, *obs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Act deterministically.
@@ -80,17 +80,8 @@ class DeployedPolicy(nn.Module):
 
 def normalisation(policy: ActorCritic) -> dict[str, tuple[list[float], list[float]] | None]:
     """Return mean and std that each of the actor's obs groups is normalised with, flattened."""
-    if not policy.actor_normalizers:
-        return dict.fromkeys(policy.actor_groups)
-    normalizers = policy.actor_normalizers.values()
-    scales = [
-        (
-            (n.mean if n.mean_rest is None else n.mean.double() + n.mean_rest).tolist(),
-            n.std.tolist(),
-        )
-        for n in normalizers
-        if isinstance(n, Normalizer)
-    ]
+    normalizers = normalizers_of(policy.actor_groups, policy.actor_normalizers)
+    scales = [None if n is None else (n.whole_mean.tolist(), n.std.tolist()) for n in normalizers]
     return dict(zip(policy.actor_groups, scales, strict=True))
 
 

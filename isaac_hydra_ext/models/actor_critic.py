@@ -4,7 +4,7 @@ Used by the learner, by every collector and wherever a policy is played.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -14,6 +14,7 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
+from isaac_hydra_ext.models.encoders import check_groups, make_encoder, num_features
 from isaac_hydra_ext.models.flat import flatten
 from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network, start_at_zero
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
@@ -72,28 +73,37 @@ class ActorCritic(nn.Module, Policy):
         """Build and initialise on the CPU from `seed`, then move to `device`.
 
         Raises:
-            ConfigError: `policy.obs_groups` names a group that the env does not have, or
-                `policy.network` one that breaks its contract.
+            ConfigError: `policy.obs_groups` or `policy.encoders` names a group that the env does
+                not have, or `policy.network` one that breaks its contract.
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
+        check_groups(config, spec, [*self.actor_groups, *self.critic_groups])
         self.distribution = make_distribution(config, spec.action, device)
-        sizes = {group: _size(obs) for group, obs in spec.obs.items()}
         actor_out = self.distribution.num_outputs
-        actor_in = sum(sizes[g] for g in self.actor_groups)
-        critic_in = sum(sizes[g] for g in self.critic_groups)
+        shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: `torch.manual_seed` would seed every GPU's too, and a
             # simulation that draws there would repeat another worker's numbers.
             torch.default_generator.manual_seed(stream_seed(seed, Stream.INIT))
-            self.actor = make_network(config, "actor", actor_in, actor_out)
-            self.critic = make_network(config, "critic", critic_in, 1)
+            # In the order of their parameters in `flat`: the actor's, shared ones, the critic's.
+            self.actor_encoders = _encoders(config, spec, _without(shared, self.actor_groups))
+            both = _encoders(config, spec, shared)
+            inputs = _input_size(self.actor_groups, spec, self.actor_encoders, both)
+            self.actor = make_network(config, "actor", inputs, actor_out)
+            self.shared_encoders = both
+            self.critic_encoders = _encoders(config, spec, _without(shared, self.critic_groups))
+            inputs = _input_size(self.critic_groups, spec, self.critic_encoders, both)
+            self.critic = make_network(config, "critic", inputs, 1)
         if spec.action.kind == "continuous" and actor_out > spec.action.dim:
             start_at_zero(self.actor, spec.action.dim)
         self._make_std(config, self.distribution.num_params - actor_out)
-        self.actor_normalizers = _normalizers(self.actor_groups, spec, config.normalize_obs)
+        encoders = config.encoders
+        self.actor_normalizers = _normalizers(
+            _without(encoders, self.actor_groups), spec, config.normalize_obs
+        )
         self.critic_normalizers = _normalizers(
-            self.critic_groups, spec, config.normalize_critic_obs
+            _without(encoders, self.critic_groups), spec, config.normalize_critic_obs
         )
         self.value_normalizer = Normalizer(1) if config.normalize_values else None
         if config.normalize_values:
@@ -121,8 +131,10 @@ class ActorCritic(nn.Module, Policy):
             self.std_limits = (min(MIN_STD, config.init_std), None)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        parameters, critic = list(self.parameters()), list(self.critic.parameters())
-        return {"actor": parameters[: len(parameters) - len(critic)], "critic": critic}
+        parameters, shared = list(self.parameters()), list(self.shared_encoders.parameters())
+        critic = [*self.critic_encoders.parameters(), *self.critic.parameters()]
+        actor = parameters[: len(parameters) - len(shared) - len(critic)]
+        return {"actor": actor, **({"shared": shared} if shared else {}), "critic": critic}
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
         params, distribution = self.action_params(obs), self.distribution
@@ -132,18 +144,27 @@ class ActorCritic(nn.Module, Policy):
             action = distribution.sample(params, noise_BN)
         return Acted(action, distribution.to_env(action), params)
 
-    def _gather(
-        self, obs: Mapping[str, torch.Tensor], groups: Sequence[str], normalizers: nn.ModuleDict
+    def _features(
+        self,
+        obs: Mapping[str, torch.Tensor],
+        groups: Sequence[str],
+        normalizers: nn.ModuleDict,
+        encoders: nn.ModuleDict,
     ) -> torch.Tensor:
-        """Flatten, normalise and concatenate groups: [N, ...] each -> [N, O]."""
+        """Encode pictures, flatten and normalise the rest, concatenate: [N, ...] each -> [N, F]."""
         parts = []
         for group in groups:
-            x = obs[group].flatten(1) if obs[group].dim() > 1 else obs[group].unsqueeze(1)
-            parts.append(normalizers[_key(group)](x) if len(normalizers) else x.to(torch.float32))
+            key, x = _key(group), obs[group]
+            if key in encoders or key in self.shared_encoders:
+                parts.append((encoders if key in encoders else self.shared_encoders)[key](x))
+                continue
+            x = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
+            parts.append(normalizers[key](x) if len(normalizers) else x.to(torch.float32))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def action_params(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
-        out = self.actor(self._gather(samples, self.actor_groups, self.actor_normalizers))
+        of_actor = (self.actor_groups, self.actor_normalizers, self.actor_encoders)
+        out = self.actor(self._features(samples, *of_actor))
         std = self.current_std()
         return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
 
@@ -152,17 +173,21 @@ class ActorCritic(nn.Module, Policy):
         return self.std.exp() if self.std is not None and self.log_std_type else self.std
 
     def chain(self) -> Chain | None:
-        if not is_chain(self.actor) or type(self).action_params is not ActorCritic.action_params:
+        if len(self.actor_encoders) or len(self.shared_encoders) or not is_chain(self.actor):
             return None
-        normalizers = _of(self.actor_groups, self.actor_normalizers)
+        if type(self).action_params is not ActorCritic.action_params:
+            return None
+        normalizers = normalizers_of(self.actor_groups, self.actor_normalizers)
         layers = [*self.actor.children()]
         learned = self.std if isinstance(self.std, nn.Parameter) else None
         return Chain(self.actor_groups, normalizers, layers, self.current_std, learned)
 
     def critic_chain(self) -> Chain | None:
-        if not is_chain(self.critic) or type(self).raw_value is not ActorCritic.raw_value:
+        if len(self.critic_encoders) or len(self.shared_encoders) or not is_chain(self.critic):
             return None
-        normalizers = _of(self.critic_groups, self.critic_normalizers)
+        if type(self).raw_value is not ActorCritic.raw_value:
+            return None
+        normalizers = normalizers_of(self.critic_groups, self.critic_normalizers)
         return Chain(self.critic_groups, normalizers, [*self.critic.children()], lambda: None, None)
 
     @torch.no_grad()
@@ -178,8 +203,8 @@ class ActorCritic(nn.Module, Policy):
 
     def raw_value(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
         """Return the critic's output [M]: normalised returns if `normalize_values`."""
-        inputs = self._gather(samples, self.critic_groups, self.critic_normalizers)
-        return self.critic(inputs).squeeze(-1)
+        of_critic = (self.critic_groups, self.critic_normalizers, self.critic_encoders)
+        return self.critic(self._features(samples, *of_critic)).squeeze(-1)
 
     def denormalize_value(self, value: torch.Tensor) -> torch.Tensor:
         normalizer = self.value_normalizer
@@ -218,10 +243,32 @@ class ActorCritic(nn.Module, Policy):
             )
 
 
-def _of(groups: Sequence[str], normalizers: nn.ModuleDict) -> list[Normalizer | None]:
-    """Return the normaliser of each group."""
-    found = [normalizers[_key(group)] if len(normalizers) else None for group in groups]
-    return cast("list[Normalizer | None]", found)
+def _without(those: Collection[str], groups: Sequence[str]) -> list[str]:
+    return [group for group in groups if group not in those]
+
+
+def _encoders(config: PolicyConfig, spec: EnvSpec, groups: Sequence[str]) -> nn.ModuleDict:
+    """Build the encoders of those of the groups that have one."""
+    given = config.encoders
+    return nn.ModuleDict(
+        {_key(g): make_encoder(g, given[g], spec.obs[g]) for g in groups if g in given}
+    )
+
+
+def _input_size(groups: Sequence[str], spec: EnvSpec, *encoders: nn.ModuleDict) -> int:
+    """Return how many numbers a network reads of its groups, once they are encoded."""
+
+    def size_of(group: str) -> int:
+        encoder = next((e[_key(group)] for e in encoders if _key(group) in e), None)
+        return _size(spec.obs[group]) if encoder is None else num_features(encoder, spec.obs[group])
+
+    return sum(map(size_of, groups))
+
+
+def normalizers_of(groups: Sequence[str], normalizers: nn.ModuleDict) -> list[Normalizer | None]:
+    """Return the normaliser of each group; None where it has none."""
+    there = dict(normalizers.items())
+    return [cast("Normalizer | None", there.get(_key(group))) for group in groups]
 
 
 def _key(group: str) -> str:

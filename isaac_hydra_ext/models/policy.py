@@ -100,7 +100,7 @@ class Policy(Protocol):
     critic_groups: Sequence[str]
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Return all parameters by name of group: `actor` first, then `critic` if there is one.
+        """Return all parameters by name of group: `actor`, `shared` if any, then the critic's.
 
         Each group's gradient is clipped by itself.
         """

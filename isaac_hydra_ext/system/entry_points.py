@@ -8,6 +8,9 @@ A package names its own in its pyproject.toml, and needs no change here:
     [project.entry-points."isaac_hydra_ext.networks"]
     my_network = "my_package.networks:build"   # policy.network=my_network: `models/networks.py`
 
+    [project.entry-points."isaac_hydra_ext.encoders"]
+    my_encoder = "my_package.encoders:build"   # policy.encoders.camera.kind: `models/encoders.py`
+
     [project.entry-points."isaac_hydra_ext.env_facts"]
     my_sim = "my_package.facts:FACTS"       # an EnvFacts, where its defaults do not suit
 
@@ -37,6 +40,7 @@ ENVS = "isaac_hydra_ext.envs"
 ENV_FACTS = "isaac_hydra_ext.env_facts"
 TASKS = "isaac_hydra_ext.tasks"
 NETWORKS = "isaac_hydra_ext.networks"
+ENCODERS = "isaac_hydra_ext.encoders"
 POLICIES = "isaac_hydra_ext.policies"
 ALGORITHMS = "isaac_hydra_ext.algorithms"
 TERMS = "isaac_hydra_ext.terms"
@@ -45,6 +49,7 @@ SOURCES = "isaac_hydra_ext.sources"
 # What this package has itself, beside what others register; of envs: `envs/registry.py`.
 BUILT_IN = {
     NETWORKS: ("mlp",),
+    ENCODERS: ("cnn",),
     POLICIES: ("actor_critic",),
     ALGORITHMS: ("ppo",),
     TERMS: (),

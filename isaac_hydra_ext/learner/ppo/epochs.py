@@ -30,14 +30,13 @@ from isaac_hydra_ext.system.cuda import Beside
 
 # Of the actor's loss and the critic's.
 Forwards = tuple[Callable[..., ActorLoss], Callable[..., torch.Tensor]]
-MINIBATCH_METRICS = (  # what `_step` returns, in this order; then the terms' losses
+# What `_step` returns, in this order; then each parameter group's gradient, and the terms' losses.
+MINIBATCH_METRICS = (
     "Loss/surrogate",
     "Loss/entropy",
     "Policy/kl",
     "Policy/clip_fraction",
     "Loss/value",
-    "Loss/actor_grad_norm",
-    "Loss/critic_grad_norm",
 )
 
 
@@ -85,10 +84,12 @@ class Epochs:
         self._fused = fused(self._actor_loss, compiled), fused(self._critic_loss, compiled)
         groups = policy.parameter_groups()
         self._actor_parameters, self._critic_parameters = [*groups["actor"]], [*groups["critic"]]
+        self._shared_parameters = [*groups.get("shared", [])]
         simple = self._device.type == "cpu" and not compiled
         self._by_hand = by_hand(ppo, policy) if simple else None
         self._critics_stream = Beside(self._device)
-        self._tags = [*MINIBATCH_METRICS, *(f"Loss/{term.name}" for term in terms)]
+        norms = [f"Loss/{name}_grad_norm" for name in groups]
+        self._tags = [*MINIBATCH_METRICS, *norms, *(f"Loss/{term.name}" for term in terms)]
 
     def run(self, samples: Samples, orders_EN: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take all steps, without the host knowing how they go; returns their metrics.
@@ -163,16 +164,24 @@ class Epochs:
     def _gradients(
         self, forwards: Forwards, samples: Samples, rows: torch.Tensor
     ) -> tuple[ActorLoss, torch.Tensor, list[torch.Tensor]]:
-        """Return the actor's loss, the critic's, and the gradients of all parameters."""
+        """Return the actor's loss, the critic's, and the gradients of all parameters.
+
+        Those of what both networks read through are the sum of both losses' gradients.
+        """
         actor_forward, critic_forward = forwards
+        own, shared = self._actor_parameters, self._shared_parameters
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
             value = critic_forward(samples.inputs, samples.critic, rows)
-            critic_gradients = _gradients(self._ppo.value_coef * value, self._critic_parameters)
+            critic_gradients = _gradients(
+                self._ppo.value_coef * value, [*shared, *self._critic_parameters]
+            )
         with matrix_products(self._ppo.precision, self._device):
             actor = actor_forward(samples.inputs, samples.actor, rows)
-            actor_gradients = _gradients(actor.total, self._actor_parameters)
+            actor_gradients = _gradients(actor.total, [*own, *shared])
         self._critics_stream.join()
-        return actor, value.detach(), [*actor_gradients, *critic_gradients]
+        both = [a + c for a, c in zip(actor_gradients[len(own) :], critic_gradients, strict=False)]
+        gradients = [*actor_gradients[: len(own)], *both, *critic_gradients[len(shared) :]]
+        return actor, value.detach(), gradients
 
     def _term_gradients(
         self,
@@ -183,7 +192,8 @@ class Epochs:
         """Return a term's loss, the policy's gradients with its own added, and the term's."""
         with matrix_products(self._ppo.precision, self._device):
             loss = term.term.loss(self._policy, minibatch).float()
-            parameters = [*self._actor_parameters, *self._critic_parameters, *term.parameters]
+            policys = [self._actor_parameters, self._shared_parameters, self._critic_parameters]
+            parameters = [p for part in [*policys, term.parameters] for p in part]
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         ours = [g if more is None else g + more for g, more in zip(gradients, found, strict=False)]
         theirs = [

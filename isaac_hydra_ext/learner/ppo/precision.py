@@ -1,4 +1,4 @@
-"""The precision of matrix products, `ppo.precision`. Used in the learner's process, on a GPU."""
+"""The precision of an update, `ppo.precision`. Used in the learner's process, on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,18 +8,36 @@ import torch
 
 @contextmanager
 def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute matrix products as `ppo.precision` says; float32 inputs and outputs stay float32.
+    """Compute matrix products and convolutions as `ppo.precision` says.
 
-    tf32 is a switch of the whole process: what other threads start meanwhile has it too.
+    float32 inputs and outputs stay float32. tf32 is a switch of the whole process: what other
+    threads start meanwhile has it too. cuDNN tries its algorithms out for each new shape, and keeps
+    the fastest.
     """
-    if precision == "bf16":
-        # No cache: a cast weight must not outlive the step that changes the weight.
-        with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+    with _cudnn(precision, device):
+        if precision == "bf16":
+            # No cache: a cast weight must not outlive the step that changes the weight.
+            with torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False):
+                yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _cudnn(precision: str, device: torch.device) -> Iterator[None]:
+    """Have cuDNN do so too: its switch is another one, and on by itself."""
+    if device.type != "cuda":
+        yield
         return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, cudnn.benchmark = precision != "fp32", True
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        cudnn.allow_tf32, cudnn.benchmark = before

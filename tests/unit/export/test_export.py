@@ -112,6 +112,28 @@ CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
         env_spec(obs={"x": ((2,), "float32"), "my.group": ((3,), "float32"), "z": ((1,), "uint8")}),
         {"obs_groups": {"actor": ["z", "my.group"], "critic": ["x"]}},
     ),
+    "pictures": (
+        env_spec(
+            obs={
+                "rgb": ((9, 8, 3), "uint8"),
+                "x": ((2,), "float32"),
+                "depth": ((1, 8, 9), "float32"),
+            }
+        ),
+        {
+            "encoders": {
+                "rgb": {"channels": [3], "kernel": 3, "stride": 2, "pool": "spatial_softmax"},
+                "depth": {
+                    "channels": [2, 2],
+                    "kernel": 3,
+                    "stride": 2,
+                    "norm": "layer",
+                    "padding": "zeros",
+                },
+            },
+            "share_encoders": True,
+        },
+    ),
     "terms of a group": (
         env_spec(obs={"policy/pos": ((2,), "float32"), "policy/image": ((2, 2, 3), "uint8")}),
         {},

@@ -1,0 +1,71 @@
+"""Pictures from the env to the exported file: learned, played, filmed, refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from isaac_hydra_ext.appo_runner import train
+from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.find import find_checkpoint
+from isaac_hydra_ext.errors import IsaacHydraExtError
+from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
+from isaac_hydra_ext.export.export import export
+from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+
+CATCH = [
+    "env.kind=gym", "env.id=TestCatch-v0", "env.imports=[tests.integration.catch_env]",
+    "policy.encoders={policy: {channels: [8, 16], kernel: [4, 3], stride: [2, 2]}}",
+    "policy.hidden_dims=[64]", "logging.console=quiet", "logging.report=false",
+]  # fmt: skip
+LEARNING = [
+    "rollout.envs_per_worker=16", "rollout.steps_per_env=32", "ppo.num_mini_batches=4",
+    "ppo.update_epochs=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A policy that has learned to catch from pictures alone, in a worker of its own."""
+    where = tmp_path_factory.mktemp("catch")
+    typed = [
+        *CATCH, *LEARNING, f"experiment.output_dir={where}", "rollout.num_workers=1",
+        "experiment.max_iterations=110",
+    ]  # fmt: skip
+    with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
+        summary = train(compose("train_appo", overrides=typed), typed)
+    return find_checkpoint(summary["run_dir"], where)[0]
+
+
+def test_a_task_whose_state_is_in_pictures_alone_is_learned(learned: Checkpoint) -> None:
+    assert evaluate(learned, 100, 0)["mean_return"] >= 0.9
+
+
+def test_the_exported_file_takes_uint8_and_plays_the_same(
+    learned: Checkpoint, tmp_path: Path
+) -> None:
+    directory = export(learned, tmp_path / "exported").directory
+    (said,) = json.loads((directory / "policy.json").read_text())["obs"]
+    assert (said["shape"], said["dtype"], said["mean"]) == ([16, 16, 3], "uint8", None)
+    played = run_onnx(OnnxPolicy(directory), 32, 3)
+    assert played["mean_return"] == evaluate(learned, 32, 3)["mean_return"]
+
+
+@pytest.mark.parametrize(
+    ("encoders", "said"),
+    [
+        ("{camera: {}}", "policy.encoders.camera: the env has no group 'camera'; there are policy"),
+        ("{policy: {kernel: [4, 9, 1]}}", "kernel[1]=9: larger than the 4 x 4 pixels"),
+        ("{policy: {pool: mean}}", "policy.encoders.policy.pool=mean: must be one of flatten"),
+        ("{policy: {kind: vit}}", "policy.encoders.policy.kind=vit: must be one of cnn"),
+        ("{policy: 3}", "policy.encoders.policy=3: {kind: cnn, ...} is expected here"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    train_run: Callable[..., Checkpoint], encoders: str, said: str
+) -> None:
+    with pytest.raises(IsaacHydraExtError) as found:
+        train_run(*CATCH[:3], f"policy.encoders={encoders}", "rollout.num_workers=0")
+    assert said in str(found.value) and "\n" not in str(found.value)
