@@ -12,7 +12,6 @@ from typing import Any
 
 from isaac_hydra_ext.config.encoders import check_encoders
 from isaac_hydra_ext.config.knob import MAX_INT
-from isaac_hydra_ext.config.mirrors import check_mirrors
 from isaac_hydra_ext.config.policy_checks import check_policy
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
@@ -45,7 +44,6 @@ def check(config: RunConfig) -> None:
     check_policy(config.policy)
     _check_device_names(config)
     _check_evaluate(config)
-    check_mirrors(config.ppo.symmetry.mirrors)
     check_ray(config)
     check_encoders(config.policy.encoders)
     window = config.logging.profile
@@ -57,10 +55,6 @@ def check(config: RunConfig) -> None:
     as_path("experiment.output_dir", config.experiment.output_dir)
     if config.resume is not None:
         as_path("resume", config.resume)
-    if config.has_teacher and config.distillation.teacher is None:
-        raise ConfigError(
-            "distillation.teacher: missing; name the run, or the checkpoint, to learn from"
-        )
 
 
 def check_bounds(config: RunConfig) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isaac_hydra_ext.config.distillation_schema import DistillationConfig
 from isaac_hydra_ext.config.knob import MAX_INT, MAX_WAIT_S, knob
 from isaac_hydra_ext.config.nested import walk
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
@@ -129,23 +128,6 @@ class ClusterConfig:
 
 
 @dataclass
-class SymmetryConfig:
-    """What the task is symmetric in; the names are rsl_rl's (Mittal et al. 2024)."""
-
-    data_augmentation_func: str | None = knob(
-        None, "the task's own function, MODULE:FUNCTION; it is called where the env lives"
-    )
-    mirrors: dict[str, Any] = knob(
-        {},
-        "written out instead: {flipped: {obs: {policy: [1, -2, -3]}, action: [-1]}}: which entry, "
-        "from 1, stands at each place, and its sign",
-    )
-    use_data_augmentation: bool = knob(False, "each minibatch has its mirrored samples too")
-    use_mirror_loss: bool = knob(False, "else, without augmentation too, it is only measured")
-    mirror_loss_coeff: float = knob(0.0, "[-] weight of that loss, on mean actions", ge=0)
-
-
-@dataclass
 class PPOConfig:
     """The update. Names and defaults follow rsl_rl where it has them."""
 
@@ -184,7 +166,6 @@ class PPOConfig:
     max_importance_weight: float = knob(
         2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
     )
-    symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
     terms: dict[str, Any] = knob(
         {}, "losses that packages register, with what each reads: {my_term: {weight: 0.1}}"
     )
@@ -212,9 +193,7 @@ class PPOConfig:
 class AlgorithmConfig:
     """Which algorithm learns from the rollouts."""
 
-    kind: str = knob(
-        "ppo", "ppo or distillation (each with knobs in its group), or one that a package registers"
-    )
+    kind: str = knob("ppo", "ppo (its knobs are the group ppo), or one that a package registers")
     kwargs: dict[str, Any] = knob({}, "what a registered algorithm reads")
 
 
@@ -338,7 +317,6 @@ class RunConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -366,16 +344,6 @@ class RunConfig:
         """N_buffer = W * B * T [transitions]: the samples of one iteration, of this rank."""
         assert self.rollout.envs_per_worker is not None, "complete() sets it"
         return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether the policy is a student: it needs no critic, and its teacher's obs groups."""
-        return self.algorithm.kind == "distillation"
-
-    @property
-    def teacher_groups(self) -> list[str]:
-        """Obs groups that a teacher reads; known once the run has found it."""
-        return (self.distillation.teacher_groups or []) if self.has_teacher else []
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain, JSON-ready data, the same on every rank."""

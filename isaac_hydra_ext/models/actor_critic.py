@@ -14,7 +14,12 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
-from isaac_hydra_ext.models.encoders import check_groups, make_encoder, num_features
+from isaac_hydra_ext.models.encoders import (
+    check_groups,
+    make_encoder,
+    num_features,
+    with_every_picture,
+)
 from isaac_hydra_ext.models.flat import flatten
 from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network, start_at_zero
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
@@ -68,16 +73,9 @@ class ActorCritic(nn.Module, Policy):
     std: torch.Tensor | None
 
     def __init__(
-        self,
-        config: PolicyConfig,
-        spec: EnvSpec,
-        seed: int,
-        device: str | torch.device = "cpu",
-        critic: bool = True,
+        self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
     ) -> None:
         """Build and initialise on the CPU from `seed`, then move to `device`.
-
-        Without `critic` that is an empty module, which has no groups and no normalisers.
 
         Raises:
             ConfigError: `policy.obs_groups` or `policy.encoders` names a group that the env does
@@ -85,9 +83,9 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        if not critic:
-            self.critic_groups = []
-        check_groups(config, spec, [*self.actor_groups, *self.critic_groups])
+        read = [*self.actor_groups, *self.critic_groups]
+        config = with_every_picture(config, spec, read)
+        check_groups(config, spec, read)
         self.distribution = make_distribution(config, spec.action, device)
         actor_out = self.distribution.num_outputs
         shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]
@@ -103,7 +101,7 @@ class ActorCritic(nn.Module, Policy):
             self.shared_encoders = both
             self.critic_encoders = _encoders(config, spec, _without(shared, self.critic_groups))
             inputs = _input_size(self.critic_groups, spec, self.critic_encoders, both)
-            self.critic = make_network(config, "critic", inputs, 1) if critic else nn.Sequential()
+            self.critic = make_network(config, "critic", inputs, 1)
         if spec.action.kind == "continuous" and actor_out > spec.action.dim:
             start_at_zero(self.actor, spec.action.dim)
         self._make_std(config, self.distribution.num_params - actor_out)
@@ -114,8 +112,8 @@ class ActorCritic(nn.Module, Policy):
         self.critic_normalizers = _normalizers(
             _without(encoders, self.critic_groups), spec, config.normalize_critic_obs
         )
-        self.value_normalizer = Normalizer(1) if critic and config.normalize_values else None
-        if self.value_normalizer is not None:
+        self.value_normalizer = Normalizer(1) if config.normalize_values else None
+        if config.normalize_values:
             last_layer(self.critic)
         self.to(device)
         self.flat, self.num_params = flatten(self)  # std, actor, critic, statistics
@@ -143,8 +141,7 @@ class ActorCritic(nn.Module, Policy):
         parameters, shared = list(self.parameters()), list(self.shared_encoders.parameters())
         critic = [*self.critic_encoders.parameters(), *self.critic.parameters()]
         actor = parameters[: len(parameters) - len(shared) - len(critic)]
-        groups = {"actor": actor, "shared": shared, "critic": critic}
-        return {name: group for name, group in groups.items() if group}
+        return {"actor": actor, **({"shared": shared} if shared else {}), "critic": critic}
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
         params, distribution = self.action_params(obs), self.distribution

@@ -84,7 +84,7 @@ def by_hand(ppo: PPOConfig, policy: Policy) -> ByHand | None:
 
     They are for an actor and a critic that are chains, and nothing else, and our distributions.
     """
-    if ppo.normalize_advantages_per_mini_batch or ppo.symmetry.use_data_augmentation:
+    if ppo.normalize_advantages_per_mini_batch:
         return None
     actor, critic, distribution = policy.chain(), policy.critic_chain(), policy.distribution
     if actor is None or critic is None:

@@ -22,7 +22,6 @@ from isaac_hydra_ext.learner.ppo.losses import (
     critic_loss,
 )
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
-from isaac_hydra_ext.learner.ppo.symmetry import Symmetry
 from isaac_hydra_ext.learner.terms import TrainedTerm
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.models.policy import Samples as Inputs
@@ -67,7 +66,6 @@ class Epochs:
         group: Group,
         usual_samples: int,
         compiled: bool,
-        mirrored: Symmetry | None = None,
     ) -> None:
         """Make the optimizer, and compile what can be.
 
@@ -78,9 +76,7 @@ class Epochs:
             group: The ranks that learn together.
             usual_samples: N of an iteration from which no env is left out.
             compiled: Fuse kernels with torch.compile.
-            mirrored: What each minibatch has copies by, if by anything.
         """
-        self._mirrored = mirrored
         self._ppo, self._policy, self._usual_samples = ppo, policy, usual_samples
         self._terms, self._group = terms, group
         self._device = policy.flat.device
@@ -198,8 +194,7 @@ class Epochs:
             loss = term.term.loss(self._policy, minibatch).float()
             policys = [self._actor_parameters, self._shared_parameters, self._critic_parameters]
             parameters = [p for part in [*policys, term.parameters] for p in part]
-            weighted = loss if term.term.weight == 1.0 else term.term.weight * loss
-            found = torch.autograd.grad(weighted, parameters, allow_unused=True)
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
         ours = [g if more is None else g + more for g, more in zip(gradients, found, strict=False)]
         theirs = [
             torch.zeros_like(p) if g is None else g
@@ -208,22 +203,16 @@ class Epochs:
         return loss.detach(), ours, theirs
 
     def _actor_loss(self, inputs: Inputs, samples: ActorSamples, rows: torch.Tensor) -> ActorLoss:
-        policy, mirrored, samples = self._policy, self._mirrored, samples.take(rows)
-        obs = {name: inputs[name][rows] for name in policy.actor_groups}
-        if mirrored is not None:
-            obs, samples = mirrored.obs(obs), mirrored.of_actor(samples)
-        params = policy.action_params(obs)
-        return actor_loss(self._ppo, policy.distribution, samples, params.float())
+        policy = self._policy
+        params = policy.action_params({name: inputs[name][rows] for name in policy.actor_groups})
+        return actor_loss(self._ppo, policy.distribution, samples.take(rows), params.float())
 
     def _critic_loss(
         self, inputs: Inputs, samples: CriticSamples, rows: torch.Tensor
     ) -> torch.Tensor:
-        policy, mirrored, samples = self._policy, self._mirrored, samples.take(rows)
-        obs = {name: inputs[name][rows] for name in policy.critic_groups}
-        if mirrored is not None:
-            obs, samples = mirrored.obs(obs), mirrored.of_critic(samples)
-        value = policy.raw_value(obs)
-        return critic_loss(self._ppo, samples, value.float())
+        policy = self._policy
+        value = policy.raw_value({name: inputs[name][rows] for name in policy.critic_groups})
+        return critic_loss(self._ppo, samples.take(rows), value.float())
 
 
 def _gradients(loss: torch.Tensor, parameters: list[nn.Parameter]) -> tuple[torch.Tensor, ...]:

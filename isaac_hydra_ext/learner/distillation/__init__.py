@@ -1,1 +1,0 @@
-"""A student that learns what a teacher would do."""
