@@ -1,9 +1,18 @@
 """The configuration of the policy, the part `policy` of `schema.py`. Used in every process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from isaac_hydra_ext.config.knob import knob
+
+
+@dataclass
+class RecurrentConfig:
+    """A memory in front of the actor's hidden layers, and one in front of the critic's."""
+
+    kind: str | None = knob(None, "null: none", choices=("lstm", "gru"))
+    hidden: int = knob(256, "[units] of each of its layers", ge=1, le=2**16)
+    layers: int = knob(1, "[layers] one upon the other", ge=1, le=64)
 
 
 @dataclass
@@ -12,15 +21,14 @@ class PolicyConfig:
 
     kind: str = knob("actor_critic", "actor_critic, or a whole policy that a package registers")
     kwargs: dict[str, Any] = knob({}, "what a registered policy reads")
-    network: str = knob(
-        "mlp", "architecture: mlp, module:function, or one that a package registers"
-    )
+    network: str = knob("mlp", "architecture: mlp, or one that a package registers")
     hidden_dims: list[int] = knob(
         [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
     )
     critic_hidden_dims: list[int] | None = knob(
         None, "[units] of the critic's; null: the actor's", ge=1, le=2**16
     )
+    recurrent: RecurrentConfig = field(default_factory=RecurrentConfig)
     activation: str = knob(
         "elu", "of the hidden layers", choices=("elu", "relu", "tanh", "selu", "silu", "gelu")
     )
@@ -51,9 +59,7 @@ class PolicyConfig:
         None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
     )
     encoders: dict[str, Any] = knob(
-        {},
-        "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}; '*': "
-        "of all that are read; kind mlp: of a vector",
+        {}, "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}"
     )
     share_encoders: bool = knob(
         False, "actor and critic have one encoder of a group that both read"

@@ -155,7 +155,26 @@ def complete(
             )
         notes.append(f"ppo.batch_size {ppo.batch_size} -> {config.n_buffer}: {sizes}")
         ppo.batch_size = config.n_buffer
+    if config.policy.recurrent.kind:
+        check_columns(config)
     return notes
+
+
+def check_columns(config: RunConfig) -> None:
+    """Check that a policy with memory has an env for each minibatch: one is all T steps of some.
+
+    Raises:
+        ConfigError: It has more minibatches than envs.
+    """
+    rollout, ppo = config.rollout, config.ppo
+    columns = config.n_buffer // rollout.steps_per_env
+    if (minibatches := -(-config.n_buffer // ppo.batch_size)) > columns:
+        raise ConfigError(
+            f"ppo.num_mini_batches={minibatches} (batch_size={ppo.batch_size}): more than the "
+            f"{columns} envs; with policy.recurrent a minibatch is all T = "
+            f"{rollout.steps_per_env} steps of one env or more, so at most {columns} minibatches "
+            f"or a batch_size of {rollout.steps_per_env} at least"
+        )
 
 
 def _with_joined_devices(layer: Mapping[str, Any]) -> Mapping[str, Any]:

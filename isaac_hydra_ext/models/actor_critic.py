@@ -14,12 +14,7 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
-from isaac_hydra_ext.models.encoders import (
-    check_groups,
-    make_encoder,
-    num_features,
-    with_every_picture,
-)
+from isaac_hydra_ext.models.encoders import check_groups, make_encoder, num_features
 from isaac_hydra_ext.models.flat import flatten
 from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network, start_at_zero
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
@@ -71,6 +66,7 @@ class ActorCritic(nn.Module, Policy):
 
     fields: Mapping[str, TensorSpec] = {}
     std: torch.Tensor | None
+    make_network = staticmethod(make_network)
 
     def __init__(
         self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
@@ -83,9 +79,7 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        read = [*self.actor_groups, *self.critic_groups]
-        config = with_every_picture(config, spec, read)
-        check_groups(config, spec, read)
+        check_groups(config, spec, [*self.actor_groups, *self.critic_groups])
         self.distribution = make_distribution(config, spec.action, device)
         actor_out = self.distribution.num_outputs
         shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]
@@ -97,13 +91,13 @@ class ActorCritic(nn.Module, Policy):
             self.actor_encoders = _encoders(config, spec, _without(shared, self.actor_groups))
             both = _encoders(config, spec, shared)
             inputs = _input_size(self.actor_groups, spec, self.actor_encoders, both)
-            self.actor = make_network(config, "actor", inputs, actor_out)
+            self.actor = self.make_network(config, "actor", inputs, actor_out)
             self.shared_encoders = both
             self.critic_encoders = _encoders(config, spec, _without(shared, self.critic_groups))
             inputs = _input_size(self.critic_groups, spec, self.critic_encoders, both)
-            self.critic = make_network(config, "critic", inputs, 1)
+            self.critic = self.make_network(config, "critic", inputs, 1)
         if spec.action.kind == "continuous" and actor_out > spec.action.dim:
-            start_at_zero(self.actor, spec.action.dim)
+            start_at_zero(self.actor_head, spec.action.dim)
         self._make_std(config, self.distribution.num_params - actor_out)
         encoders = config.encoders
         self.actor_normalizers = _normalizers(
@@ -114,7 +108,7 @@ class ActorCritic(nn.Module, Policy):
         )
         self.value_normalizer = Normalizer(1) if config.normalize_values else None
         if config.normalize_values:
-            last_layer(self.critic)
+            last_layer(self.critic_head)
         self.to(device)
         self.flat, self.num_params = flatten(self)  # std, actor, critic, statistics
 
@@ -144,12 +138,36 @@ class ActorCritic(nn.Module, Policy):
         return {"actor": actor, **({"shared": shared} if shared else {}), "critic": critic}
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
-        params, distribution = self.action_params(obs), self.distribution
+        return self.acted(self.action_params(obs), noise_BN, {})
+
+    def acted(self, params_BP: torch.Tensor, noise_BN: torch.Tensor | None, state: State) -> Acted:
+        """Return the action that noise makes of the distribution; None: its mode."""
+        distribution = self.distribution
         if noise_BN is None:
-            action = distribution.mode(params)
+            action = distribution.mode(params_BP)
         else:
-            action = distribution.sample(params, noise_BN)
-        return Acted(action, distribution.to_env(action), params)
+            action = distribution.sample(params_BP, noise_BN)
+        return Acted(action, distribution.to_env(action), params_BP, state=state)
+
+    @property
+    def actor_head(self) -> nn.Module:
+        """The actor's layers, the last of which gives the distribution's parameters."""
+        return self.actor
+
+    @property
+    def critic_head(self) -> nn.Module:
+        """The critic's layers, of which PopArt rescales the last."""
+        return self.critic
+
+    def actor_input(self, samples: Samples) -> torch.Tensor:
+        """Return what the actor reads of N samples, [N, O]."""
+        of_actor = (self.actor_groups, self.actor_normalizers, self.actor_encoders)
+        return self._features(samples, *of_actor)
+
+    def critic_input(self, samples: Samples) -> torch.Tensor:
+        """Return what the critic reads of N samples, [N, O]."""
+        of_critic = (self.critic_groups, self.critic_normalizers, self.critic_encoders)
+        return self._features(samples, *of_critic)
 
     def _features(
         self,
@@ -170,8 +188,10 @@ class ActorCritic(nn.Module, Policy):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def action_params(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
-        of_actor = (self.actor_groups, self.actor_normalizers, self.actor_encoders)
-        out = self.actor(self._features(samples, *of_actor))
+        return self.params_of(self.actor(self.actor_input(samples)))
+
+    def params_of(self, out: torch.Tensor) -> torch.Tensor:
+        """Return the distribution's parameters, given the actor's output."""
         std = self.current_std()
         return out if std is None else torch.cat([out, std.expand_as(out)], dim=-1)
 
@@ -210,8 +230,7 @@ class ActorCritic(nn.Module, Policy):
 
     def raw_value(self, samples: Samples, sequences: Sequences | None = None) -> torch.Tensor:
         """Return the critic's output [M]: normalised returns if `normalize_values`."""
-        of_critic = (self.critic_groups, self.critic_normalizers, self.critic_encoders)
-        return self.critic(self._features(samples, *of_critic)).squeeze(-1)
+        return self.critic(self.critic_input(samples)).squeeze(-1)
 
     def denormalize_value(self, value: torch.Tensor) -> torch.Tensor:
         normalizer = self.value_normalizer
@@ -241,7 +260,7 @@ class ActorCritic(nn.Module, Policy):
                 x = obs[_group(key)]
                 normalizer.update(x.reshape(x.shape[0], -1), combine)
         if self.value_normalizer is not None:
-            normalizer, last = self.value_normalizer, last_layer(self.critic)
+            normalizer, last = self.value_normalizer, last_layer(self.critic_head)
             old_mean, old_std = normalizer.mean.clone(), normalizer.std.clone()
             normalizer.update(returns_N.unsqueeze(1), combine)
             last.weight.data.mul_(old_std / normalizer.std)

@@ -5,7 +5,7 @@ own in the entry-point group `isaac_hydra_ext.policies`, as `make(config, spec, 
 Policy`, and is chosen by `policy.kind`. `actor_critic.py` is the one that this package brings.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,12 +46,17 @@ class Sequences:
     """That M = T * C samples are C whole columns of time, time-major; for policies with memory.
 
     Attributes:
-        state: At the columns' first step, name -> [C, ...].
+        state: At the columns' first step, the actor's and the critic's, name -> [C, ...].
         starts_TC: Whether an episode begins with a step: the state before it is the initial one.
     """
 
     state: State
     starts_TC: torch.Tensor
+
+    def take(self, columns: torch.Tensor) -> "Sequences":
+        """Return the columns of these indices."""
+        state = {name: x[columns] for name, x in self.state.items()}
+        return Sequences(state, self.starts_TC[:, columns])
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,23 @@ class Policy(Protocol):
         ...
 
     def initial_state(self, num_envs: int) -> State:
-        """Return what it remembers at the start of an episode, name -> [B, ...]."""
+        """Return what acting remembers at the start of an episode, name -> [B, ...]."""
         return {}
+
+    def initial_critic_state(self, num_envs: int) -> State:
+        """Return what the critic remembers then, under other names than `initial_state`'s."""
+        return {}
+
+    def critic_states(self, samples: Samples, sequences: Sequences) -> Iterator[State]:
+        """Yield what the critic remembers after each step of whole columns, [C, ...] each.
+
+        Where an episode ends with the step, this is what it remembers of that one.
+
+        Args:
+            samples: `critic_groups`, [T * C, ...] each.
+            sequences: Which columns they are.
+        """
+        return iter(())
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
         """Answer one observation of B envs.

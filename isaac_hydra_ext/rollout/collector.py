@@ -5,7 +5,7 @@ Runs wherever the simulation does: in a worker, or in the learner's main thread 
 
 import time
 import traceback
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import InvalidNumberError
-from isaac_hydra_ext.models.policy import restarted
+from isaac_hydra_ext.models.policy import Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
 from isaac_hydra_ext.rollout.slot import Slot
@@ -88,6 +88,8 @@ class Collector:
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
         self._fresh = self.policy.initial_state(self.env.spec.num_envs)
         self._state = self._fresh  # of the policy, between two rollouts
+        self._fresh_critic = self.policy.initial_critic_state(self.env.spec.num_envs)
+        self._critic_state = self._fresh_critic
         self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
@@ -166,8 +168,8 @@ class Collector:
         generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self.device)
         acting, log = self.acting_on(slot), defaultdict(list)
         with torch.no_grad():
-            for name, state in slot.state.items():
-                state.copy_(self._state[name])
+            for name, state in {**self._state, **self._critic_state}.items():
+                slot.state[name].copy_(state)
             for group, rows in slot.rows.obs.items():
                 rows[0].copy_(self.obs[group])
             acting.begin(distribution.draw_noise(shape, generator), self._state)
@@ -192,8 +194,18 @@ class Collector:
             self.obs = result.obs
         on_step(T)
         self._state = acting.state
+        if self._fresh_critic:
+            self._critic_state = self._followed(slot)
         self._write_log_prob(slot, acting.params(T))
         return _means(log)
+
+    def _followed(self, slot: Slot) -> State:
+        """Return what the critic remembers after a rollout: nobody asks it during one."""
+        ended_TB = slot.terminated_TB | slot.truncated_TB
+        starts_TB = torch.cat([torch.zeros_like(ended_TB[:1]), ended_TB[:-1]])
+        obs = {g: slot.obs[g][:-1].flatten(0, 1) for g in self.policy.critic_groups}
+        states = self.policy.critic_states(obs, Sequences(self._critic_state, starts_TB))
+        return restarted(deque(states, maxlen=1)[0], self._fresh_critic, ended_TB[-1])
 
     def acting_on(self, slot: Slot) -> Acting:
         """Return what acts on a slot, made at the first call for it."""
@@ -250,12 +262,13 @@ class Collector:
             address = (int(slot.header["iteration"][0]), AFTER)
             self._start_episodes(self._env_seed(*address), *address)
             slot.restarted_B.fill_(True)
-            self._state = self._fresh
+            self._state, self._critic_state = self._fresh, self._fresh_critic
             return
         check_obs(rows, self.env.spec, rows=len(envs))
         slot.restarted_B[envs] = True
         ended_B = slot.restarted_B.to(self.device)
         self._state = restarted(self._state, self._fresh, ended_B)
+        self._critic_state = restarted(self._critic_state, self._fresh_critic, ended_B)
         for group in self.env.spec.obs:
             self.obs[group][envs] = rows[group]
 

@@ -73,7 +73,7 @@ class SlotLayout:
             steps_per_env: T.
             action_dtype: float32, or int64 for discrete actions.
             fields: `Policy.fields`.
-            state: Of one env's `Policy.initial_state`.
+            state: Of one env's `Policy.initial_state` and `initial_critic_state`.
         """
         T, B = steps_per_env, spec.num_envs
         self.spec, self.steps_per_env = spec, steps_per_env
@@ -105,7 +105,8 @@ class SlotLayout:
     @classmethod
     def of(cls, spec: EnvSpec, steps_per_env: int, policy: Policy) -> "SlotLayout":
         """Lay out a slot for what a policy reads and records."""
-        state = {name: TensorSpec.of(x) for name, x in policy.initial_state(1).items()}
+        fresh = {**policy.initial_state(1), **policy.initial_critic_state(1)}
+        state = {name: TensorSpec.of(x) for name, x in fresh.items()}
         dtype = policy.distribution.action_dtype
         return cls(spec, steps_per_env, dtype, policy.fields, state)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.models.policy import Sequences, State
 from isaac_hydra_ext.rollout.slot import Slot
 
 
@@ -20,6 +21,7 @@ class RolloutBatch:
         obs: Group -> [T + 1, N, ...]; the last row are the observations after the last step.
         action_TNA: As sampled; `behavior_log_prob_TN` beside it, float32.
         fields: Name -> [T, N, ...], what the policy recorded besides.
+        state: Name -> [N, ...], what the policy remembered before the first step.
         reward_TN: Raw, float32; `terminated_TN` and `truncated_TN` beside it, bool.
         final_obs: Group -> [F, ...], of episodes that were cut off; empty where none are given.
         final_step: [F] index t * N + n of the step each of them ended. On a GPU there is room for
@@ -35,8 +37,19 @@ class RolloutBatch:
         action_dtype: torch.dtype,
         device: torch.device,
         fields: Mapping[str, TensorSpec] | None = None,
+        state: State | None = None,
     ) -> None:
-        """Allocate for `num_collectors` slots of [T, B], with `Policy.fields` in them."""
+        """Allocate for `num_collectors` slots of [T, B].
+
+        Args:
+            spec: Of one collector's env.
+            num_collectors: Slots side by side.
+            steps_per_env: T.
+            action_dtype: As the slots have it.
+            device: Where to.
+            fields: `Policy.fields`.
+            state: What the policy remembers of one env at an episode's start.
+        """
         T, N = steps_per_env, num_collectors * spec.num_envs
         self._spec, self.device = spec, device
 
@@ -50,6 +63,9 @@ class RolloutBatch:
         self._fields = {
             name: zeros(T, N, *s.shape, dtype=getattr(torch, s.dtype))
             for name, s in (fields or {}).items()
+        }
+        self._state = {
+            name: zeros(N, *x.shape[1:], dtype=x.dtype) for name, x in (state or {}).items()
         }
         self._action_TNA = zeros(T, N, spec.action.dim, dtype=action_dtype)
         self._behavior_log_prob_TN = zeros(T, N)
@@ -68,6 +84,7 @@ class RolloutBatch:
         self.narrow = columns < self._reward_TN.shape[1]
         self.obs = {group: obs[:, :columns] for group, obs in self._obs.items()}
         self.fields = {name: field[:, :columns] for name, field in self._fields.items()}
+        self.state = {name: state[:columns] for name, state in self._state.items()}
         self.action_TNA = self._action_TNA[:, :columns]
         self.behavior_log_prob_TN = self._behavior_log_prob_TN[:, :columns]
         self.reward_TN = self._reward_TN[:, :columns]
@@ -96,6 +113,9 @@ class RolloutBatch:
             ):
                 theirs = theirs if kept is None else theirs[:, kept]
                 ours[:, first : first + count].copy_(theirs, non_blocking=to_gpu)
+            for name, ours in self._state.items():
+                theirs = slot.state[name] if kept is None else slot.state[name][kept]
+                ours[first : first + count].copy_(theirs, non_blocking=to_gpu)
             if slot.final_index_C2 is not None:
                 finals.append(_final_rows(slot, kept, first))
             first += count
@@ -133,6 +153,19 @@ class RolloutBatch:
     def obs_N(self) -> dict[str, torch.Tensor]:
         """Observations acted on, group -> [T * N, ...]; views."""
         return {group: obs[:-1].flatten(0, 1) for group, obs in self.obs.items()}
+
+    def sequences(self, steps: int) -> Sequences | None:
+        """Return the columns' first steps as sequences, if the policy remembers anything.
+
+        Args:
+            steps: T, or T + 1 with the observation after the last step.
+        """
+        if not self.state:
+            return None
+        ended_TN = self.terminated_TN | self.truncated_TN
+        # What the policy remembered before the first step is of the episode of that step.
+        starts_T1N = torch.cat([torch.zeros_like(ended_TN[:1]), ended_TN])
+        return Sequences(self.state, starts_T1N[:steps])
 
     @property
     def samples_N(self) -> dict[str, torch.Tensor]:

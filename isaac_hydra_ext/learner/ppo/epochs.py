@@ -23,11 +23,13 @@ from isaac_hydra_ext.learner.ppo.losses import (
 )
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.learner.terms import TrainedTerm
-from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.models.policy import Policy, Sequences
 from isaac_hydra_ext.models.policy import Samples as Inputs
 from isaac_hydra_ext.system.compiler import fused
 from isaac_hydra_ext.system.cuda import Beside
 
+# Indices of its samples, and whose columns they are.
+Minibatch = tuple[torch.Tensor, Sequences | None]
 # Of the actor's loss and the critic's.
 Forwards = tuple[Callable[..., ActorLoss], Callable[..., torch.Tensor]]
 # What `_step` returns, in this order; then each parameter group's gradient, and the terms' losses.
@@ -48,11 +50,13 @@ class Samples:
         inputs: Name -> [N, ...]: what the networks and the terms read.
         actor: For the actor's loss.
         critic: For the critic's.
+        sequences: Whose columns they are, of a policy with memory: a minibatch is whole columns.
     """
 
     inputs: dict[str, torch.Tensor]
     actor: ActorSamples
     critic: CriticSamples
+    sequences: Sequences | None = None
 
 
 class Epochs:
@@ -96,7 +100,7 @@ class Epochs:
 
         Args:
             samples: Of the iteration.
-            orders_EN: A permutation of the samples' indices for each epoch.
+            orders_EN: A permutation of the samples' indices, or the columns', for each epoch.
         """
         # Fused kernels are of one size: another number of samples would compile them anew.
         usual = samples.critic.target_M.shape[0] == self._usual_samples
@@ -108,10 +112,10 @@ class Epochs:
         totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
         for order in orders_EN:
-            minibatches = self._minibatches(order)
+            minibatches = self._minibatches(order, samples.sequences)
             of_epoch = self._normalized(samples, minibatches)
-            for rows in minibatches:
-                stats = self._step(forwards, of_epoch, rows)
+            for rows, sequences in minibatches:
+                stats = self._step(forwards, of_epoch, rows, sequences)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, stats, 0.0)
                 steps += taken
@@ -123,28 +127,39 @@ class Epochs:
             "Loss/undone": torch.maximum(optimizer.bad, 1.0 - finite.float()),
         }
 
-    def _minibatches(self, order_N: torch.Tensor) -> Sequence[torch.Tensor]:
+    def _minibatches(self, order: torch.Tensor, sequences: Sequences | None) -> list[Minibatch]:
         """Cut a permutation into minibatches of the same number on every rank.
 
         As equal as can be: a step on the few that are left over would undo the others' work.
         """
-        alone = self._group.size == 1
-        samples = order_N.shape[0] if alone else self._usual_samples
-        return order_N.tensor_split(-(-samples // self._ppo.batch_size))
+        alone, N = self._group.size == 1, order.shape[0]
+        T = 1 if sequences is None else sequences.starts_TC.shape[0]
+        samples = T * N if alone else self._usual_samples
+        parts = order.tensor_split(-(-samples // self._ppo.batch_size))
+        if sequences is None:
+            return [(rows, None) for rows in parts]
+        firsts_T1 = torch.arange(0, T * N, N, device=order.device).unsqueeze(1)
+        return [((firsts_T1 + taken).flatten(), sequences.take(taken)) for taken in parts]
 
-    def _normalized(self, samples: Samples, minibatches: Sequence[torch.Tensor]) -> Samples:
+    def _normalized(self, samples: Samples, minibatches: Sequence[Minibatch]) -> Samples:
         """Return the samples with advantages normalised in each minibatch, if that is wanted."""
         if not self._ppo.normalize_advantages_per_mini_batch:
             return samples
         advantage_N = samples.actor.advantage_M.clone()
-        for rows in minibatches:
+        for rows, _ in minibatches:
             advantage_N[rows] = normalized(advantage_N[rows], self._group)
         return replace(samples, actor=replace(samples.actor, advantage_M=advantage_N))
 
-    def _step(self, forwards: Forwards, samples: Samples, rows: torch.Tensor) -> torch.Tensor:
+    def _step(
+        self,
+        forwards: Forwards,
+        samples: Samples,
+        rows: torch.Tensor,
+        sequences: Sequences | None,
+    ) -> torch.Tensor:
         """Take one minibatch step, or none after a stop; returns its metrics."""
         if self._by_hand is None:
-            actor, value, gradients = self._gradients(forwards, samples, rows)
+            actor, value, gradients = self._gradients(forwards, samples, rows, sequences)
         else:
             actor, value, gradients = self._by_hand.gradients(rows)
         further, own = [], []
@@ -162,7 +177,11 @@ class Epochs:
         return torch.cat([torch.stack(scalars), norms, *(loss.reshape(1) for loss in further)])
 
     def _gradients(
-        self, forwards: Forwards, samples: Samples, rows: torch.Tensor
+        self,
+        forwards: Forwards,
+        samples: Samples,
+        rows: torch.Tensor,
+        sequences: Sequences | None = None,
     ) -> tuple[ActorLoss, torch.Tensor, list[torch.Tensor]]:
         """Return the actor's loss, the critic's, and the gradients of all parameters.
 
@@ -171,12 +190,12 @@ class Epochs:
         actor_forward, critic_forward = forwards
         own, shared = self._actor_parameters, self._shared_parameters
         with matrix_products(self._ppo.precision, self._device), self._critics_stream:
-            value = critic_forward(samples.inputs, samples.critic, rows)
+            value = critic_forward(samples.inputs, samples.critic, rows, sequences)
             critic_gradients = _gradients(
                 self._ppo.value_coef * value, [*shared, *self._critic_parameters]
             )
         with matrix_products(self._ppo.precision, self._device):
-            actor = actor_forward(samples.inputs, samples.actor, rows)
+            actor = actor_forward(samples.inputs, samples.actor, rows, sequences)
             actor_gradients = _gradients(actor.total, [*own, *shared])
         self._critics_stream.join()
         both = [a + c for a, c in zip(actor_gradients[len(own) :], critic_gradients, strict=False)]
@@ -202,16 +221,28 @@ class Epochs:
         ]
         return loss.detach(), ours, theirs
 
-    def _actor_loss(self, inputs: Inputs, samples: ActorSamples, rows: torch.Tensor) -> ActorLoss:
+    def _actor_loss(
+        self,
+        inputs: Inputs,
+        samples: ActorSamples,
+        rows: torch.Tensor,
+        sequences: Sequences | None,
+    ) -> ActorLoss:
         policy = self._policy
-        params = policy.action_params({name: inputs[name][rows] for name in policy.actor_groups})
+        taken = {name: inputs[name][rows] for name in policy.actor_groups}
+        params = policy.action_params(taken, sequences)
         return actor_loss(self._ppo, policy.distribution, samples.take(rows), params.float())
 
     def _critic_loss(
-        self, inputs: Inputs, samples: CriticSamples, rows: torch.Tensor
+        self,
+        inputs: Inputs,
+        samples: CriticSamples,
+        rows: torch.Tensor,
+        sequences: Sequences | None,
     ) -> torch.Tensor:
         policy = self._policy
-        value = policy.raw_value({name: inputs[name][rows] for name in policy.critic_groups})
+        taken = {name: inputs[name][rows] for name in policy.critic_groups}
+        value = policy.raw_value(taken, sequences)
         return critic_loss(self._ppo, samples.take(rows), value.float())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.config.reading import check_columns
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import NonFiniteError
@@ -70,7 +71,10 @@ class PPO:
             self.shown = [metric for metric in self.shown if metric.tag != "Policy/mean_std"]
         seed, T = config.experiment.seed, config.rollout.steps_per_env
         dtype, fields = self.policy.distribution.action_dtype, self.policy.fields
-        self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields)
+        state = {**self.policy.initial_state(1), **self.policy.initial_critic_state(1)}
+        if state:
+            check_columns(config)
+        self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields, state)
         self._compiled = self._is_compiled()
         self._terms = make_terms(config.ppo.terms, self.policy, spec, seed, device)
         self._epochs = Epochs(
@@ -140,7 +144,7 @@ class PPO:
             return
         before = copies(self.state_dict())
         with self._stream.in_turn():
-            draws = self._randomness.draw(0, self._config.n_buffer)
+            draws = self._draw(0, self._config.n_buffer)
         if stream is not None:
             self._update = self._statistics = None  # what an earlier graph holds is needed again
             self._outgrown, self._draws = False, draws
@@ -179,7 +183,7 @@ class PPO:
             before = copies(self._changing())
             if ppo.lr_schedule == "linear":
                 self.lr.fill_(ppo.lr * (1.0 - iteration / self._config.experiment.max_iterations))
-            draws = self._randomness.draw(iteration, self.batch.reward_TN.numel())
+            draws = self._draw(iteration, self.batch.reward_TN.numel())
             captured = self._update is not None and not (self.batch.narrow or self._outgrown)
             try:
                 numbers, target_N = self._replay(draws) if captured else self._compute(draws)
@@ -197,6 +201,10 @@ class PPO:
             else:
                 self._learn_statistics(target_N)
         return metrics
+
+    def _draw(self, iteration: int, count: int) -> Draws:
+        columns = count // self._config.rollout.steps_per_env if self.batch.state else None
+        return self._randomness.draw(iteration, count, columns)
 
     def _replay(self, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the captured `_compute`."""
@@ -218,7 +226,8 @@ class PPO:
         )
         if self._terms:
             inputs["action"] = prepared.actor.action_MA
-        samples = Samples(inputs, prepared.actor, prepared.critic)
+        sequences = self.batch.sequences(self._config.rollout.steps_per_env)
+        samples = Samples(inputs, prepared.actor, prepared.critic, sequences)
         numbers = self._epochs.run(samples, draws.orders_EN) | prepared.diagnostics
         std = self.policy.mean_std()
         if std is None:  # the samples' own, before the update

@@ -4,7 +4,7 @@ Runs in the learner's process, on its device, before the first minibatch; device
 shapes that stay the same, so that it can be part of a CUDA graph.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,10 @@ from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, normalized,
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
-from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.models.policy import Policy, Samples, Sequences
 
 CHUNK_ROWS = 98_304  # enough for any GPU to be busy
-Network = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+Network = Callable[[Samples, Sequences | None], torch.Tensor]
 
 
 @dataclass
@@ -66,7 +66,8 @@ def prepare(
     T, N = batch.reward_TN.shape
     with matrix_products(ppo.precision, batch.device):
         samples = batch.samples_N
-        params = _in_chunks(policy.action_params, {g: samples[g] for g in policy.actor_groups}, ppo)
+        rows = {group: samples[group] for group in policy.actor_groups}
+        params = _in_chunks(policy.action_params, rows, ppo, batch.sequences(T))
     action_NA = batch.action_TNA.flatten(0, 1)
     proximal_log_prob = distribution.log_prob(params, action_NA)
     rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
@@ -103,10 +104,13 @@ def _values(
     """
     T, N = batch.reward_TN.shape
     rows = {group: batch.obs[group].flatten(0, 1) for group in policy.critic_groups}
-    if batch.final_step.shape[0]:
+    sequences = batch.sequences(T + 1)
+    if batch.final_step.shape[0] and sequences is None:
         rows = {group: torch.cat([obs, batch.final_obs[group]]) for group, obs in rows.items()}
     with matrix_products("tf32" if ppo.precision == "bf16" else ppo.precision, batch.device):
-        raw_value = _in_chunks(policy.raw_value, rows, ppo)
+        raw_value = _in_chunks(policy.raw_value, rows, ppo, sequences)
+        if batch.final_step.shape[0] and sequences is not None:
+            raw_value = torch.cat([raw_value, _final_values(policy, batch, sequences)])
     raw_value_T1N = raw_value[: (T + 1) * N].view(T + 1, N)
     value_T1N = policy.denormalize_value(raw_value_T1N)
     final_value_TN = value_T1N[:-1]
@@ -117,6 +121,22 @@ def _values(
         final_value[batch.final_step] = policy.denormalize_value(raw_value[(T + 1) * N :])
         final_value_TN = final_value[:-1].view(T, N)
     return raw_value_T1N, value_T1N, final_value_TN
+
+
+def _final_values(policy: Policy, batch: RolloutBatch, sequences: Sequences) -> torch.Tensor:
+    """Return the critic's output [F] for final observations, as what ends is remembered there."""
+    T, N = batch.reward_TN.shape
+    samples = {group: batch.obs_N[group] for group in policy.critic_groups}
+    first_T = Sequences(sequences.state, sequences.starts_TC[:T])
+    states = list(policy.critic_states(samples, first_T))
+    steps_F = batch.final_step.clamp(max=T * N - 1)  # rows that hold nothing are after the last
+    reached = {
+        name: torch.stack([state[name] for state in states]).flatten(0, 1)[steps_F]
+        for name in states[0]
+    }
+    finals = {group: batch.final_obs[group] for group in policy.critic_groups}
+    none_1F = torch.zeros_like(steps_F, dtype=torch.bool).unsqueeze(0)
+    return policy.raw_value(finals, Sequences(reached, none_1F)).float()
 
 
 def _advantages(
@@ -138,15 +158,35 @@ def _advantages(
     return advantage_TN.flatten(), target_TN.flatten()
 
 
-def _in_chunks(network: Network, obs: Mapping[str, torch.Tensor], ppo: PPOConfig) -> torch.Tensor:
+def _in_chunks(
+    network: Network, obs: Samples, ppo: PPOConfig, sequences: Sequences | None
+) -> torch.Tensor:
     """Evaluate a network on many rows, four minibatches at a time, or fewer if they are large.
 
     The activations of all rows of a large iteration would be the most that an update needs.
     """
     rows = next(iter(obs.values())).shape[0]
     size = min(4 * ppo.batch_size, max(ppo.batch_size, CHUNK_ROWS))
+    if sequences is not None:
+        return _in_columns(network, obs, max(1, round(rows / size)), sequences)
     parts = [
-        network({group: x[start : start + size] for group, x in obs.items()}).float()
+        network({group: x[start : start + size] for group, x in obs.items()}, None).float()
         for start in range(0, rows, size)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _in_columns(network: Network, obs: Samples, chunks: int, sequences: Sequences) -> torch.Tensor:
+    """Evaluate a network on whole columns, the same number of them in each chunk."""
+    T, N = sequences.starts_TC.shape
+    columns = torch.arange(N, device=sequences.starts_TC.device).tensor_split(min(chunks, N))
+    if len(columns) == 1:
+        return network(obs, sequences).float()
+    parts = [
+        network(
+            {group: x.unflatten(0, (T, N))[:, taken].flatten(0, 1) for group, x in obs.items()},
+            sequences.take(taken),
+        ).float().unflatten(0, (T, -1))
+        for taken in columns
+    ]  # fmt: skip
+    return torch.cat(parts, dim=1).flatten(0, 1)

@@ -14,7 +14,7 @@ class Draws:
     """What one update is given.
 
     Attributes:
-        orders_EN: A permutation of the samples' indices for each epoch.
+        orders_EN: A permutation of the indices of samples, or of columns, for each epoch.
         noise_NP: For sampled entropies; None where they have a closed form.
     """
 
@@ -52,15 +52,15 @@ class Randomness:
         self._distribution, self._noisy, self._device = distribution, noisy_entropy, device
         self._place = (rank,) if rank else ()
 
-    def draw(self, iteration: int, count: int) -> Draws:
-        """Draw for an update of `count` samples."""
+    def draw(self, iteration: int, count: int, columns: int | None = None) -> Draws:
+        """Draw for an update of `count` samples, whose `columns` are shuffled if they are given."""
         address = (iteration, *self._place)
         generator = make_generator(self._seed, Stream.SHUFFLE, *address, device=self._device)
         noise_NP = None
         if self._noisy:
             noise_NP = self._distribution.draw_noise((count,), generator)
         orders = [
-            torch.randperm(count, generator=generator, device=self._device)
+            torch.randperm(columns or count, generator=generator, device=self._device)
             for _ in range(self._epochs)
         ]
         return Draws(torch.stack(orders), noise_NP)

@@ -74,9 +74,11 @@ class AllSamples:
         self.size, self.learners = size, learners
         self.learner = learner_of(config_of(size * B, minibatches, estimator))
         self.learner._randomness.draw = self.draw  # type: ignore[method-assign]
-        self.learner._epochs._minibatches = lambda order: next(self.cut)  # type: ignore[method-assign]
+        self.learner._epochs._minibatches = lambda order, sequences: [  # type: ignore[method-assign]
+            (rows, None) for rows in next(self.cut)
+        ]
 
-    def draw(self, iteration: int, count: int) -> Draws:
+    def draw(self, iteration: int, count: int, columns: int | None = None) -> Draws:
         widths = [B - ((rank, iteration) == LEFT_OUT) for rank in range(self.size)]
 
         def epochs() -> Iterator[list[torch.Tensor]]:
@@ -90,7 +92,8 @@ class AllSamples:
                     first, width = sum(widths[:rank]), widths[rank]
                     order = orders[rank][epoch]
                     rows = order // width * sum(widths) + first + order % width
-                    parts.append(learner._epochs._minibatches(rows))
+                    minibatches = learner._epochs._minibatches(rows, None)
+                    parts.append([rows for rows, _ in minibatches])
                 yield [torch.cat(rows) for rows in zip(*parts, strict=True)]
 
         self.cut = epochs()
