@@ -21,7 +21,9 @@ class PolicyConfig:
 
     kind: str = knob("actor_critic", "actor_critic, or a whole policy that a package registers")
     kwargs: dict[str, Any] = knob({}, "what a registered policy reads")
-    network: str = knob("mlp", "architecture: mlp, or one that a package registers")
+    network: str = knob(
+        "mlp", "architecture: mlp, module:function, or one that a package registers"
+    )
     hidden_dims: list[int] = knob(
         [256, 128, 64], "[units] of the actor's hidden layers", ge=1, le=2**16
     )
@@ -59,7 +61,9 @@ class PolicyConfig:
         None, "e.g. {actor: [policy], critic: [policy, privileged]}; null: by name"
     )
     encoders: dict[str, Any] = knob(
-        {}, "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}"
+        {},
+        "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}; '*': "
+        "of all that are read; kind mlp: of a vector",
     )
     share_encoders: bool = knob(
         False, "actor and critic have one encoder of a group that both read"

@@ -14,7 +14,12 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models.distributions import make_distribution
-from isaac_hydra_ext.models.encoders import check_groups, make_encoder, num_features
+from isaac_hydra_ext.models.encoders import (
+    check_groups,
+    make_encoder,
+    num_features,
+    with_every_picture,
+)
 from isaac_hydra_ext.models.flat import flatten
 from isaac_hydra_ext.models.networks import is_chain, last_layer, make_network, start_at_zero
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
@@ -79,7 +84,9 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
-        check_groups(config, spec, [*self.actor_groups, *self.critic_groups])
+        read = [*self.actor_groups, *self.critic_groups]
+        config = with_every_picture(config, spec, read)
+        check_groups(config, spec, read)
         self.distribution = make_distribution(config, spec.action, device)
         actor_out = self.distribution.num_outputs
         shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]

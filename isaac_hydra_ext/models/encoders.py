@@ -7,6 +7,7 @@ chosen by `policy.encoders.<group>.kind`.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from isaac_hydra_ext.config.encoders import BUILT_IN_KIND, CnnConfig, kind_of, r
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.models import mlp_encoder
 from isaac_hydra_ext.models.networks import ACTIVATIONS
 from isaac_hydra_ext.system import entry_points
 
+EVERY_PICTURE = "*"  # of `policy.encoders`: what has no encoder of its own
 MAX_FLAT = 1024  # numbers of a picture that an MLP reads without being told to
 
 
@@ -176,7 +179,9 @@ def make_encoder(group: str, settings: Mapping[str, Any] | None, spec: TensorSpe
     where, kind = f"policy.encoders.{group}", kind_of(settings)
     if kind == BUILT_IN_KIND:
         return CnnEncoder(read_cnn(group, settings), spec, where)
-    build = entry_points.load(f"{where}.kind", kind, entry_points.ENCODERS)
+    build = mlp_encoder.build
+    if kind != "mlp":
+        build = entry_points.load(f"{where}.kind", kind, entry_points.ENCODERS)
     try:
         encoder = build(dict(settings or {}), spec)
         if not isinstance(encoder, nn.Module):
@@ -208,6 +213,22 @@ def num_features(encoder: nn.Module, spec: TensorSpec) -> int:
 
 def _sample(spec: TensorSpec) -> torch.Tensor:
     return torch.zeros((3, *spec.shape), dtype=getattr(torch, spec.dtype))
+
+
+def with_every_picture(config: PolicyConfig, spec: EnvSpec, read: Sequence[str]) -> PolicyConfig:
+    """Return the policy with an encoder for each picture that is read, where `*` gives them one.
+
+    Args:
+        config: The policy's.
+        spec: Of the env; a picture has three dimensions or more.
+        read: The groups that actor or critic reads.
+    """
+    given = dict(config.encoders)
+    if EVERY_PICTURE not in given:
+        return config
+    usual = given.pop(EVERY_PICTURE)
+    pictures = {group: usual for group in read if len(spec.obs[group].shape) >= 3}
+    return replace(config, encoders={**pictures, **given})
 
 
 def check_groups(config: PolicyConfig, spec: EnvSpec, read: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ A package names its own in its pyproject.toml, and needs no change here:
 """
 
 from collections.abc import Collection
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
@@ -49,7 +49,7 @@ SOURCES = "isaac_hydra_ext.sources"
 # What this package has itself, beside what others register; of envs: `envs/registry.py`.
 BUILT_IN = {
     NETWORKS: ("mlp",),
-    ENCODERS: ("cnn",),
+    ENCODERS: ("cnn", "mlp"),
     POLICIES: ("actor_critic",),
     ALGORITHMS: ("ppo",),
     TERMS: (),
@@ -68,7 +68,7 @@ def check_name(key: str, name: str, built_in: Collection[str], group: str) -> No
     Raises:
         ConfigError: Names all that there are.
     """
-    if name in built_in:
+    if name in built_in or (group == NETWORKS and ":" in name):
         return
     known = [*built_in, *registered(group)]
     if name not in known:
@@ -83,13 +83,16 @@ def load(key: str, name: str, group: str) -> Any:
 
     Args:
         key: The config key that names it, for messages.
-        name: Of the entry point; `check_name` has seen it.
+        name: Of the entry point; `check_name` has seen it. A network may be `module:name` itself.
         group: One of those above.
 
     Raises:
         ConfigError: It cannot be imported, or two packages have registered the name.
     """
-    found = list(entry_points(group=group, name=name))
+    if group == NETWORKS and ":" in name:
+        found = [EntryPoint(name, name, group)]
+    else:
+        found = list(entry_points(group=group, name=name))
     if len({entry.value for entry in found}) != 1:
         values = " and ".join(entry.value for entry in found) or "nobody"
         raise ConfigError(f"{key}={name}: registered by {values} in {group}; one is expected")

@@ -1,13 +1,19 @@
 """What a task's rsl_rl configuration says, in this package's knobs.
 
 Tasks of mjlab and Isaac Lab are tuned for rsl_rl; the trainer starts from the same numbers. Runs in
-worker 0 during `describe`. The layout read is rsl_rl 5's (`actor`, `critic`, `algorithm`); the
-older one (`policy`, `empirical_normalization`), which Isaac Lab 2.x has, is rewritten to it first.
+worker 0 during `describe`. The layout read is rsl_rl 5's (`actor`, `critic`, `algorithm`); older
+ones (`policy`, `empirical_normalization`), which Isaac Lab 2.x has, are rewritten to it first.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_models import (
+    class_name,
+    policy_settings,
+    with_two_models,
+)
+from isaac_hydra_ext.envs.agent_cfgs.section import Section
 from isaac_hydra_ext.errors import ConfigError
 
 # rsl_rl's algorithm key -> ours, in section `ppo`.
@@ -25,7 +31,15 @@ ALGORITHM_KEYS = {
     "clip_param": "clip",
     "normalize_advantage_per_mini_batch": "normalize_advantages_per_mini_batch",
 }
-_NETWORKS = (("rnn_type", "a recurrent"), ("cnn_cfg", "a convolutional"))
+# What says where a run goes, what it is called and how it is logged: the run's own knobs do.
+_NOT_TRAINING = (
+    "seed", "device", "run_name", "logger", "wandb_project", "neptune_project", "resume",
+    "load_run", "load_checkpoint", "load_optimizer", "checkpoint", "store_code_state",
+    "multi_gpu", "runner_class_name",
+)  # fmt: skip
+# PPO whose critic has the actor's encoders: `share_encoders`.
+_SHARING_PPO = "isaaclab_tasks.contrib.keyboard.agents.models:SharedEncoderPPO"
+_RUNNERS = ("", "OnPolicyRunner")
 _INSTEAD = "not supported; env.agent=none starts from this package's defaults instead"
 
 
@@ -45,13 +59,14 @@ def settings_from_rsl_rl(
     Raises:
         ConfigError: The task wants a network or an algorithm this package does not have.
     """
-    _refuse_other_algorithms(cfg)
+    if not cfg.get("actor") and cfg.get("policy"):
+        cfg = with_two_models(cfg)
+    runner = Section("rsl_rl", cfg)
+    algorithm = runner.part("algorithm")
+    _refuse_other_algorithms(runner, algorithm, cfg)
     if not cfg.get("actor"):
-        if not cfg.get("policy"):
-            raise ConfigError(f"env.task: its rsl_rl cfg has no actor and no policy, {_INSTEAD}")
-        cfg = _current_layout(cfg)
-    actor, critic, algorithm = cfg["actor"], cfg["critic"], cfg["algorithm"]
-    _refuse_other_networks(actor, critic)
+        raise ConfigError(f"env.task: its rsl_rl cfg has no actor and no policy, {_INSTEAD}")
+    actor, critic = runner.part("actor"), runner.part("critic")
     ppo = {
         ours: algorithm[theirs] for theirs, ours in ALGORITHM_KEYS.items() if theirs in algorithm
     }
@@ -59,36 +74,37 @@ def settings_from_rsl_rl(
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
     if "optimizer" in algorithm:
         ppo["optimizer"] = str(algorithm["optimizer"]).lower()
-    notes = []
-    if critic["activation"] != actor["activation"]:
-        notes.append(f"rsl_rl's critic activation {critic['activation']}: the actor's is used")
-    distribution = actor.get("distribution_cfg") or {
-        "init_std": actor.get("init_noise_std", 1.0),  # of rsl_rl 4
-        "std_type": actor.get("noise_std_type", "scalar"),
-    }
+    policy = policy_settings(actor, critic)
+    clip = runner.get("clip_actions")
+    if clip is not None:
+        policy["clip_actions"] = min(clip, policy.get("clip_actions", clip))
+    policy["obs_groups"] = _obs_groups(runner.get("obs_groups") or {}, groups)
+    rollout = {"steps_per_env": runner["num_steps_per_env"]}
+    if "init_at_random_ep_len" in runner:
+        rollout["init_at_random_ep_len"] = runner["init_at_random_ep_len"]
+    algorithm.expect("use_mixed_precision", False, "fp32 here; ppo.precision=bf16, on a GPU")
+    if algorithm.get("share_cnn_encoders"):
+        policy["share_encoders"] = True
+    runner.expect("torch_compile_mode", None, "ppo.compile says what is compiled")
+    runner.expect("check_for_nan", True, "looked for here too; rollout.on_invalid says what then")
     settings = {
-        "experiment": {"name": cfg["experiment_name"], "max_iterations": cfg["max_iterations"]},
-        "rollout": {"steps_per_env": cfg["num_steps_per_env"]},
+        "experiment": {"name": runner["experiment_name"]},
+        "rollout": rollout,
         "ppo": ppo,
-        "policy": {
-            "hidden_dims": list(actor["hidden_dims"]),
-            "critic_hidden_dims": list(critic["hidden_dims"]),
-            "activation": actor["activation"],
-            "normalize_obs": actor.get("obs_normalization", False),
-            "normalize_critic_obs": critic.get("obs_normalization", False),
-            "init_std": distribution.get("init_std", 1.0),
-            "std_type": distribution.get("std_type", "scalar"),
-            "clip_actions": cfg.get("clip_actions"),
-            "obs_groups": _obs_groups(cfg.get("obs_groups") or {}, groups),
-        },
-        "checkpoint": {"every": cfg["save_interval"]},
+        "policy": policy,
+        "checkpoint": {"every": runner["save_interval"]},
     }
-    return settings, tuple(notes)
+    settings["experiment"]["max_iterations"] = runner["max_iterations"]
+    runner.ignore(*_NOT_TRAINING)
+    for section in (actor, critic, algorithm, runner):
+        section.done()
+    return settings, tuple(runner.notes)
 
 
 def is_rsl_rl(cfg: Mapping[str, Any]) -> bool:
     """Return whether plain data is an rsl_rl runner's cfg, and not another trainer's."""
-    return isinstance(cfg.get("algorithm"), Mapping) and "num_steps_per_env" in cfg
+    runner = cfg.get("runner") or cfg  # rsl_rl 1
+    return isinstance(cfg.get("algorithm"), Mapping) and "num_steps_per_env" in runner
 
 
 def _obs_groups(
@@ -109,36 +125,23 @@ def _obs_groups(
     return chosen or None
 
 
-def _current_layout(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite rsl_rl 1-3's `policy` to `actor` and `critic`."""
-    policy = cfg["policy"]
-    both = bool(cfg.get("empirical_normalization", False))
-    shared = {k: policy[k] for k in ("activation", "rnn_type", "cnn_cfg") if k in policy}
-    kind = "GaussianDistribution"
-    if policy.get("state_dependent_std"):
-        kind = "Heteroscedastic" + kind
-    actor, critic = (
-        {
-            **shared,
-            "hidden_dims": policy[f"{role}_hidden_dims"],
-            "obs_normalization": policy.get(f"{role}_obs_normalization", both),
-        }
-        for role in ("actor", "critic")
-    )
-    actor["distribution_cfg"] = {
-        "class_name": kind,
-        "init_std": policy.get("init_noise_std", 1.0),
-        "std_type": policy.get("noise_std_type", "scalar"),
-    }
-    return {**cfg, "actor": actor, "critic": critic}
-
-
-def _refuse_other_algorithms(cfg: Mapping[str, Any]) -> None:
+def _refuse_other_algorithms(runner: Section, algorithm: Section, cfg: Mapping[str, Any]) -> None:
     """Refuse what is more than PPO."""
-    algorithm = cfg.get("algorithm") or {}
-    names = (str(part.get("class_name", "")) for part in (cfg, algorithm, cfg.get("policy") or {}))
-    if any("Distillation" in name or "StudentTeacher" in name for name in names):
+    kinds = class_name(runner.get("class_name")), class_name(algorithm.get("class_name"))
+    models = (str((cfg.get(role) or {}).get("class_name")) for role in ("actor", "critic"))
+    if any("Distillation" in kind for kind in kinds) or any("StudentTeacher" in m for m in models):
         raise ConfigError(f"env.task: its rsl_rl cfg is for distillation, {_INSTEAD}")
+    if kinds[0] not in _RUNNERS:
+        raise runner.refuse(
+            "class_name", kinds[0], "is a runner of the task's own: implement an Algorithm "
+            "(`learner/algorithm.py`), and register it as algorithm.kind"
+        )  # fmt: skip
+    if kinds[1] not in ("", "PPO", _SHARING_PPO):
+        raise algorithm.refuse(
+            "class_name", kinds[1], "is an algorithm of the task's own: implement a Term "
+            "(`learner/terms.py`) or an Algorithm (`learner/algorithm.py`), and register it as "
+            "ppo.terms or algorithm.kind"
+        )  # fmt: skip
     if algorithm.get("rnd_cfg") is not None:
         raise ConfigError(
             f"env.task: its rsl_rl cfg (algorithm.rnd_cfg) asks for random network distillation, "
@@ -149,17 +152,3 @@ def _refuse_other_algorithms(cfg: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"env.task: its rsl_rl cfg (algorithm.symmetry_cfg) asks for symmetry, {_INSTEAD}"
         )
-
-
-def _refuse_other_networks(actor: Mapping[str, Any], critic: Mapping[str, Any]) -> None:
-    """Refuse networks and distributions that are not a plain MLP's Gaussian."""
-    for name, model in (("actor", actor), ("critic", critic)):
-        for key, what in _NETWORKS:
-            if model.get(key) is not None:
-                raise ConfigError(
-                    f"env.task: its rsl_rl cfg asks for {what} {name} ({key}), {_INSTEAD}"
-                )
-    kind = (actor.get("distribution_cfg") or {}).get("class_name", "GaussianDistribution")
-    if kind != "GaussianDistribution" or actor.get("state_dependent_std"):
-        asked = kind if kind != "GaussianDistribution" else "state-dependent std"
-        raise ConfigError(f"env.task: its rsl_rl cfg asks for a {asked}, {_INSTEAD}")

@@ -9,6 +9,10 @@ from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.networks import make_network
+
+from ..builders import env_spec
 
 # Every value differs from rsl_rl's default and from ours, so that none can be ignored unseen.
 CFG: dict[str, Any] = {
@@ -20,6 +24,9 @@ CFG: dict[str, Any] = {
     "run_name": "ignored",
     "logger": "wandb",
     "clip_actions": 5.5,
+    "init_at_random_ep_len": False,
+    "check_for_nan": True,
+    "torch_compile_mode": None,
     "obs_groups": {"actor": ("policy",), "critic": ("policy", "privileged")},
     "actor": {
         "class_name": "MLPModel",
@@ -32,12 +39,14 @@ CFG: dict[str, Any] = {
             "class_name": "GaussianDistribution",
             "init_std": 0.7,
             "std_type": "log",
+            "std_range": (0.1, 2.0),
+            "learn_std": False,
         },
     },
     "critic": {
-        "class_name": "MLPModel",
+        "class_name": "rsl_rl.models:MLPModel",
         "hidden_dims": (44,),
-        "activation": "relu",
+        "activation": "tanh",
         "obs_normalization": False,
         "cnn_cfg": None,
         "rnn_type": None,
@@ -58,6 +67,8 @@ CFG: dict[str, Any] = {
         "use_clipped_value_loss": True,
         "clip_param": 0.25,
         "normalize_advantage_per_mini_batch": True,
+        "use_mixed_precision": False,
+        "share_cnn_encoders": False,
         "optimizer": "RMSprop",  # rsl_rl reads it in small letters
     },
 }
@@ -78,7 +89,7 @@ def test_every_key_arrives_in_its_knob() -> None:
     assert notes == ()
     assert settings == {
         "experiment": {"name": "some_task", "max_iterations": 1234},
-        "rollout": {"steps_per_env": 21},
+        "rollout": {"steps_per_env": 21, "init_at_random_ep_len": False},
         "ppo": {
             "update_epochs": 3,
             "num_mini_batches": 6,
@@ -99,8 +110,12 @@ def test_every_key_arrives_in_its_knob() -> None:
             "hidden_dims": [33, 22],
             "critic_hidden_dims": [44],
             "activation": "relu",
+            "critic_activation": "tanh",
+            "distribution": "gaussian",
             "init_std": 0.7,
             "std_type": "log",
+            "std_range": [0.1, 2.0],
+            "learn_std": False,
             "normalize_obs": False,
             "normalize_critic_obs": False,
             "clip_actions": 5.5,
@@ -148,12 +163,90 @@ def test_without_a_distribution_cfg_rsl_rls_defaults_hold() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("critic.activation", "tanh", "activation"),
+        ("algorithm.use_mixed_precision", True, "algorithm.use_mixed_precision=True: fp32 here"),
+        ("torch_compile_mode", "default", "torch_compile_mode=default: ppo.compile"),
+        ("check_for_nan", False, "check_for_nan=False: looked for here too"),
+        ("algorithm.of_a_fork", 3, "algorithm.of_a_fork=3: has no counterpart here"),
+        ("actor.of_a_fork", 3, "actor.of_a_fork=3: has no counterpart here"),
+        ("actor.distribution_cfg.of_a_fork", 3, "actor.distribution_cfg.of_a_fork=3: has no"),
+        ("of_a_fork", {"a": 1}, "of_a_fork={'a': 1}: has no counterpart here"),
     ],
 )
 def test_what_has_no_counterpart_here_is_told(path: str, value: Any, says: str) -> None:
     _, notes = settings_from_rsl_rl(changed_cfg(path, value))
-    assert len(notes) == 1 and says in notes[0] and "\n" not in notes[0]
+    assert len(notes) == 1 and notes[0].startswith(f"rsl_rl's {says}") and "\n" not in notes[0]
+
+
+OWN = "pkg.models:Net"
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "says"),
+    [
+        ("actor.class_name", OWN, "(actor.class_name=pkg.models:Net) is a class of the task's own"),
+        ("critic.class_name", OWN, "(critic.class_name=pkg.models:Net) is a class"),
+        ("actor.class_name", "<class 'pkg.models.Net'>", "(actor.class_name=pkg.models:Net) is"),
+        ("actor.distribution_cfg.class_name", OWN, "implement a Policy (`models/policy.py`)"),
+        ("algorithm.class_name", OWN, "implement a Term (`learner/terms.py`) or an Algorithm"),
+        ("class_name", OWN, "is a runner of the task's own: implement an Algorithm"),
+        ("actor.class_name", "TransformerModel", "(actor.class_name=TransformerModel) is a class"),
+    ],
+)
+def test_a_class_that_is_not_known_is_refused_and_says_what_to_implement(
+    path: str, name: str, says: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_from_rsl_rl(changed_cfg(path, name))
+    message = str(caught.value)
+    assert says in message and message.endswith("env.agent=none starts from this package's "
+                                                "defaults instead")  # fmt: skip
+
+
+def build(config: Any, role: str, num_inputs: int, num_outputs: int) -> Any:
+    """Keeps the contract of `policy.network`."""
+    import torch
+
+    return torch.nn.Linear(num_inputs, num_outputs)
+
+
+def test_a_class_that_keeps_our_contract_is_the_network() -> None:
+    cfg = changed_cfg("actor.class_name", f"{__name__}:build")
+    cfg["critic"]["class_name"] = f"{__name__}:build"
+    settings, notes = settings_from_rsl_rl(cfg)
+    assert settings["policy"]["network"] == f"{__name__}:build" and notes == ()
+    config = load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    network = make_network(config.policy, "actor", 3, 2)
+    assert type(network).__name__ == "Linear"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"class_name": "BetaDistribution"}, {"distribution": "beta", "clip_actions": 5.5}),
+        (
+            {"class_name": "BetaDistribution", "action_range": (-2.0, 2.0)},
+            {"distribution": "beta", "clip_actions": 2.0},
+        ),
+        (
+            {"class_name": "HeteroscedasticGaussianDistribution", "init_std": 0.4},
+            {"distribution": "heteroscedastic", "init_std": 0.4, "std_range": None},
+        ),
+        # rsl_rl clamps what is outside
+        ({"init_std": 5.0, "std_range": [0.1, 2.0]}, {"init_std": 2.0, "std_range": [0.1, 2.0]}),
+    ],
+)
+def test_every_distribution_of_rsl_rl_is_ours(given: Any, expected: Any) -> None:
+    settings, notes = settings_from_rsl_rl(changed_cfg("actor.distribution_cfg", given))
+    assert notes == () and settings["policy"] | expected == settings["policy"]
+    load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+
+
+def test_a_std_bounded_by_a_sigmoid_is_a_clamped_one_and_told() -> None:
+    name = "isaaclab_tasks.agents.rsl_rl_ppo_cfg:UR10ParticlePushGaussianDistribution"
+    given = {"class_name": name, "init_std": 0.6, "std_range": (0.15, 0.65)}
+    settings, notes = settings_from_rsl_rl(changed_cfg("actor.distribution_cfg", given))
+    assert settings["policy"]["std_range"] == [0.15, 0.65]
+    assert len(notes) == 1 and "its std is kept in std_range by clamping" in notes[0]
 
 
 @pytest.mark.parametrize("key", ["rnd_cfg", "symmetry_cfg"])
@@ -176,7 +269,8 @@ def test_algorithms_we_do_not_have_are_refused(path: str, value: Any, says: str)
         settings_from_rsl_rl(changed_cfg(path, value))
 
 
-def test_the_layout_of_isaac_lab_2_says_the_same() -> None:
+def older(**policy: Any) -> dict[str, Any]:
+    """As rsl_rl 1 to 3 have it, saying what `plain` says."""
     cfg = copy.deepcopy(CFG)
     del cfg["actor"], cfg["critic"]
     cfg["obs_groups"] = {"policy": ["policy"], "critic": ["policy", "privileged"]}
@@ -188,13 +282,40 @@ def test_the_layout_of_isaac_lab_2_says_the_same() -> None:
         "actor_hidden_dims": [33, 22],
         "critic_hidden_dims": [44],
         "activation": "relu",
+        **policy,
     }
-    assert settings_from_rsl_rl(cfg) == settings_from_rsl_rl(CFG)
+    return cfg
+
+
+def plain() -> dict[str, Any]:
+    """`CFG` without what older layouts cannot say."""
+    cfg = changed_cfg("critic.activation", "relu")
+    for key in ("std_range", "learn_std"):
+        del cfg["actor"]["distribution_cfg"][key]
+    return cfg
+
+
+def test_the_layout_of_isaac_lab_2_says_the_same() -> None:
+    cfg = older()
+    assert settings_from_rsl_rl(cfg) == settings_from_rsl_rl(plain())
     cfg["empirical_normalization"] = True
     assert settings_from_rsl_rl(cfg)[0]["policy"]["normalize_critic_obs"] is True
-    cfg["policy"]["rnn_type"] = "lstm"
-    with pytest.raises(ConfigError, match="a recurrent actor"):
-        settings_from_rsl_rl(cfg)
+    separate = older(actor_obs_normalization=True, critic_obs_normalization=False)
+    policy = settings_from_rsl_rl(separate)[0]["policy"]
+    assert (policy["normalize_obs"], policy["normalize_critic_obs"]) == (True, False)
+    wide = settings_from_rsl_rl(older(state_dependent_std=True))[0]["policy"]
+    assert wide["distribution"] == "heteroscedastic"
+    with pytest.raises(ConfigError, match="a recurrent network"):
+        settings_from_rsl_rl(older(class_name="ActorCriticRecurrent", rnn_type="lstm"))
+
+
+def test_the_layout_of_rsl_rl_1_says_the_same() -> None:
+    cfg = older()
+    del cfg["policy"]["class_name"]
+    names = ("num_steps_per_env", "max_iterations", "save_interval", "experiment_name", "run_name")
+    cfg["runner"] = {name: cfg.pop(name) for name in names}
+    cfg["runner"] |= {"policy_class_name": "ActorCritic", "algorithm_class_name": "PPO"}
+    assert settings_from_rsl_rl(cfg) == settings_from_rsl_rl(plain())
 
 
 @pytest.mark.parametrize(
@@ -215,22 +336,73 @@ def test_missing_obs_groups_are_the_group_of_that_name_else_policy(
 
 
 @pytest.mark.parametrize("role", ["actor", "critic"])
+def test_networks_we_do_not_have_are_refused(role: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^env\.task: .*{role}\.rnn_type.*not supported"):
+        settings_from_rsl_rl(changed_cfg(f"{role}.rnn_type", "lstm"))
+
+
+CNN = {
+    "output_channels": (8, 16), "kernel_size": (5, 3), "stride": 2, "dilation": 1,
+    "padding": "zeros", "norm": "layer", "activation": "relu", "max_pool": False,
+    "global_pool": "avg", "flatten": True,
+}  # fmt: skip
+OURS = {
+    "kind": "cnn", "channels": [8, 16], "kernel": [5, 3], "stride": 2, "dilation": 1,
+    "padding": "zeros", "norm": "layer", "activation": "relu", "max_pool": False, "pool": "avg",
+}  # fmt: skip
+KUKA = "isaaclab_tasks.core.lift.config.kuka_allegro.agents.models:SpatialSoftmaxCNNModel"
+
+
 @pytest.mark.parametrize(
-    ("key", "value", "what"),
-    [("rnn_type", "lstm", "recurrent"), ("cnn_cfg", {"output_channels": [8]}, "convolutional")],
+    ("given", "expected"),
+    [
+        ({"class_name": "CNNModel", "cnn_cfg": CNN}, {"*": OURS}),
+        ({"class_name": "CNNModel", "cnn_cfg": {"camera": CNN}}, {"camera": OURS}),
+        (
+            {"class_name": KUKA, "cnn_cfg": {**CNN, "global_pool": "none"}},
+            {"*": {**OURS, "pool": "spatial_softmax"}},
+        ),
+    ],
 )
-def test_networks_we_do_not_have_are_refused(role: str, key: str, value: Any, what: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^env\.task: .*a {what} {role} .*not supported"):
-        settings_from_rsl_rl(changed_cfg(f"{role}.{key}", value))
+def test_a_cnn_is_the_encoder_of_pictures(given: Any, expected: Any) -> None:
+    cfg = copy.deepcopy(CFG)
+    cfg["actor"] |= given
+    settings, notes = settings_from_rsl_rl(cfg)
+    assert settings["policy"]["encoders"] == expected
+    assert [note.split(":")[0] for note in notes] == [
+        "rsl_rl's actor.class_name=SpatialSoftmaxCNNModel" for _ in notes if "Spatial" in str(given)
+    ]
+    load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    cfg["critic"] |= {**given, "cnn_cfg": {**given["cnn_cfg"], "output_channels": [4]}}
+    if given["class_name"] != KUKA and "camera" not in given["cnn_cfg"]:
+        with pytest.raises(ConfigError, match="has other encoders of"):
+            settings_from_rsl_rl(cfg)
+    cfg["actor"]["cnn_cfg"] = {**CNN, "norm": "batch"}
+    with pytest.raises(ConfigError, match=r"cnn_cfg\.norm=batch\) is not supported"):
+        settings_from_rsl_rl(cfg)
 
 
-def test_a_state_dependent_std_is_not_taken_for_a_plain_gaussian() -> None:
-    cfg = changed_cfg("actor.distribution_cfg.class_name", "HeteroscedasticGaussianDistribution")
-    try:
-        _, notes = settings_from_rsl_rl(cfg)
-    except ConfigError as e:
-        notes = (str(e),)
-    assert len(notes) == 1 and "HeteroscedasticGaussianDistribution" in notes[0]
+def test_isaac_labs_shared_encoders_are_ours() -> None:
+    cfg = copy.deepcopy(CFG)
+    module = "isaaclab_tasks.contrib.keyboard.agents.models"
+    encoder = {"hidden_dims": [256], "latent_dim": 64, "activation": "elu"}
+    for role in ("actor", "critic"):
+        cfg[role] |= {"class_name": f"{module}:SharedEncoderMLPModel",
+                      "encoder_cfg": {"policy": {**encoder, "last_activation": "elu"}}}  # fmt: skip
+    cfg["algorithm"]["class_name"] = f"{module}:SharedEncoderPPO"
+    settings, notes = settings_from_rsl_rl(cfg)
+    assert notes == () and settings["policy"]["share_encoders"] is True
+    assert settings["policy"]["encoders"] == {
+        "policy": {
+            "kind": "mlp", "hidden_dims": [256], "features": 64, "activation": "elu",
+            "last_activation": "elu",
+        }
+    }  # fmt: skip
+    config = load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    obs = {"policy": ((5,), "float32"), "privileged": ((3,), "float32")}
+    policy = ActorCritic(config.policy, env_spec(obs=obs), seed=0)
+    assert [tuple(p.shape) for p in policy.shared_encoders.parameters()][0] == (256, 5)
+    assert policy.critic[0].in_features == 64 + 3  # type: ignore[index]
 
 
 def test_every_task_of_mjlab_that_is_ours_maps_to_knobs_that_load() -> None:

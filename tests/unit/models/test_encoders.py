@@ -16,6 +16,8 @@ from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.encoders import CnnEncoder, make_encoder, spatial_softmax
 from isaac_hydra_ext.system import entry_points
 
+from ..builders import env_spec
+
 SMALL = {"channels": [4, 6], "kernel": [3, 2], "stride": [2, 1]}
 
 
@@ -231,3 +233,34 @@ def test_a_registered_encoder_must_keep_its_contract(monkeypatch: pytest.MonkeyP
 class Noise(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + torch.randn_like(x)
+
+
+def test_a_star_gives_every_picture_that_is_read_an_encoder() -> None:
+    obs = {
+        "vector": ((3,), "float32"),
+        "left": ((12, 12, 3), "uint8"),
+        "right": ((12, 12, 3), "uint8"),
+        "unread": ((12, 12, 3), "uint8"),
+    }
+    config = PolicyConfig(
+        encoders={"*": SMALL, "right": {**SMALL, "channels": [4, 7]}},
+        obs_groups={"actor": ["vector", "left", "right"], "critic": ["vector"]},
+    )
+    policy = ActorCritic(config, env_spec(obs=obs), seed=0)
+    channels = {k: e.convolutions[-1].out_channels for k, e in policy.actor_encoders.items()}
+    assert channels == {"left": 6, "right": 7} and not len(policy.critic_encoders)
+
+
+def test_an_mlp_encodes_a_vector() -> None:
+    settings = {"kind": "mlp", "hidden_dims": [4], "features": 2, "activation": "tanh"}
+    torch.manual_seed(0)
+    encoder = make_encoder(
+        "vector", {**settings, "last_activation": None}, TensorSpec((3,), "uint8")
+    )
+    weights = [p.detach() for p in encoder.parameters()]
+    obs = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.uint8)
+    hidden = torch.tanh(obs.float() @ weights[0].T + weights[1])
+    torch.testing.assert_close(encoder(obs), hidden @ weights[2].T + weights[3])
+    for wrong in ({"feature": 2}, {"activation": "relly"}):
+        with pytest.raises(ConfigError, match=r"^policy\.encoders\.vector cannot be built"):
+            make_encoder("vector", {"kind": "mlp", **wrong}, TensorSpec((3,), "float32"))
