@@ -59,8 +59,9 @@ def adam_on_host_(
     exp_avg_sq: torch.Tensor,
 ) -> None:
     """Take one step, in place, where numbers cost nothing to ask for; arguments as of `adam_`."""
-    count = step.add_(1.0).item()
-    exp_avg.lerp_(gradient, 1.0 - BETA_1)
-    exp_avg_sq.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
-    root = exp_avg_sq.sqrt().mul_((1.0 - BETA_2**count) ** -0.5).add_(EPSILON)
-    parameters.addcdiv_(exp_avg, root, value=-lr / (1.0 - BETA_1**count))
+    step.add_(1.0)
+    torch.ops.aten._fused_adam_(
+        [parameters], [gradient], [exp_avg], [exp_avg_sq], [], [step],
+        lr=lr, beta1=BETA_1, beta2=BETA_2, eps=EPSILON,
+        weight_decay=0.0, amsgrad=False, maximize=False,
+    )  # fmt: skip

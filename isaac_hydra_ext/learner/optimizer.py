@@ -137,11 +137,12 @@ class FlatOptimizer:
     ) -> torch.Tensor:
         """Do as `_decided_step`, deciding in Python: on a CPU nobody waits for that."""
         ppo, groups = self._ppo, gradient.split(self._sizes)
-        norms = torch.stack([part.norm() for part in groups])
+        norms = torch.stack([torch.linalg.vector_norm(part) for part in groups])
         sizes, distance = norms.tolist(), kl.item()
         if not all(map(math.isfinite, [*losses.tolist(), *sizes])):
             self.bad.fill_(1.0)
-        if self.bad or (ppo.stop_kl is not None and distance > ppo.stop_kl):
+            self.stop.fill_(1.0)
+        if ppo.stop_kl is not None and distance > ppo.stop_kl:
             self.stop.fill_(1.0)
         if self.stop:
             return norms

@@ -1,54 +1,105 @@
-"""The actor's loss and its gradient, written out for each distribution. Runs in the learner.
+"""A minibatch's losses and their gradients of the networks' outputs, written out for each kind.
 
-Each is `losses.actor_loss` of a minibatch, with as few operations as it takes.
+Runs in the learner's process. Each is what `losses.py` and autograd give, in as few operations as
+it takes: samples are columns, results go where there is room for them already, and what a number is
+the mean of is a row of one tensor, so that one sum gives them all.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.nn import functional as F
 
 from isaac_hydra_ext.config.schema import PPOConfig
-from isaac_hydra_ext.learner.ppo.losses import ActorLoss, ActorSamples
+from isaac_hydra_ext.learner.ppo.losses import ActorSamples
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian, log_tanh_slope
 
-Found = tuple[ActorLoss, torch.Tensor, list[torch.Tensor]]
+
+class Numbers(NamedTuple):
+    """Of a minibatch: what `losses.ActorLoss` is made of."""
+
+    surrogate: float
+    entropy: float
+    kl: float
+    clip_fraction: float
+
+
+class Place(NamedTuple):
+    """Where a loss of M samples reads and writes.
+
+    Attributes:
+        fixed_FM: The samples' `rows`.
+        output_PM: Of the network's last layer.
+        slope_PM: The gradient of it.
+        summed_RM: Rows that are summed.
+        mean_R: Their means, once they are.
+        own_K: The gradient of parameters of the loss's own.
+    """
+
+    fixed_FM: torch.Tensor
+    output_PM: torch.Tensor
+    slope_PM: torch.Tensor
+    summed_RM: torch.Tensor
+    mean_R: torch.Tensor
+    own_K: torch.Tensor
+
+
+class ActorMinibatch(Protocol):
+    """The actor's loss at a `Place`."""
+
+    def run(self) -> None:
+        """Fill `slope_PM` and `summed_RM`."""
+        ...
+
+    def numbers(self) -> Numbers:
+        """Fill `own_K`, and return the loss."""
+        ...
 
 
 class ActorByHand(Protocol):
-    """A distribution's part of the gradients."""
+    """A distribution's part of the gradients.
 
-    def columns(self, samples: ActorSamples) -> Sequence[torch.Tensor]:
-        """Return what is fixed during an update, [N, ...] each, float32."""
+    Attributes:
+        num_outputs: P of the actor's last layer.
+        num_summed: R.
+    """
+
+    num_outputs: int
+    num_summed: int
+
+    def rows(self, samples: ActorSamples) -> torch.Tensor:
+        """Return what is fixed during an update, float32 [F, N]."""
         ...
 
-    def loss_and_gradients(self, output_MP: torch.Tensor, fixed: Sequence[torch.Tensor]) -> Found:
-        """Compute a minibatch.
-
-        Args:
-            output_MP: Of the actor's last layer.
-            fixed: The minibatch's `columns`.
-
-        Returns:
-            The loss, the gradient of the output, and those of parameters of its own.
-        """
+    def at(self, place: Place) -> ActorMinibatch:
+        """Return what computes minibatches there."""
         ...
 
 
 class Surrogate:
     """The clipped surrogate of M samples and its slope, the same for every distribution."""
 
+    rows = 3  # that it fills
+
     def __init__(
-        self, clip: float, ratio_M1: torch.Tensor, weighted_advantage_M1: torch.Tensor
+        self, clip: float, weighted_advantage_1M: torch.Tensor, rows_3M: torch.Tensor
     ) -> None:
-        """Compute it from `weight * advantage`: the weight is never negative."""
-        clipped = ratio_M1.clamp(1.0 - clip, 1.0 + clip)
-        gain, clipped_gain = ratio_M1 * weighted_advantage_M1, clipped * weighted_advantage_M1
-        self.loss = torch.minimum(gain, clipped_gain).mean().neg_()
-        self.clip_fraction = (clipped != ratio_M1).to(torch.float32).mean()
-        # Of -M times the loss, for the log-prob: the smaller gain counts, a clipped one is flat.
-        self.slope_M1 = gain.mul_(gain <= clipped_gain)
+        """Read `weight * advantage`: the weight is never negative."""
+        self._low, self._high, self._advantage_1M = 1.0 - clip, 1.0 + clip, weighted_advantage_1M
+        self._both_2M, self._gains_2M = (weighted_advantage_1M.repeat(2, 1) for _ in range(2))
+        self.ratio_1M, self._clipped_1M = self._both_2M.split(1)
+        self._gain_1M, self._clipped_gain_1M = self._gains_2M.split(1)
+        self._smaller_1M, self._outside_1M, self.slope_1M = rows_3M.split(1)
+
+    def run(self) -> None:
+        """Fill the rows for `ratio_1M`; `slope_1M` is of -M times the loss, for the log-prob."""
+        torch.clamp(self.ratio_1M, self._low, self._high, out=self._clipped_1M)
+        torch.mul(self._both_2M, self._advantage_1M, out=self._gains_2M)
+        torch.minimum(self._gain_1M, self._clipped_gain_1M, out=self._smaller_1M)
+        torch.ne(self.ratio_1M, self._clipped_1M, out=self._outside_1M)
+        # The smaller gain counts, and a clipped one is flat.
+        torch.le(self._gain_1M, self._clipped_gain_1M, out=self.slope_1M).mul_(self._gain_1M)
 
 
 class GaussianLoss:
@@ -62,55 +113,103 @@ class GaussianLoss:
         parameter: torch.Tensor,
     ) -> None:
         """Read the std where it lies; `parameter` is what it is computed from."""
-        self._ppo, self._squash, self._distribution = ppo, distribution.squash, distribution
-        self._current_std, self._parameter = std, parameter
-        self._proximal_std = self._proximal_log_std = torch.empty(0)
+        self.ppo, self.squash, self._std, self.parameter = ppo, distribution.squash, std, parameter
+        self.num_outputs = A = distribution.dim
+        self.num_summed = Surrogate.rows + (5 if distribution.squash else 3) * A
+        self._entropy_constant = distribution.entropy_constant
+        self.proximal_std_A, self.proximal_entropy = torch.ones(A), 0.0
 
-    def columns(self, samples: ActorSamples) -> Sequence[torch.Tensor]:
-        mean, std = samples.proximal_params_MP.chunk(2, dim=1)
-        self._proximal_std = std[0].clone()
-        self._proximal_log_std = self._proximal_std.log()
-        advantage = (samples.weight_M * samples.advantage_M).unsqueeze(1)
-        # log p = -|z|^2 / 2 - sum(log std) + what no parameter changes: that cancels in the ratio.
-        z = (samples.action_MA - mean) / std
-        before = z.square().sum(1, keepdim=True).mul_(0.5).add_(self._proximal_log_std.sum())
-        noise = [] if samples.entropy_noise_MP is None else [samples.entropy_noise_MP]
-        return [samples.action_MA, mean, before, advantage, *noise]
-
-    def loss_and_gradients(self, output_MP: torch.Tensor, fixed: Sequence[torch.Tensor]) -> Found:
-        action, proximal_mean, before, advantage, *noise = fixed
-        M, entropy_coef = output_MP.shape[0], self._ppo.entropy_coef
+    def current_std(self) -> torch.Tensor:
+        """Return the std [A] as a function of the parameter."""
         with torch.enable_grad():
-            live_std = self._current_std()
-        assert live_std is not None
-        std = live_std.detach()
-        log_std, inverse = std.log(), std.reciprocal()
-        log_std_sum = log_std.sum()
+            std = self._std()
+        assert std is not None
+        return std
 
-        z = (action - output_MP).mul_(inverse)
-        square = z * z
-        ratio = torch.sub(before - log_std_sum, square.sum(1, keepdim=True), alpha=0.5).exp_()
-        surrogate = Surrogate(self._ppo.clip, ratio, advantage)
-        slope = surrogate.slope_M1
-        of_mean = (z * slope).mul_(inverse * (-1.0 / M))
-        of_std = (torch.mm(slope.t(), square)[0] - slope.sum()).mul_(-1.0 / M).sub_(entropy_coef)
-        of_std.mul_(inverse)
+    def rows(self, samples: ActorSamples) -> torch.Tensor:
+        mean, std = samples.proximal_params_MP.chunk(2, dim=1)
+        self.proximal_std_A = std[0].clone()
+        self.proximal_entropy = float(std[0].log().sum() + self._entropy_constant)
+        # log p = -|z|^2 / 2 - sum(log std) + what no parameter changes: that cancels in the ratio.
+        before = ((samples.action_MA - mean) / std).square().sum(1).mul_(0.5)
+        advantage = samples.weight_M * samples.advantage_M
+        noise = [] if samples.entropy_noise_MP is None else [samples.entropy_noise_MP.t()]
+        return torch.cat(
+            [torch.stack([before, advantage]), samples.action_MA.t(), mean.t(), *noise]
+        )
 
-        entropy = log_std_sum + self._distribution.entropy_constant
-        if self._squash:
-            sample = torch.addcmul(output_MP, std, noise[0])
-            entropy = entropy + log_tanh_slope(sample).sum(1).mean()
-            # The slope of log(1 - tanh(x)^2) is -2 tanh(x).
-            of_sample = torch.tanh(sample).mul_(2.0 * entropy_coef / M)
-            of_mean.add_(of_sample)
-            of_std.add_((of_sample * noise[0]).sum(0))
-        of_parameter = torch.autograd.grad(live_std, self._parameter, of_std)
+    def at(self, place: Place) -> ActorMinibatch:
+        return GaussianMinibatch(self, place)
 
-        moved = (proximal_mean - output_MP).square_().mean(0).add_(self._proximal_std.square())
-        kl = (moved.mul_(inverse.square()).mul_(0.5) + log_std - self._proximal_log_std - 0.5).sum()
-        total = surrogate.loss - entropy_coef * entropy
-        loss = ActorLoss(total, surrogate.loss, entropy, kl, surrogate.clip_fraction)
-        return loss, of_mean, [*of_parameter]
+
+class GaussianMinibatch:
+    """Its loss at a place."""
+
+    def __init__(self, loss: GaussianLoss, place: Place) -> None:
+        """Make room."""
+        A, M = place.output_PM.shape
+        self._loss, self._place, self._M = loss, place, max(M, 1)
+        # Actions and the means of before are both compared with the means of now.
+        two, self._targets_2AM = place.fixed_FM[:2], place.fixed_FM[2 : 2 + 2 * A].view(2, A, M)
+        self._before_1M, advantage_1M = two.split(1)
+        self._noise_AM = place.fixed_FM[2 + 2 * A :]
+        surrogate_3M, own_RM = place.summed_RM[: Surrogate.rows], place.summed_RM[Surrogate.rows :]
+        self._surrogate = Surrogate(loss.ppo.clip, advantage_1M, surrogate_3M)
+        self._squares_2AM, self._squashed_RM = own_RM[: 2 * A].view(2, A, M), own_RM[3 * A :]
+        self._squares_AM, self._weighted_AM = self._squares_2AM[0], own_RM[2 * A : 3 * A]
+        self._mean_gain, self._outside, self._mean_slope = place.mean_R[: Surrogate.rows]
+        self._means = place.mean_R[Surrogate.rows :].split(A)
+        self._z_2AM, self._ratios_2A = torch.empty(2, A, M), torch.ones(2, A)
+        self._std_ratio_A, self._log_ratio_A = self._ratios_2A
+        self._z_AM, self._inverse_A1 = self._z_2AM[0], torch.ones(A, 1)
+        self._inverse_A, self._scale_A1 = self._inverse_A1.view(A), torch.ones(A, 1)
+        self._minus_share = torch.tensor(-1.0 / self._M)
+        self._entropy_coef = torch.tensor(loss.ppo.entropy_coef)
+
+    def run(self) -> None:
+        place, inverse_A1, z_2AM = self._place, self._inverse_A1, self._z_2AM
+        surrogate, ratio_1M = self._surrogate, self._surrogate.ratio_1M
+        std_A = self._loss.current_std().detach()
+        torch.reciprocal(std_A, out=self._inverse_A)
+        torch.mul(self._inverse_A, self._loss.proximal_std_A, out=self._std_ratio_A)
+        torch.log(self._std_ratio_A, out=self._log_ratio_A)
+
+        torch.sub(self._targets_2AM, place.output_PM, out=z_2AM).mul_(inverse_A1)
+        torch.mul(z_2AM, z_2AM, out=self._squares_2AM)
+        torch.sum(self._squares_AM, 0, keepdim=True, out=ratio_1M)
+        torch.sub(self._before_1M, ratio_1M, alpha=0.5, out=ratio_1M)
+        ratio_1M.add_(self._log_ratio_A.sum()).exp_()
+        surrogate.run()
+        torch.mul(self._squares_AM, surrogate.slope_1M, out=self._weighted_AM)
+        torch.mul(self._z_AM, surrogate.slope_1M, out=place.slope_PM)
+        place.slope_PM.mul_(torch.mul(inverse_A1, self._minus_share, out=self._scale_A1))
+        if self._loss.squash:
+            self._squash(std_A.unsqueeze(1))
+
+    def _squash(self, std_A1: torch.Tensor) -> None:
+        """Add the part of the entropy that is estimated from samples."""
+        place, (log_slope_AM, of_std_AM) = self._place, self._squashed_RM.chunk(2)
+        sample_AM = torch.addcmul(place.output_PM, std_A1, self._noise_AM)
+        log_slope_AM.copy_(log_tanh_slope(sample_AM))
+        # The slope of log(1 - tanh(x)^2) is -2 tanh(x).
+        of_sample_AM = sample_AM.tanh_()
+        torch.mul(of_sample_AM, self._noise_AM, out=of_std_AM)
+        place.slope_PM.add_(of_sample_AM, alpha=2.0 * self._loss.ppo.entropy_coef / self._M)
+
+    def numbers(self) -> Numbers:
+        loss, of_std_A = self._loss, self._place.own_K
+        squares, moved, weighted, *squashed = self._means
+        torch.sub(self._mean_slope, weighted, out=of_std_A)
+        of_std_A.sub_(self._entropy_coef).mul_(self._inverse_A)
+        ratios, logs = self._ratios_2A.tolist()
+        kl = 0.5 * sum(moved.tolist() + [x * x - 1.0 for x in ratios]) - sum(logs)
+        entropy = loss.proximal_entropy - sum(logs)
+        if squashed:
+            of_std_A.add_(squashed[1], alpha=2.0 * loss.ppo.entropy_coef)
+            entropy += sum(squashed[0].tolist())
+        if (std := loss.current_std()) is not loss.parameter:
+            of_std_A.copy_(torch.autograd.grad(std, loss.parameter, of_std_A)[0])
+        return Numbers(-self._mean_gain.item(), entropy, kl, self._outside.item())
 
 
 class CategoricalLoss:
@@ -118,33 +217,106 @@ class CategoricalLoss:
 
     def __init__(self, ppo: PPOConfig, distribution: Categorical) -> None:
         """Read how many choices there are."""
-        self._ppo, self._nvec = ppo, distribution.nvec
+        self.ppo, self.nvec = ppo, distribution.nvec
+        self.num_outputs = P = distribution.num_params
+        self.num_summed = Surrogate.rows + 2 * P
 
-    def columns(self, samples: ActorSamples) -> Sequence[torch.Tensor]:
-        log_p = [F.log_softmax(x, -1) for x in samples.proximal_params_MP.split(self._nvec, dim=1)]
+    def rows(self, samples: ActorSamples) -> torch.Tensor:
+        log_p = [F.log_softmax(x, -1) for x in samples.proximal_params_MP.split(self.nvec, dim=1)]
         chosen = samples.action_MA.unbind(-1)
-        picks = [F.one_hot(a, n).to(torch.float32) for a, n in zip(chosen, self._nvec, strict=True)]
-        advantage = (samples.weight_M * samples.advantage_M).unsqueeze(1)
-        before = samples.proximal_log_prob_M.unsqueeze(1)
-        return [torch.cat(log_p, dim=1), torch.cat(picks, dim=1), before, advantage]
+        picked = [F.one_hot(a, n).to(torch.float32) for a, n in zip(chosen, self.nvec, strict=True)]
+        advantage = samples.weight_M * samples.advantage_M
+        before = torch.stack([samples.proximal_log_prob_M, advantage])
+        of_choices = (*picked, *log_p, *(x.exp() for x in log_p))
+        return torch.cat([before, *(x.t() for x in of_choices)])
 
-    def loss_and_gradients(self, output_MP: torch.Tensor, fixed: Sequence[torch.Tensor]) -> Found:
-        proximal_log_p, picked, before, advantage = fixed
-        M, entropy_coef = output_MP.shape[0], self._ppo.entropy_coef
-        parts = [F.log_softmax(x, -1) for x in output_MP.split(self._nvec, dim=1)]
-        log_p = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        p = log_p.exp()
-        weighted = p * log_p  # minus the entropy, choice by choice
+    def at(self, place: Place) -> ActorMinibatch:
+        return CategoricalMinibatch(self, place)
 
-        ratio = (log_p * picked).sum(1, keepdim=True).sub_(before).exp_()
-        surrogate = Surrogate(self._ppo.clip, ratio, advantage)
-        entropy = weighted.sum().mul_(-1.0 / M)
-        sums = [x.sum(1, keepdim=True).expand_as(x) for x in weighted.split(self._nvec, dim=1)]
-        own = sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
-        of_output = (picked - p).mul_(surrogate.slope_M1).neg_()
-        of_output.add_(weighted - p * own, alpha=entropy_coef).mul_(1.0 / M)
 
-        kl = (proximal_log_p.exp() * (proximal_log_p - log_p)).sum().mul_(1.0 / M)
-        total = surrogate.loss - entropy_coef * entropy
-        loss = ActorLoss(total, surrogate.loss, entropy, kl, surrogate.clip_fraction)
-        return loss, of_output, []
+class CategoricalMinibatch:
+    """Its loss at a place."""
+
+    def __init__(self, loss: CategoricalLoss, place: Place) -> None:
+        """Make room."""
+        P, M = place.output_PM.shape
+        self._place, self._P, self._entropy_coef = place, P, loss.ppo.entropy_coef
+        fixed = place.fixed_FM.split([1, 1, P, P, P])
+        self._before_1M, advantage_1M, self._picked_PM, self._log_old_PM, self._old_PM = fixed
+        summed = place.summed_RM.split([Surrogate.rows, P, P])
+        surrogate_3M, self._p_log_p_PM, self._distance_PM = summed
+        self._surrogate = Surrogate(loss.ppo.clip, advantage_1M, surrogate_3M)
+        self._log_p_PM, self._p_PM, self._of_entropy_PM = (torch.empty(P, M) for _ in range(3))
+        of_choices = (self._log_p_PM, self._p_PM, self._p_log_p_PM, self._of_entropy_PM)
+        parts = (x.split(loss.nvec) for x in (place.output_PM, *of_choices))
+        self._choices = [*zip(*parts, strict=True)]
+        self._sum_1M, self._minus_share = torch.empty(1, M), torch.tensor(-1.0 / max(M, 1))
+
+    def run(self) -> None:
+        surrogate, slope_PM, p_log_p_PM = self._surrogate, self._place.slope_PM, self._p_log_p_PM
+        for output, log_p, *_ in self._choices:
+            torch.log_softmax(output, 0, out=log_p)
+        torch.exp(self._log_p_PM, out=self._p_PM)
+        torch.mul(self._p_PM, self._log_p_PM, out=p_log_p_PM)
+        for _, _, p, p_log_p, of_entropy in self._choices:
+            torch.sum(p_log_p, 0, keepdim=True, out=self._sum_1M)
+            torch.addcmul(p_log_p, p, self._sum_1M, value=-1.0, out=of_entropy)
+
+        torch.mul(self._log_p_PM, self._picked_PM, out=slope_PM)
+        torch.sum(slope_PM, 0, keepdim=True, out=surrogate.ratio_1M)
+        surrogate.ratio_1M.sub_(self._before_1M).exp_()
+        surrogate.run()
+        torch.sub(self._picked_PM, self._p_PM, out=slope_PM).mul_(surrogate.slope_1M)
+        slope_PM.sub_(self._of_entropy_PM, alpha=self._entropy_coef).mul_(self._minus_share)
+        torch.sub(self._log_old_PM, self._log_p_PM, out=self._distance_PM).mul_(self._old_PM)
+
+    def numbers(self) -> Numbers:
+        gain, outside, _, *means = self._place.mean_R.tolist()
+        minus_entropy, kl = sum(means[: self._P]), sum(means[self._P :])
+        return Numbers(-gain, -minus_entropy, kl, outside)
+
+
+class ValueMinibatch:
+    """The critic's loss of M samples."""
+
+    def __init__(
+        self,
+        ppo: PPOConfig,
+        fixed_2M: torch.Tensor,
+        output_1M: torch.Tensor,
+        slope_1M: torch.Tensor,
+        summed_1M: torch.Tensor,
+    ) -> None:
+        """Make room.
+
+        Args:
+            ppo: value_clip and value_coef are read.
+            fixed_2M: Targets, and the critic's output at the start of the iteration.
+            output_1M: Of the critic.
+            slope_1M: The gradient of it.
+            summed_1M: Squared errors.
+        """
+        self._clip, self._fixed_2M, self._output_1M = ppo.value_clip, fixed_2M, output_1M
+        self._slope_1M, self._square_1M = slope_1M, summed_1M
+        self._scale = torch.tensor(2.0 * ppo.value_coef / max(output_1M.shape[1], 1))
+        self._errors_2M, self._squares_2M = torch.empty_like(fixed_2M), torch.empty_like(fixed_2M)
+        self._error_1M, self._clipped_1M = self._errors_2M.split(1)
+        self._own_square_1M, self._clipped_square_1M = self._squares_2M.split(1)
+        self._kept_1M = torch.empty_like(summed_1M)
+
+    def run(self) -> None:
+        """Fill the slope and the squares."""
+        torch.sub(self._output_1M, self._fixed_2M, out=self._errors_2M)
+        if (clip := self._clip) is None:
+            torch.mul(self._error_1M, self._error_1M, out=self._square_1M)
+            torch.mul(self._error_1M, self._scale, out=self._slope_1M)
+            return
+        # From how far the value has moved to the error if it had moved by at most `clip`.
+        torch.clamp(self._clipped_1M, -clip, clip, out=self._kept_1M)
+        self._kept_1M.sub_(self._clipped_1M)
+        torch.add(self._kept_1M, self._error_1M, out=self._clipped_1M)
+        torch.mul(self._errors_2M, self._errors_2M, out=self._squares_2M)
+        torch.maximum(self._own_square_1M, self._clipped_square_1M, out=self._square_1M)
+        # The larger of the two counts, and a clipped one has no slope.
+        torch.ge(self._own_square_1M, self._clipped_square_1M, out=self._kept_1M)
+        torch.mul(self._error_1M, self._kept_1M, out=self._slope_1M).mul_(self._scale)

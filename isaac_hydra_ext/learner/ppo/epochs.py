@@ -161,7 +161,7 @@ class Epochs:
         if self._by_hand is None:
             actor, value, gradients = self._gradients(forwards, samples, rows, sequences)
         else:
-            actor, value, gradients = self._by_hand.gradients(rows)
+            actor, value, gradients = self._by_hand.gradients(rows, apart=bool(self._terms))
         further, own = [], []
         # What the terms read is gathered once for all of them.
         inputs = {name: x[rows] for name, x in samples.inputs.items()} if self._terms else {}
