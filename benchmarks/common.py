@@ -51,12 +51,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Training:
-    """A finished run: its directory, whole configuration, `summary.json`, and curve."""
+    """A finished run: its directory, whole configuration, `summary.json`, and curve.
+
+    Attributes:
+        first_s: From the command to the end of the first iteration [s].
+    """
 
     run_dir: Path
     config: dict[str, Any]
     summary: dict[str, Any]
     curve: list[Point]
+    first_s: float
 
     def first_at_least(self, threshold: float) -> Point | None:
         """Return the first point whose mean return reaches `threshold`, or None."""
@@ -70,7 +75,10 @@ class Training:
 
 
 def train(
-    overrides: Sequence[str], output_dir: str, environment: Mapping[str, str] | None = None
+    overrides: Sequence[str],
+    output_dir: str,
+    environment: Mapping[str, str] | None = None,
+    run: Callable[..., str] | None = None,
 ) -> Training:
     """Train to the end in a new process.
 
@@ -78,12 +86,15 @@ def train(
         overrides: Hydra overrides, as typed after `python -m isaac_hydra_ext.appo_runner`.
         output_dir: Where the run's directory goes.
         environment: Variables besides this process's.
+        run: Instead of `run_module`.
 
     Raises:
         RuntimeError: The run failed; the message holds the end of its output.
     """
     fixed = [f"experiment.output_dir={output_dir}", "logging.console=plain"]
-    output = run_module("isaac_hydra_ext.appo_runner", [*overrides, *fixed], environment)
+    began = time.time()
+    words = [*overrides, *fixed]
+    output = (run or run_module)("isaac_hydra_ext.appo_runner", words, environment)
     found = re.search(r"^run: (.+)$", output, re.MULTILINE)
     assert found, output
     run_dir = Path(found[1])
@@ -91,7 +102,8 @@ def train(
     config = OmegaConf.to_container(OmegaConf.load(run_dir / "params" / "agent.yaml"))
     assert isinstance(config, dict)
     plain = {str(key): value for key, value in config.items()}
-    return Training(run_dir, plain, summary, read_curve(run_dir, summary))
+    curve, first_ended = read_curve(run_dir, summary)
+    return Training(run_dir, plain, summary, curve, first_ended - began)
 
 
 def train_rsl_rl(
@@ -135,7 +147,11 @@ def train_rsl_rl(
 
 
 def run_module(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    root: Path = REPOSITORY,
+    python: str = sys.executable,
 ) -> str:
     """Run `python -m module` in a new process and return its stdout.
 
@@ -143,15 +159,17 @@ def run_module(
         module: To run.
         arguments: Of its command line.
         environment: Variables besides this process's.
+        root: Of the repository whose code it is.
+        python: The interpreter.
 
     Raises:
         RuntimeError: It failed; the message holds the end of its output.
     """
-    command = [sys.executable, "-m", module, *arguments]
+    command = [python, "-m", module, *arguments]
     done = subprocess.run(
         command,
-        cwd=REPOSITORY,
-        env={**os.environ, **(environment or {})},
+        cwd=root,
+        env={**module_environment(root), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=TRAINING_TIMEOUT_S,
@@ -162,19 +180,28 @@ def run_module(
     return done.stdout
 
 
-def read_curve(run_dir: Path, summary: dict[str, Any]) -> list[Point]:
-    """Read a run's curve from its events. Their step is the learning iteration."""
+def module_environment(root: Path) -> dict[str, str]:
+    """Return this process's variables, with a repository's code before any that is installed."""
+    path = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def read_curve(run_dir: Path, summary: dict[str, Any]) -> tuple[list[Point], float]:
+    """Read a run's curve from its events, and when the first iteration ended [s since 1970].
+
+    Their step is the learning iteration.
+    """
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()
     # The tag is not there before the first episode has finished.
     finished = "Train/mean_reward" in events.Tags()["scalars"]
     returns = {e.step: e.value for e in events.Scalars("Train/mean_reward")} if finished else {}
     n_buffer = summary["env_steps"] // summary["iterations"]
-    seconds, curve = 0.0, []
-    for event in events.Scalars("Perf/iteration_time"):
+    seconds, curve, iterations = 0.0, [], events.Scalars("Perf/iteration_time")
+    for event in iterations:
         seconds += event.value
         curve.append(Point(event.step * n_buffer, seconds, returns.get(event.step)))
-    return curve
+    return curve, iterations[0].wall_time
 
 
 def rsl_rl_iteration_times(directory: Path) -> list[float]:
@@ -198,6 +225,7 @@ def run_benchmark(
     measure: Callable[..., dict[str, Any]],
     render: Callable[[dict[str, Any]], str],
     takes_overrides: bool = False,
+    takes_baseline: bool = False,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Run one benchmark's command line.
@@ -209,6 +237,7 @@ def run_benchmark(
             them; returns JSON-ready results.
         render: Turns results into Markdown.
         takes_overrides: Hydra overrides may follow, for every run of the benchmark.
+        takes_baseline: `--baseline REV` is there, and `measure` is given REV or None.
         argv: What a benchmark with options of its own has left of the command line.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
@@ -217,8 +246,11 @@ def run_benchmark(
     parser.add_argument("--only", choices=list(tasks), help="measure this one (default: all)")
     if takes_overrides:
         parser.add_argument("overrides", nargs="*", help="Hydra overrides of every run")
+    if takes_baseline:
+        parser.add_argument("--baseline", help="measure this commit too, in turns with this build")
     arguments = parser.parse_args(argv)
     more = [arguments.overrides] if takes_overrides else []
+    more += [arguments.baseline] if takes_baseline else []
     chosen = {k: v for k, v in tasks.items() if arguments.only in (None, k)}
     started, load_before = time.monotonic(), os.getloadavg()[1]
     results = measure(chosen, arguments.quick, *more)
