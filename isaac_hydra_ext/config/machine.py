@@ -48,7 +48,7 @@ def check_machine(config: RunConfig) -> None:
             "rollout.num_workers >= 1, on_worker_failure=restart and deterministic=false"
         )
     _check_registered(config)
-    if precision != "fp32" and learner_device(config) == "cpu":
+    if precision not in ("auto", "fp32") and learner_device(config) == "cpu":
         raise ConfigError(f"ppo.precision={precision}: needs a CUDA learner; use fp32")
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
     resume = config.resume

@@ -178,7 +178,9 @@ class PPOConfig:
         choices=("lr", "num_mini_batches", "update_epochs"),
     )
     precision: str = knob(
-        "fp32", "matrix products: tf32 and bf16 need CUDA", choices=("fp32", "tf32", "bf16")
+        "auto",
+        "matrix products: tf32 and bf16 need CUDA; auto: tf32 on a GPU that has it, else fp32",
+        choices=("auto", "fp32", "tf32", "bf16"),
     )
     cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
     compile: str = knob(

@@ -26,6 +26,7 @@ from isaac_hydra_ext.workers.shared_memory import register_with_cuda, unregister
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 Train = Callable[..., Checkpoint]
+FP32 = {"precision": "fp32"}
 SECOND_GPU = """
 import torch
 from unit.builders import InProcessRun, run_config
@@ -75,6 +76,7 @@ def test_the_gpu_learns_what_the_cpu_learns(train_run: Train, workers: int, lag:
     common = [
         f"rollout.num_workers={workers}", f"rollout.max_policy_lag={lag}",
         "rollout.deterministic=true", "ppo.num_mini_batches=1", "experiment.max_iterations=3",
+        "ppo.precision=fp32",
     ]  # fmt: skip
     on_cpu = train_run(*common, "experiment.device=cpu")
     on_gpu = train_run(*common, "experiment.device=cuda:0")
@@ -104,7 +106,7 @@ def updates(count: int, ppo: dict[str, object], **policy: object) -> dict[str, t
             experiment={"device": "cuda:0"},
             rollout={"steps_per_env": 410, "init_at_random_ep_len": False},
             policy=policy,
-            ppo={"batch_size": 1500, "lr": 1e-4, "lr_schedule": "fixed", **ppo},
+            ppo={"batch_size": 1500, "lr": 1e-4, "lr_schedule": "fixed", **FP32, **ppo},
         )
     )
     for k in range(count):
@@ -140,7 +142,7 @@ def test_compiled_gradients_are_the_eager_ones(
 
 
 def test_at_lag_0_the_first_ratio_is_1_though_the_cpu_acted() -> None:
-    run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}))
+    run = InProcessRun(run_config(16, experiment={"device": "cuda:0"}, ppo=FP32))
     for k in range(3):
         run.collect(k)
         assert run.update(k)["Async/ratio_deviation"] <= 1e-4
@@ -171,7 +173,7 @@ def test_recorded_acting_is_plain_acting(kind: str) -> None:
 
 
 def with_an_outgrown_batch(cuda_graphs: bool) -> dict[str, torch.Tensor]:
-    rollout, ppo = {"steps_per_env": 16}, {"cuda_graphs": cuda_graphs, "compile": "never"}
+    rollout, ppo = {"steps_per_env": 16}, {"cuda_graphs": cuda_graphs, "compile": "never", **FP32}
     run = InProcessRun(run_config(4, experiment={"device": "cuda:0"}, rollout=rollout, ppo=ppo))
     for k in range(3):
         slot = run.source.gather(k)[0]

@@ -1,4 +1,4 @@
-"""The precision of an update, `ppo.precision`. Used in the learner's process, on a GPU."""
+"""The precision of an update, `ppo.precision`. Used in the learner's process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,8 @@ def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
     threads start meanwhile has it too. cuDNN tries its algorithms out for each new shape, and keeps
     the fastest.
     """
+    if precision == "auto":
+        precision = "tf32" if has_tf32(device) else "fp32"
     with _cudnn(precision, device):
         if precision == "bf16":
             # No cache: a cast weight must not outlive the step that changes the weight.
@@ -41,3 +43,10 @@ def _cudnn(precision: str, device: torch.device) -> Iterator[None]:
         yield
     finally:
         cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Return whether a device multiplies in TF32: NVIDIA's GPUs since Ampere."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_properties(device).major >= 8
