@@ -100,7 +100,7 @@ def answer_turns(name: str) -> None:
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         learner.load([slot])
         steps = learner.update(0)["Loss/minibatch_steps"]
-    operations = len(profiled.events()) / steps
+    operations = len(profiled.events() or []) / steps
     for line in sys.stdin:
         started = time.perf_counter()
         for _ in range(int(line)):
