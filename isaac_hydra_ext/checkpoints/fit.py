@@ -14,7 +14,7 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.errors import CheckpointError, shown
 from isaac_hydra_ext.models.normalizer import REST
 
-OPTIMIZER = "optimizer."
+OPTIMIZER, NETWORKS = "optimizer.", "policy."
 MOMENTS = {"exp_avg", "exp_avg_sq"}  # of Adam and AdamW, beside `step`; all there or none
 SQUARES = {"square_avg"}  # of RMSprop
 
@@ -62,6 +62,18 @@ def fitting_part(
     }
     lines = [f"not taken from {checkpoint.path}: {line}" for line in left_out.values()]
     return replace(checkpoint, tensors={**own, **taken}), lines
+
+
+def networks_alone(checkpoint: Checkpoint, own: Mapping[str, torch.Tensor]) -> Checkpoint:
+    """Return another algorithm's checkpoint with the networks that it has, and else what is ours.
+
+    Args:
+        checkpoint: The file.
+        own: This run's tensors.
+    """
+    ours = {name: tensor for name, tensor in own.items() if not name.startswith(NETWORKS)}
+    theirs = {name: x for name, x in checkpoint.tensors.items() if name.startswith(NETWORKS)}
+    return replace(checkpoint, tensors={**ours, **theirs})
 
 
 def _differences(

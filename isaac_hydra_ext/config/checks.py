@@ -55,6 +55,10 @@ def check(config: RunConfig) -> None:
     as_path("experiment.output_dir", config.experiment.output_dir)
     if config.resume is not None:
         as_path("resume", config.resume)
+    if config.has_teacher and config.distillation.teacher is None:
+        raise ConfigError(
+            "distillation.teacher: missing; name the run, or the checkpoint, to learn from"
+        )
 
 
 def check_bounds(config: RunConfig) -> None:

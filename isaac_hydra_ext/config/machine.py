@@ -51,6 +51,10 @@ def check_machine(config: RunConfig) -> None:
     if precision not in ("auto", "fp32") and learner_device(config) == "cpu":
         raise ConfigError(f"ppo.precision={precision}: needs a CUDA learner; use fp32")
     _check_writable(as_path("experiment.output_dir", config.experiment.output_dir))
+    if config.has_teacher:
+        teacher = str(config.distillation.teacher)
+        if not os.path.exists(as_path("distillation.teacher", teacher)):
+            raise ConfigError(f"distillation.teacher={shown(teacher)}: no such file or directory")
     resume = config.resume
     if resume is None or resume in RESUME_WORDS:
         return

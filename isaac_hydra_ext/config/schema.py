@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from isaac_hydra_ext.config.distillation_schema import DistillationConfig
 from isaac_hydra_ext.config.knob import MAX_INT, MAX_WAIT_S, knob
 from isaac_hydra_ext.config.nested import walk
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
@@ -195,7 +196,9 @@ class PPOConfig:
 class AlgorithmConfig:
     """Which algorithm learns from the rollouts."""
 
-    kind: str = knob("ppo", "ppo (its knobs are the group ppo), or one that a package registers")
+    kind: str = knob(
+        "ppo", "ppo or distillation (each with knobs in its group), or one that a package registers"
+    )
     kwargs: dict[str, Any] = knob({}, "what a registered algorithm reads")
 
 
@@ -319,6 +322,7 @@ class RunConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -346,6 +350,16 @@ class RunConfig:
         """N_buffer = W * B * T [transitions]: the samples of one iteration, of this rank."""
         assert self.rollout.envs_per_worker is not None, "complete() sets it"
         return self.num_collectors * self.rollout.envs_per_worker * self.rollout.steps_per_env
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the policy is a student: it needs no critic, and its teacher's obs groups."""
+        return self.algorithm.kind == "distillation"
+
+    @property
+    def teacher_groups(self) -> list[str]:
+        """Obs groups that a teacher reads; known once the run has found it."""
+        return (self.distillation.teacher_groups or []) if self.has_teacher else []
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain, JSON-ready data, the same on every rank."""

@@ -77,7 +77,7 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
             f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
             "package; only policies of this one can be exported"
         )
-    policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu")
+    policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu", critic=False)
     load_weights(policy, checkpoint)
     if not bool(policy.flat.isfinite().all()):
         raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")

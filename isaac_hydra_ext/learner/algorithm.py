@@ -2,8 +2,8 @@
 
 Runs in the learner's process. A package registers its own in the entry-point group
 `isaac_hydra_ext.algorithms`, as `make(config, spec, device, group) -> Algorithm`, and is chosen by
-`algorithm.kind`; `config.algorithm.kwargs` is its own to read. `ppo/` is the one that this package
-brings.
+`algorithm.kind`; `config.algorithm.kwargs` is its own to read. This package brings `ppo/` and
+`distillation/`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +14,7 @@ import torch
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.learner.distillation.distillation import Distillation
 from isaac_hydra_ext.learner.group import Group, OneProcess
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.models.policy import Policy
@@ -105,11 +106,11 @@ def make_algorithm(
         group: The ranks that learn together; None for one process.
 
     Raises:
-        ConfigError: Its policy does not record a field that it reads.
+        ConfigError: Its policy does not record a field that it reads; a teacher does not fit.
     """
     kind = config.algorithm.kind
     if kind in entry_points.BUILT_IN[entry_points.ALGORITHMS]:
-        return PPO(config, spec, device, group)
+        return (Distillation if config.has_teacher else PPO)(config, spec, device, group)
     make = entry_points.load("algorithm.kind", kind, entry_points.ALGORITHMS)
     algorithm: Algorithm = make(config, spec, device, group or OneProcess())
     missing = [name for name in algorithm.fields if name not in algorithm.policy.fields]

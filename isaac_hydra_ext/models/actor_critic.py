@@ -74,9 +74,16 @@ class ActorCritic(nn.Module, Policy):
     make_network = staticmethod(make_network)
 
     def __init__(
-        self, config: PolicyConfig, spec: EnvSpec, seed: int, device: str | torch.device = "cpu"
+        self,
+        config: PolicyConfig,
+        spec: EnvSpec,
+        seed: int,
+        device: str | torch.device = "cpu",
+        critic: bool = True,
     ) -> None:
         """Build and initialise on the CPU from `seed`, then move to `device`.
+
+        Without `critic` that is an empty module, which has no groups and no normalisers.
 
         Raises:
             ConfigError: `policy.obs_groups` or `policy.encoders` names a group that the env does
@@ -84,6 +91,8 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
+        if not critic:
+            self.critic_groups = []
         read = [*self.actor_groups, *self.critic_groups]
         config = with_every_picture(config, spec, read)
         check_groups(config, spec, read)
@@ -102,7 +111,9 @@ class ActorCritic(nn.Module, Policy):
             self.shared_encoders = both
             self.critic_encoders = _encoders(config, spec, _without(shared, self.critic_groups))
             inputs = _input_size(self.critic_groups, spec, self.critic_encoders, both)
-            self.critic = self.make_network(config, "critic", inputs, 1)
+            self.critic = (
+                self.make_network(config, "critic", inputs, 1) if critic else nn.Sequential()
+            )
         if spec.action.kind == "continuous" and actor_out > spec.action.dim:
             start_at_zero(self.actor_head, spec.action.dim)
         self._make_std(config, self.distribution.num_params - actor_out)
@@ -113,8 +124,8 @@ class ActorCritic(nn.Module, Policy):
         self.critic_normalizers = _normalizers(
             _without(encoders, self.critic_groups), spec, config.normalize_critic_obs
         )
-        self.value_normalizer = Normalizer(1) if config.normalize_values else None
-        if config.normalize_values:
+        self.value_normalizer = Normalizer(1) if critic and config.normalize_values else None
+        if self.value_normalizer is not None:
             last_layer(self.critic_head)
         self.to(device)
         self.flat, self.num_params = flatten(self)  # std, actor, critic, statistics
@@ -142,7 +153,8 @@ class ActorCritic(nn.Module, Policy):
         parameters, shared = list(self.parameters()), list(self.shared_encoders.parameters())
         critic = [*self.critic_encoders.parameters(), *self.critic.parameters()]
         actor = parameters[: len(parameters) - len(shared) - len(critic)]
-        return {"actor": actor, **({"shared": shared} if shared else {}), "critic": critic}
+        groups = {"actor": actor, "shared": shared, "critic": critic}
+        return {name: group for name, group in groups.items() if group}
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:
         return self.acted(self.action_params(obs), noise_BN, {})

@@ -51,7 +51,7 @@ def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: 
 
 def is_chain(network: nn.Module) -> bool:
     """Return whether a network is linear layers with biases, and known activations between."""
-    if type(network) is not nn.Sequential:
+    if type(network) is not nn.Sequential or not len(network):
         return False
     ends = (type(network[0]), type(network[-1]))
     linear = [layer for layer in network if type(layer) is nn.Linear and layer.bias is not None]

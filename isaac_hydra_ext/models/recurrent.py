@@ -66,6 +66,8 @@ class RecurrentActorCritic(ActorCritic):
         return self.actor.fresh("actor", num_envs, self.flat.device)
 
     def initial_critic_state(self, num_envs: int) -> State:
+        if not self.critic_groups:  # a student has no critic
+            return {}
         return self.critic.fresh("critic", num_envs, self.flat.device)
 
     def act(self, obs: Samples, state: State, noise_BN: torch.Tensor | None) -> Acted:

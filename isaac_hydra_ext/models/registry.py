@@ -25,6 +25,6 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
     kind, seed = config.policy.kind, config.experiment.seed
     if kind in entry_points.BUILT_IN[entry_points.POLICIES]:
         network = RecurrentActorCritic if config.policy.recurrent.kind else ActorCritic
-        return network(config.policy, spec, seed, device)
+        return network(config.policy, spec, seed, device, critic=not config.has_teacher)
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(config.policy, spec, seed, device)

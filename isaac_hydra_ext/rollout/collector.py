@@ -85,7 +85,8 @@ class Collector:
             check_obs(self.obs, self.env.spec)
         self.device = next(iter(self.obs.values())).device
         self.policy = make_policy(config, self.env.spec, self.device)
-        self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
+        read = (self.policy.actor_groups, self.policy.critic_groups, config.teacher_groups)
+        self._groups_read = {group for groups in read for group in groups}
         self._fresh = self.policy.initial_state(self.env.spec.num_envs)
         self._state = self._fresh  # of the policy, between two rollouts
         self._fresh_critic = self.policy.initial_critic_state(self.env.spec.num_envs)

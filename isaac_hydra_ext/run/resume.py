@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint, list_checkpoints, task_of
-from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part
+from isaac_hydra_ext.checkpoints.fit import check_fits, fitting_part, networks_alone
 from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, shown
 from isaac_hydra_ext.learner.algorithm import Algorithm
+from isaac_hydra_ext.learner.distillation.teacher import settle_teacher
 from isaac_hydra_ext.run.directory import runs_root
 from isaac_hydra_ext.run.ranks import Ranks
 from isaac_hydra_ext.run.totals import RunTotals
@@ -40,6 +42,7 @@ def find_resumed(
         CheckpointError: Nothing there, or a named file that does not load.
         ConfigError: It has done all iterations already.
     """
+    _settle_teacher(config, ranks)
     if list_checkpoints(Path(ranks.restarted_from, "checkpoints")):
         config.resume = ranks.restarted_from  # of the attempt before
     if not ranks.is_first:
@@ -82,9 +85,25 @@ def find_resumed(
     return checkpoint
 
 
+def _settle_teacher(config: RunConfig, ranks: Ranks) -> None:
+    """Have every rank learn from the checkpoint that the first one finds."""
+    if not config.has_teacher:
+        return
+    if ranks.is_first:
+        settle_teacher(config)
+    teacher = ranks.group.exchange(asdict(config.distillation))[0]
+    config.distillation = replace(config.distillation, **teacher)
+
+
 def _refuse_another_policy(config: RunConfig, checkpoint: Checkpoint) -> None:
     """Refuse knobs under which the same weights are another policy (`partial` says: so be it)."""
     saved, policy = checkpoint.meta["config"]["policy"], config.to_dict()["policy"]
+    kind = _kind_of(checkpoint, config)
+    if kind != config.algorithm.kind and not config.checkpoint.partial:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained with algorithm.kind={kind}, here it is "
+            f"{config.algorithm.kind}; checkpoint.partial=true takes what fits of its networks"
+        )
     for name in SAME_POLICY:
         if saved.get(name, policy[name]) != policy[name] and not config.checkpoint.partial:
             raise CheckpointError(
@@ -92,6 +111,11 @@ def _refuse_another_policy(config: RunConfig, checkpoint: Checkpoint) -> None:
                 f"{policy[name]}: the same weights would act differently; set it as it was, or say "
                 "checkpoint.partial=true"
             )
+
+
+def _kind_of(checkpoint: Checkpoint, config: RunConfig) -> str:
+    """Return the algorithm that a checkpoint was trained with."""
+    return value_at(checkpoint.meta["config"], "algorithm.kind", config.algorithm.kind)
 
 
 def last_iteration(config: RunConfig, resumed: Checkpoint | None) -> int:
@@ -202,6 +226,8 @@ def restore(
     """
     if resumed is not None:
         own, data = algorithm.state_dict(), spec.to_json()
+        if _kind_of(resumed, config) != config.algorithm.kind:
+            resumed = networks_alone(resumed, own)
         if config.checkpoint.partial:
             resumed, left_out = fitting_part(resumed, own, data)
             for line in left_out:

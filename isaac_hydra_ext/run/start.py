@@ -75,12 +75,15 @@ def about(
     yield from picture(config, auto_is_gpu(config.env), spec.num_envs)
     yield f"truncated episodes bootstrap from {spec.bootstrap}"
     actor, critic = policy.actor_groups, policy.critic_groups
-    if list(actor) == list(critic):
+    if config.has_teacher:
+        teacher = _named(config.teacher_groups, spec)
+        yield f"the student reads {_named(actor, spec)}; its teacher {teacher}"
+    elif list(actor) == list(critic):
         yield f"actor and critic read {_named(actor, spec)}"
     else:
         yield f"the actor reads {_named(actor, spec)}; the critic {_named(critic, spec)}"
     for group in spec.obs:
-        if group not in (*actor, *critic):
+        if group not in (*actor, *critic, *config.teacher_groups):
             warn(f"nobody reads the observation group {group} (policy.obs_groups)")
 
 

@@ -51,7 +51,7 @@ BUILT_IN = {
     NETWORKS: ("mlp",),
     ENCODERS: ("cnn", "mlp"),
     POLICIES: ("actor_critic",),
-    ALGORITHMS: ("ppo",),
+    ALGORITHMS: ("ppo", "distillation"),
     TERMS: (),
     SOURCES: ("auto",),
 }

@@ -98,11 +98,14 @@ def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None
         "rollout.num_workers=0", "rollout.envs_per_worker=2", "rollout.steps_per_env=32",
         "rollout.init_at_random_ep_len=false", "logging.console=quiet",
     ]  # fmt: skip
-    with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
-        summary = train(compose("train_appo", overrides=typed), typed)
-    events = EventAccumulator(summary["run_dir"])
-    events.Reload()
-    tags = set(events.Tags()["scalars"])
+    tags, runs = set[str](), []
+    for more in ([], ["algorithm.kind=distillation", "distillation.teacher=RUN"]):
+        words = [*typed, *(word.replace("RUN", runs[-1]) for word in more)]
+        with initialize_config_module("isaac_hydra_ext.conf", version_base="1.3"):
+            runs.append(train(compose("train_appo", overrides=words), words)["run_dir"])
+        events = EventAccumulator(runs[-1])
+        events.Reload()
+        tags |= set(events.Tags()["scalars"])
     rows = re.findall(r"^\| (`[^|]+) \|", METRICS, re.M)
     explained = {tag for row in rows for tag in re.findall(r"`(\w+/\w+)`", row)}
     assert tags - explained == set()

@@ -26,7 +26,7 @@ from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import facts_of, make_env
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
 from isaac_hydra_ext.export.run_onnx import OnnxPolicy
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.tasks.go1_nav.navigation import NUM_LEVELS, OUTCOME
 
 ISAAC_TASK = "Isaac-Velocity-Sber-Unitree-Go1-Eval-v0"
@@ -117,7 +117,7 @@ def _load(policy: str) -> tuple[RunConfig, int, Callable[[EnvSpec, str], Act]]:
     config = config_of(checkpoint)
 
     def make_act(spec: EnvSpec, device: str) -> Act:
-        networks = ActorCritic(config.policy, spec, config.experiment.seed, device)
+        networks = make_policy(config, spec, device)
         load_weights(networks, checkpoint)
         to_env, mode = networks.distribution.to_env, networks.distribution.mode
         return lambda obs: to_env(mode(networks.action_params(obs)))

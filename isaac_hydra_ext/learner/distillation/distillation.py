@@ -1,0 +1,254 @@
+"""Distillation: a student acts, and learns what its teacher would have done in its place.
+
+That is DAgger (Ross et al. 2011) without a mixture of the two; the schedule is rsl_rl's.
+
+Runs in the learner's process: in the main thread, or in a background thread with W = 0 and L >= 1.
+All of an update is device tensors; on a GPU it is replayed as a CUDA graph. As the teacher answers
+what the student has seen, it does not matter how old the weights were that acted.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import inf
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from isaac_hydra_ext.config.schema import PPOConfig, RunConfig
+from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.learner.distillation.teacher import make_teacher
+from isaac_hydra_ext.learner.group import Group, OneProcess, combined
+from isaac_hydra_ext.learner.optimizer import FlatOptimizer
+from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.ppo import copies, copy_each
+from isaac_hydra_ext.learner.ppo.precision import matrix_products
+from isaac_hydra_ext.learner.ppo.preparation import CHUNK_ROWS
+from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
+from isaac_hydra_ext.models.normalizer import Moments
+from isaac_hydra_ext.models.policy import Samples
+from isaac_hydra_ext.models.registry import make_policy
+from isaac_hydra_ext.rollout.slot import Slot
+from isaac_hydra_ext.rollout.weights import WeightStore
+from isaac_hydra_ext.system.cuda import Captured
+from isaac_hydra_ext.terminal.metric import Metric
+
+LOSSES = {"mse": F.mse_loss, "huber": F.huber_loss}
+
+
+class Distillation:
+    """Student, teacher and optimizer; see `Algorithm` for the methods.
+
+    Attributes:
+        policy: The student. Its std has no gradient: what it explores with stays as it begins.
+        batch: The samples of the iteration.
+        lr: The learning rate, 0-dim, on the device.
+    """
+
+    fields: Collection[str] = ()
+    shown: Sequence[Metric] = (
+        Metric("behaviour loss", "Loss/behavior", ".5f"),
+        Metric("action std", "Policy/mean_std", ".3f"),
+        Metric("learning rate", "Loss/learning_rate", ".2e"),
+    )
+
+    def __init__(
+        self,
+        config: RunConfig,
+        spec: EnvSpec,
+        device: torch.device,
+        group: Group | None = None,
+    ) -> None:
+        """Build the student and load its teacher; arguments and errors as of `make_algorithm`."""
+        self._config, self._own, self._ppo = config, config.distillation, config.ppo
+        self._group, self.device = group or OneProcess(), device
+        self.notes: list[str] = []
+        self._teacher = make_teacher(config, spec, device)
+        self.policy = make_policy(config, spec, device)
+        T, distribution = config.rollout.steps_per_env, self.policy.distribution
+        self.batch = RolloutBatch(
+            spec, config.num_collectors, T, distribution.action_dtype, device, self.policy.fields
+        )
+        self._parameters = [p for ps in self.policy.parameter_groups().values() for p in ps]
+        steps = PPOConfig(
+            optimizer=self._own.optimizer,
+            lr=self._own.lr,
+            lr_schedule="fixed",
+            max_grad_norm=self._own.max_grad_norm or inf,
+        )
+        self._optimizer = FlatOptimizer(steps, self.policy, self._group, compiled=False)
+        self.lr = self._optimizer.lr
+        self._loss = LOSSES[self._own.loss]
+        self._bad_in_a_row = 0
+        self._tags: list[str] = []  # of the numbers that `_compute` returns
+        self._stream = LearnerStream(device)
+        self._update: Captured[torch.Tensor] | None = None
+
+    # ---------------------------------------------------------------- in and out
+
+    def load(self, slots: list[Slot]) -> None:
+        """Copy the iteration's rollouts in; as of `PPO.load`."""
+        with naming_memory(self.device, self._config.n_buffer), self._stream.in_turn():
+            self.batch.load(slots)
+        if slots[0].reward_TB.device.type == "cpu":
+            self._stream.wait()
+
+    def publish(self, store: WeightStore, version: int) -> None:
+        with self._stream.in_turn():
+            store.publish(version, self.policy.flat)
+
+    # ---------------------------------------------------------------- the update
+
+    def capture(self) -> None:
+        """Capture the update as a CUDA graph, unless `ppo.cuda_graphs` is off."""
+        stream = self._stream.stream
+        if stream is None or not self._ppo.cuda_graphs:
+            return
+        before = copies(self.state_dict())
+        with naming_memory(self.device, self._config.n_buffer):
+            self._update = Captured(self._compute, stream)
+        copy_each(self.state_dict(), before)
+        torch.cuda.synchronize(self.device)
+
+    def update(self, iteration: int) -> dict[str, float]:
+        """Learn from the loaded batch: version `iteration` becomes `iteration + 1`.
+
+        A loss, gradient or weight that is NaN or Inf undoes the whole update.
+
+        Returns:
+            Metrics by tag.
+
+        Raises:
+            NonFiniteError: More than `ppo.max_bad_updates` in a row were undone, or there is no
+                sample.
+            DeviceMemoryError: The GPU is too small for it; nothing has changed.
+        """
+        if not self.batch.reward_TN.numel():
+            raise NonFiniteError(
+                f"iteration {iteration}: every env has been left out for NaN or Inf "
+                "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
+            )
+        with naming_memory(self.device, self._config.n_buffer), self._stream.current():
+            before = copies(self._changing())
+            try:
+                captured = None if self.batch.narrow else self._update
+                numbers = (captured or self._compute)()
+                self._stream.wait()
+                self._group.check()
+            except Exception:  # half an update is none
+                copy_each(self._changing(), before)
+                raise
+            metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
+            if metrics["Loss/undone"]:
+                self._undo(iteration, before)
+                return metrics | {"Loss/minibatch_steps": 0.0}
+            self._bad_in_a_row = 0
+            returns_N = torch.zeros(0, device=self.device)  # nobody predicts any
+            self.policy.update_statistics(self.batch.obs_N, returns_N, self._combine)
+        return metrics
+
+    def _compute(self) -> torch.Tensor:
+        """Ask the teacher and take all gradient steps; returns numbers in the order of `_tags`."""
+        samples = self.batch.samples_N
+        with matrix_products(self._ppo.precision, self.device):
+            wanted_NA = self._asked(samples)
+        optimizer = self._optimizer
+        optimizer.begin()
+        totals, steps = torch.zeros(2, device=self.device), torch.zeros((), device=self.device)
+        for _ in range(self._own.update_epochs):
+            for rows, length in self._windows():
+                window = {name: x[rows] for name, x in samples.items()}
+                numbers = self._step(window, wanted_NA[rows], length)
+                taken = 1.0 - optimizer.stop
+                totals += torch.where(taken > 0, numbers, 0.0)
+                steps += taken
+        finite = torch.isfinite(self.policy.flat).all()
+        loss, norm = totals / steps.clamp(min=1.0)
+        numbers = {
+            "Loss/behavior": loss,
+            "Loss/actor_grad_norm": norm,
+            "Loss/minibatch_steps": steps,
+            "Loss/undone": torch.maximum(optimizer.bad, 1.0 - finite.float()),
+            "Policy/mean_std": self.policy.mean_std(),
+            "Loss/learning_rate": self.lr,
+        }
+        self._tags = list(numbers)
+        return self._group.mean(torch.stack([*numbers.values()]))
+
+    def _asked(self, samples: Samples) -> torch.Tensor:
+        """Return the teacher's mean actions [N, A]."""
+        rows = self.batch.reward_TN.numel()
+        parts = [
+            self._teacher.mean_action({k: x[at : at + CHUNK_ROWS] for k, x in samples.items()})
+            for at in range(0, rows, CHUNK_ROWS)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _windows(self) -> Iterator[tuple[slice, int]]:
+        """Yield the samples of each gradient step, by time, and how many env steps they span.
+
+        As rsl_rl has them, but of nearly the same length, where that drops what is left over.
+        """
+        T, N = self.batch.reward_TN.shape
+        count = -(-T // self._own.gradient_length)
+        edges = [T * i // count for i in range(count + 1)]
+        for first, end in zip(edges, edges[1:], strict=False):
+            yield slice(first * N, end * N), end - first
+
+    def _step(self, window: Samples, wanted_MA: torch.Tensor, length: int) -> torch.Tensor:
+        """Take one gradient step, or none after a bad one; returns its loss and gradient norm.
+
+        Its loss is the sum over env steps of the mean over envs, as in rsl_rl: what
+        `max_grad_norm` is compared with grows with the window.
+        """
+        policy = self.policy
+        with matrix_products(self._ppo.precision, self.device):
+            params = policy.action_params({name: window[name] for name in policy.actor_groups})
+            loss = self._loss(policy.distribution.mode(params.float()), wanted_MA)
+            gradients = torch.autograd.grad(
+                length * loss, self._parameters, allow_unused=True, materialize_grads=True
+            )
+        loss = loss.detach()
+        no_kl, rows = torch.zeros_like(loss), wanted_MA.shape[0]
+        norms = self._optimizer.step(gradients, [loss], no_kl, rows)
+        return torch.stack([loss, norms[0]])
+
+    def _combine(self, rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:
+        return combined(self._group, rows, mean, var)
+
+    # ---------------------------------------------------------------- state
+
+    def _undo(self, iteration: int, before: dict[str, torch.Tensor]) -> None:
+        """Go back to the state before the update."""
+        copy_each(self._changing(), before)
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row > self._ppo.max_bad_updates:
+            raise NonFiniteError(
+                f"iteration {iteration}: non-finite loss or gradient in "
+                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
+                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
+                "good ones; look for huge values in observations, or lower distillation.lr"
+            )
+
+    def _changing(self) -> dict[str, torch.Tensor]:
+        """Return what gradient steps change; normalisers follow them."""
+        return {"policy.flat": self.policy.flat, **self._optimizer.state_dict()}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        self._stream.wait()
+        policy = {f"policy.{name}": value for name, value in self.policy.state_dict().items()}
+        return policy | self._optimizer.state_dict()
+
+    def load_state_dict(
+        self, state: Mapping[str, torch.Tensor], before: Mapping[str, Any] | None = None
+    ) -> None:
+        """Moments that are not there stay as they are; a learning rate that was changed, too."""
+        own = self.state_dict()
+        copy_each(
+            own, {name: own[name] if state.get(name) is None else state[name] for name in own}
+        )
+        saved = (before or {}).get("distillation")
+        if saved and saved["lr"] != self._own.lr:
+            self.lr.fill_(self._own.lr)
+        if self._stream.stream is not None:
+            torch.cuda.synchronize(self.device)
