@@ -129,6 +129,23 @@ class ClusterConfig:
 
 
 @dataclass
+class SymmetryConfig:
+    """What the task is symmetric in; the names are rsl_rl's (Mittal et al. 2024)."""
+
+    data_augmentation_func: str | None = knob(
+        None, "the task's own function, MODULE:FUNCTION; it is called where the env lives"
+    )
+    mirrors: dict[str, Any] = knob(
+        {},
+        "written out instead: {flipped: {obs: {policy: [1, -2, -3]}, action: [-1]}}: which entry, "
+        "from 1, stands at each place, and its sign",
+    )
+    use_data_augmentation: bool = knob(False, "each minibatch has its mirrored samples too")
+    use_mirror_loss: bool = knob(False, "else, without augmentation too, it is only measured")
+    mirror_loss_coeff: float = knob(0.0, "[-] weight of that loss, on mean actions", ge=0)
+
+
+@dataclass
 class PPOConfig:
     """The update. Names and defaults follow rsl_rl where it has them."""
 
@@ -167,6 +184,7 @@ class PPOConfig:
     max_importance_weight: float = knob(
         2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
     )
+    symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
     terms: dict[str, Any] = knob(
         {}, "losses that packages register, with what each reads: {my_term: {weight: 0.1}}"
     )

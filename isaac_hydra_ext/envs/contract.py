@@ -43,6 +43,22 @@ class ActionSpec:
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """A symmetry of the task: which entry of an observation or action goes where.
+
+    Entries are numbered from 1, as 0 has no sign: of `(2, -1)` the mirrored vector's first entry is
+    the second one, and its second is minus the first.
+
+    Attributes:
+        obs: Of each group that is a vector.
+        action: Of the action.
+    """
+
+    obs: dict[str, tuple[int, ...]]
+    action: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """What the learner must know of an environment.
 
@@ -57,6 +73,7 @@ class EnvSpec:
         has_state: The adapter offers `state_dict` and `load_state_dict`.
         whole_state: That state holds running episodes; else they start anew, and what there is, a
             curriculum, is asked for each second for a worker that might take this one's place.
+        mirrors: What `ppo.symmetry.data_augmentation_func` does, where that is set.
     """
 
     num_envs: int
@@ -68,6 +85,7 @@ class EnvSpec:
     finite_horizon: bool = False
     has_state: bool = False
     whole_state: bool = True
+    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def bootstrap(self) -> str:
@@ -87,7 +105,11 @@ class EnvSpec:
         action: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data["action"].items()
         }
-        return cls(**{**data, "obs": obs, "action": ActionSpec(**action)})
+        mirrors = tuple(
+            Mirror({k: tuple(v) for k, v in m["obs"].items()}, tuple(m["action"]))
+            for m in data.get("mirrors", ())
+        )
+        return cls(**{**data, "obs": obs, "action": ActionSpec(**action), "mirrors": mirrors})
 
 
 @dataclass
@@ -114,7 +136,10 @@ class StepResult:
 
 
 class VecEnv(Protocol):
-    """A vector of B environments with same-step autoreset."""
+    """A vector of B environments with same-step autoreset.
+
+    A task's own functions are given `task_env` where there is one, else this.
+    """
 
     spec: EnvSpec
 

@@ -111,7 +111,7 @@ class GymVecEnv:
             raise MissingDependencyError(
                 f"env.id={env_config.id}: {' '.join(str(e).split())}"
             ) from e
-        env = self._envs[0]
+        env = self.task_env = self._envs[0]
         action, self._first_choice = read_action_space(env.action_space)
         self._one_choice = isinstance(env.action_space, spaces.Discrete)
         obs_space = env.observation_space

@@ -133,6 +133,7 @@ class MjlabVecEnv:
                 f"({type(e).__name__}: {shown(e)}); set it to egl (apt-get install libegl1) or to "
                 "osmesa (apt-get install libosmesa6); appo doctor says what is here"
             ) from e
+        self.task_env = self._env
         obs, _ = self._env.reset()
         space = self._env.single_action_space
         dim = int(space.shape[0])

@@ -29,9 +29,11 @@ class Term(Protocol):
 
     Attributes:
         learning_rate: Of Adam on its own parameters. The policy's have the run's.
+        weight: What the loss is trained with; its metric is without it.
     """
 
     learning_rate: float
+    weight: float = 1.0
 
     def prepare(self, batch: RolloutBatch) -> Mapping[str, torch.Tensor]:
         """Compute what is fixed during an update, before values and advantages are.

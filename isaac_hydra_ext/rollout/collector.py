@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class Collector:
             if not self.env.spec.whole_state:  # the episodes are new ones
                 self._randomize_time(*when)
             check_obs(self.obs, self.env.spec)
+        self._find_mirrors()
         self.device = next(iter(self.obs.values())).device
         self.policy = make_policy(config, self.env.spec, self.device)
         read = (self.policy.actor_groups, self.policy.critic_groups, config.teacher_groups)
@@ -94,6 +96,15 @@ class Collector:
         self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
+
+    def _find_mirrors(self) -> None:
+        """Have the task's own symmetry function say what it does, where it is asked for."""
+        symmetry = self._config.ppo.symmetry
+        if symmetry.data_augmentation_func and not symmetry.mirrors:
+            from isaac_hydra_ext.envs.symmetry import find_mirrors  # few runs have one
+
+            mirrors = find_mirrors(self.env, symmetry.data_augmentation_func)
+            self.env.spec = replace(self.env.spec, mirrors=mirrors)
 
     def _env_seed(self, *address: int) -> int:
         seed = self._config.experiment.seed

@@ -40,6 +40,9 @@ _NOT_TRAINING = (
 # PPO whose critic has the actor's encoders: `share_encoders`.
 _SHARING_PPO = "isaaclab_tasks.contrib.keyboard.agents.models:SharedEncoderPPO"
 _RUNNERS = ("", "OnPolicyRunner")
+_SYMMETRY = (
+    "data_augmentation_func", "use_data_augmentation", "use_mirror_loss", "mirror_loss_coeff",
+)  # fmt: skip
 _INSTEAD = "not supported; env.agent=none starts from this package's defaults instead"
 
 
@@ -72,6 +75,8 @@ def settings_from_rsl_rl(
     }
     clipped = algorithm.get("use_clipped_value_loss", True)
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
+    if symmetry := _symmetry(algorithm.get("symmetry_cfg") or {}):
+        ppo["symmetry"] = symmetry
     if "optimizer" in algorithm:
         ppo["optimizer"] = str(algorithm["optimizer"]).lower()
     policy = policy_settings(actor, critic)
@@ -99,6 +104,13 @@ def settings_from_rsl_rl(
     for section in (actor, critic, algorithm, runner):
         section.done()
     return settings, tuple(runner.notes)
+
+
+def _symmetry(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `ppo.symmetry` is: the names are the same. A loss that is only logged is not."""
+    if not (cfg.get("use_data_augmentation") or cfg.get("use_mirror_loss")):
+        return {}
+    return {name: cfg[name] for name in _SYMMETRY if cfg.get(name) is not None}
 
 
 def is_rsl_rl(cfg: Mapping[str, Any]) -> bool:
@@ -146,9 +158,4 @@ def _refuse_other_algorithms(runner: Section, algorithm: Section, cfg: Mapping[s
         raise ConfigError(
             f"env.task: its rsl_rl cfg (algorithm.rnd_cfg) asks for random network distillation, "
             f"{_INSTEAD}"
-        )
-    symmetry = algorithm.get("symmetry_cfg") or {}
-    if symmetry.get("use_data_augmentation") or symmetry.get("use_mirror_loss"):
-        raise ConfigError(
-            f"env.task: its rsl_rl cfg (algorithm.symmetry_cfg) asks for symmetry, {_INSTEAD}"
         )

@@ -184,6 +184,7 @@ class IsaacLabVecEnv:
         with explained(f"env.task={self._task}"), host_settings_kept():
             self._env: Any = gym.make(self._task, cfg=cfg, render_mode=render_mode)
             self._core: Any = self._env.unwrapped
+            self.task_env = self._core
             if multi_agent:
                 for agent, space in self._core.action_spaces.items():
                     if not isinstance(space, spaces.Box):

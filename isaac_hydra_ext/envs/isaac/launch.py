@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import multiprocessing
 import os
 import sys
@@ -243,9 +244,11 @@ def _leave_without_kit() -> None:
 
 
 def as_plain(value: Any) -> Any:
-    """Turn a cfg's data into what JSON can hold; anything else becomes its text."""
+    """Turn a cfg's data into what JSON can hold; code becomes its name, anything else its text."""
     if isinstance(value, Mapping):
         return {str(k): as_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_plain(v) for v in value]
+    if inspect.isfunction(value):
+        return f"{value.__module__}:{value.__qualname__}"
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

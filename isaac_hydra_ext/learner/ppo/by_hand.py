@@ -171,7 +171,7 @@ def by_hand(ppo: PPOConfig, policy: Policy) -> ByHand | None:
 
     They are for an actor and a critic that are chains, and nothing else, and our distributions.
     """
-    if ppo.normalize_advantages_per_mini_batch:
+    if ppo.normalize_advantages_per_mini_batch or ppo.symmetry.use_data_augmentation:
         return None
     actor, critic, distribution = policy.chain(), policy.critic_chain(), policy.distribution
     if actor is None or critic is None or sizes(actor) is None or sizes(critic) is None:

@@ -22,6 +22,7 @@ from isaac_hydra_ext.learner.ppo.losses import (
     critic_loss,
 )
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
+from isaac_hydra_ext.learner.ppo.symmetry import Symmetry
 from isaac_hydra_ext.learner.terms import TrainedTerm
 from isaac_hydra_ext.models.policy import Policy, Sequences
 from isaac_hydra_ext.models.policy import Samples as Inputs
@@ -70,6 +71,7 @@ class Epochs:
         group: Group,
         usual_samples: int,
         compiled: bool,
+        mirrored: Symmetry | None = None,
     ) -> None:
         """Make the optimizer, and compile what can be.
 
@@ -80,7 +82,9 @@ class Epochs:
             group: The ranks that learn together.
             usual_samples: N of an iteration from which no env is left out.
             compiled: Fuse kernels with torch.compile.
+            mirrored: What each minibatch has copies by, if by anything.
         """
+        self._mirrored = mirrored
         self._ppo, self._policy, self._usual_samples = ppo, policy, usual_samples
         self._terms, self._group = terms, group
         self._device = policy.flat.device
@@ -213,7 +217,8 @@ class Epochs:
             loss = term.term.loss(self._policy, minibatch).float()
             policys = [self._actor_parameters, self._shared_parameters, self._critic_parameters]
             parameters = [p for part in [*policys, term.parameters] for p in part]
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            weighted = loss if term.term.weight == 1.0 else term.term.weight * loss
+            found = torch.autograd.grad(weighted, parameters, allow_unused=True)
         ours = [g if more is None else g + more for g, more in zip(gradients, found, strict=False)]
         theirs = [
             torch.zeros_like(p) if g is None else g
@@ -228,10 +233,12 @@ class Epochs:
         rows: torch.Tensor,
         sequences: Sequences | None,
     ) -> ActorLoss:
-        policy = self._policy
-        taken = {name: inputs[name][rows] for name in policy.actor_groups}
-        params = policy.action_params(taken, sequences)
-        return actor_loss(self._ppo, policy.distribution, samples.take(rows), params.float())
+        policy, mirrored, samples = self._policy, self._mirrored, samples.take(rows)
+        obs = {name: inputs[name][rows] for name in policy.actor_groups}
+        if mirrored is not None:
+            obs, samples = mirrored.obs(obs), mirrored.of_actor(samples)
+        params = policy.action_params(obs, sequences)
+        return actor_loss(self._ppo, policy.distribution, samples, params.float())
 
     def _critic_loss(
         self,
@@ -240,10 +247,12 @@ class Epochs:
         rows: torch.Tensor,
         sequences: Sequences | None,
     ) -> torch.Tensor:
-        policy = self._policy
-        taken = {name: inputs[name][rows] for name in policy.critic_groups}
-        value = policy.raw_value(taken, sequences)
-        return critic_loss(self._ppo, samples.take(rows), value.float())
+        policy, mirrored, samples = self._policy, self._mirrored, samples.take(rows)
+        obs = {name: inputs[name][rows] for name in policy.critic_groups}
+        if mirrored is not None:
+            obs, samples = mirrored.obs(obs), mirrored.of_critic(samples)
+        value = policy.raw_value(obs, sequences)
+        return critic_loss(self._ppo, samples, value.float())
 
 
 def _gradients(loss: torch.Tensor, parameters: list[nn.Parameter]) -> tuple[torch.Tensor, ...]:

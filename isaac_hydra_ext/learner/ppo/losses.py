@@ -16,6 +16,8 @@ from isaac_hydra_ext.models.distributions import ActionDistribution
 class ActorSamples:
     """What the actor's loss reads of M samples, besides what the current actor makes of them.
 
+    Mirrored copies (`symmetry.py`) follow the originals in what has no P in its shape.
+
     Attributes:
         action_MA: As sampled, before squashing.
         advantage_M: Normalised.
@@ -95,10 +97,11 @@ def actor_loss(
     clipped_M = ratio_M.clamp(1.0 - config.clip, 1.0 + config.clip)
     gain_M = torch.minimum(ratio_M * batch.advantage_M, clipped_M * batch.advantage_M)
     surrogate = -(batch.weight_M * gain_M).mean()
-    entropy = distribution.entropy(params_MP, batch.entropy_noise_MP).mean()
+    original_MP = params_MP[: batch.proximal_params_MP.shape[0]]
+    entropy = distribution.entropy(original_MP, batch.entropy_noise_MP).mean()
     total = surrogate - config.entropy_coef * entropy
     with torch.no_grad():
-        kl = distribution.kl(batch.proximal_params_MP, params_MP).mean()
+        kl = distribution.kl(batch.proximal_params_MP, original_MP).mean()
         clip_fraction = ((ratio_M - 1.0).abs() > config.clip).to(torch.float32).mean()
     return ActorLoss(total, surrogate.detach(), entropy.detach(), kl, clip_fraction)
 

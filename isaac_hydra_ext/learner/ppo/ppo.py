@@ -21,8 +21,9 @@ from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
 from isaac_hydra_ext.learner.ppo.preparation import prepare
 from isaac_hydra_ext.learner.ppo.randomness import Draws, Randomness
 from isaac_hydra_ext.learner.ppo.scaled import scaled
+from isaac_hydra_ext.learner.ppo.symmetry import MirrorLoss, Symmetry, make_symmetry
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
-from isaac_hydra_ext.learner.terms import make_terms
+from isaac_hydra_ext.learner.terms import TrainedTerm, make_terms
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.slot import Slot
@@ -77,8 +78,9 @@ class PPO:
         self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields, state)
         self._compiled = self._is_compiled()
         self._terms = make_terms(config.ppo.terms, self.policy, spec, seed, device)
+        mirrored = self._mirrored()
         self._epochs = Epochs(
-            config.ppo, self.policy, self._terms, group, config.n_buffer, self._compiled
+            config.ppo, self.policy, self._terms, group, config.n_buffer, self._compiled, mirrored
         )
         self.lr = self._epochs.optimizer.lr
         noisy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
@@ -90,6 +92,16 @@ class PPO:
         self._update: Captured[tuple[torch.Tensor, torch.Tensor]] | None = None
         self._statistics: Captured[None] | None = None
         self._outgrown = False  # the captured update reads a batch that is no longer this one
+
+    def _mirrored(self) -> Symmetry | None:
+        """Measure the policy's symmetry where there is one; return it if samples are mirrored."""
+        asked = self._ppo.symmetry
+        symmetry = make_symmetry(self._config, self._spec, self.policy, self.device)
+        if symmetry is None:
+            return None
+        weight = asked.mirror_loss_coeff if asked.use_mirror_loss else 0.0
+        self._terms.append(TrainedTerm("symmetry", MirrorLoss(symmetry, weight), self.device))
+        return symmetry if asked.use_data_augmentation else None
 
     def _is_compiled(self) -> bool:
         ppo, on_gpu = self._ppo, self.device.type == "cuda"

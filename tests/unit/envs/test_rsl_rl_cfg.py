@@ -249,6 +249,21 @@ def test_a_std_bounded_by_a_sigmoid_is_a_clamped_one_and_told() -> None:
     assert len(notes) == 1 and "its std is kept in std_range by clamping" in notes[0]
 
 
+def test_symmetry_has_rsl_rls_names() -> None:
+    asked = {
+        "use_data_augmentation": True, "use_mirror_loss": True, "mirror_loss_coeff": 0.2,
+        "data_augmentation_func": "pkg.mdp:mirrored", "class_name": "ignored",
+    }  # fmt: skip
+    settings, _ = settings_from_rsl_rl(changed_cfg("algorithm.symmetry_cfg", asked))
+    del asked["class_name"]
+    assert settings["ppo"]["symmetry"] == asked
+    config = load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    assert config.ppo.symmetry.data_augmentation_func == "pkg.mdp:mirrored"
+    asked |= {"use_data_augmentation": False, "use_mirror_loss": False}
+    settings, _ = settings_from_rsl_rl(changed_cfg("algorithm.symmetry_cfg", asked))
+    assert "symmetry" not in settings["ppo"]
+
+
 @pytest.mark.parametrize("key", ["rnd_cfg", "symmetry_cfg"])
 def test_extensions_that_are_switched_off_need_no_note(key: str) -> None:
     assert settings_from_rsl_rl(changed_cfg(f"algorithm.{key}", None))[1] == ()
@@ -258,8 +273,6 @@ def test_extensions_that_are_switched_off_need_no_note(key: str) -> None:
     ("path", "value", "says"),
     [
         ("algorithm.rnd_cfg", {"weight": 1.0}, "random network distillation"),
-        ("algorithm.symmetry_cfg", {"use_data_augmentation": True}, "symmetry"),
-        ("algorithm.symmetry_cfg", {"use_mirror_loss": True}, "symmetry"),
         ("class_name", "DistillationRunner", "distillation"),
         ("algorithm.class_name", "Distillation", "distillation"),
     ],

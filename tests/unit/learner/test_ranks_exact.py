@@ -19,6 +19,10 @@ from ..builders import env_spec, run_config
 from .test_group import on_ranks
 
 T, B, BATCH, ITERATIONS = 5, 3, 4, 3  # 15 samples a rank: minibatches of 4, 4, 4, 3
+MIRRORED = {
+    "mirrors": {"m": {"obs": {"policy": [2, -1, 3]}, "action": [-1]}},
+    "use_data_augmentation": True, "use_mirror_loss": True, "mirror_loss_coeff": 0.3,
+}  # fmt: skip
 LEFT_OUT, UNDONE = (1, 1), (1, 2)  # (rank, iteration): its last env; a reward of NaN there
 
 
@@ -28,7 +32,8 @@ def config_of(num_envs: int, minibatches: int, estimator: str) -> RunConfig:
         rollout={"steps_per_env": T},
         ppo={"num_mini_batches": minibatches, "lr_schedule": "adaptive", "update_epochs": 2,
              "desired_kl": 1e-3, "advantages": estimator,
-             "normalize_advantages_per_mini_batch": estimator == "vtrace"},
+             "normalize_advantages_per_mini_batch": estimator == "vtrace",
+             "symmetry": MIRRORED if estimator == "vtrace" else {}},
         policy={"normalize_values": True, "hidden_dims": [8]},
     )  # fmt: skip
 
