@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from isaac_hydra_ext.config.knob import knob
-from isaac_hydra_ext.config.layers import merge_layers
-from isaac_hydra_ext.config.plain import refuse_unknown
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 BUILT_IN_KIND = "cnn"
@@ -60,6 +58,10 @@ def read_cnn(group: str, settings: Mapping[str, Any] | None) -> CnnConfig:
     Raises:
         ConfigError: A key, a value or a length that cannot be; names it.
     """
+    # Here, as they take Hydra's parser: each worker imports this module.
+    from isaac_hydra_ext.config.layers import merge_layers
+    from isaac_hydra_ext.config.plain import refuse_unknown
+
     path = f"policy.encoders.{group}"
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"{path}={shown(settings)}: {{kind: cnn, ...}} is expected here")

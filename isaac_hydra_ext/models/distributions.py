@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from isaac_hydra_ext.config.schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import ActionSpec
-from isaac_hydra_ext.models.beta import Beta
 from isaac_hydra_ext.models.bounds import interval, limits
 
 STD_RANGE = (1e-6, 1e6)  # of one that depends on observations, unless it is said; as rsl_rl's
@@ -239,6 +238,8 @@ def make_distribution(
         return Categorical(spec)
     squash, clip = config.squash == "tanh", config.clip_actions
     if config.distribution == "beta":
+        from isaac_hydra_ext.models.beta import Beta
+
         return Beta(spec, clip, device)
     if config.distribution == "heteroscedastic":
         least, most = config.std_range or STD_RANGE

@@ -6,7 +6,6 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.policy import Policy
-from isaac_hydra_ext.models.recurrent import RecurrentActorCritic
 from isaac_hydra_ext.system import entry_points
 
 
@@ -24,7 +23,10 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
     """
     kind, seed = config.policy.kind, config.experiment.seed
     if kind in entry_points.BUILT_IN[entry_points.POLICIES]:
-        network = RecurrentActorCritic if config.policy.recurrent.kind else ActorCritic
+        network: type[ActorCritic] = ActorCritic
+        if config.policy.recurrent.kind:
+            # Here, as it takes PyTorch's compiler, which takes each process a second to import.
+            from isaac_hydra_ext.models.recurrent import RecurrentActorCritic as network
         return network(config.policy, spec, seed, device, critic=not config.has_teacher)
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(config.policy, spec, seed, device)

@@ -25,7 +25,7 @@ class Telling(PendulumEnv):
 
 gymnasium.register("Telling-v0", Telling, max_episode_steps=8)
 """
-MOST = 35  # modules of ours in a worker, without the packages they are in
+MOST = 35  # modules of ours in a worker, without the packages they are in and without the schema's
 LEARNERS = ("learner", "cli", "trackers", "terminal")
 NEVER = {
     "appo-worker-0": (*LEARNERS, "run", "reports", "evaluation", "export", "doctor"),
@@ -83,9 +83,11 @@ def test_workers_and_evaluators_import_no_learner(command: tuple[str, ...], tmp_
         ours = [module for module in modules if module.split(".")[0] == "isaac_hydra_ext"]
         rooms = {module.split(".")[1] for module in ours if "." in module}
         assert rooms.isdisjoint(NEVER[process]), process
-        others = {"tensorboard", "rich", "hydra", "matplotlib"}
+        # PyTorch's compiler takes longer to import than all else of PyTorch.
+        others = {"tensorboard", "rich", "hydra", "matplotlib", "torch._dynamo"}
         assert others.isdisjoint(modules), process
         files = [name for name in ours if not any(o.startswith(f"{name}.") for o in ours)]
+        files = [name for name in files if not name.startswith("isaac_hydra_ext.config.")]
         assert process != "appo-worker-0" or len(files) <= MOST, (len(files), files)
 
 
