@@ -47,21 +47,21 @@ def choose_obs_groups(
             raise ConfigError(f"policy.obs_groups.{role}: must be actor or critic")
         chosen[role] = []
         for group in groups:
-            found = _of_group(group, available)
+            found = group_and_terms(group, available)
             if not found:
                 known = dict.fromkeys([*(g.split("/")[0] for g in available), *available])
                 hint = did_you_mean(group, known) or f"; there are {', '.join(available)}"
                 raise ConfigError(f"policy.obs_groups.{role}: the env has no group {group!r}{hint}")
             chosen[role] += [g for g in found if g not in chosen[role]]
-    named = _of_group("actor", available) or _of_group("policy", available)
-    privileged = _of_group("critic", available)
+    named = group_and_terms("actor", available) or group_and_terms("policy", available)
+    privileged = group_and_terms("critic", available)
     others = [group for group in available if group not in privileged]
     actor = chosen.get("actor") or named or others or list(available)
     critic = chosen.get("critic") or privileged or list(actor)
     return actor, critic
 
 
-def _of_group(name: str, available: Sequence[str]) -> list[str]:
+def group_and_terms(name: str, available: Sequence[str]) -> list[str]:
     """Return the group of that name, or the terms of a nested one."""
     return [group for group in available if group == name or group.startswith(f"{name}/")]
 

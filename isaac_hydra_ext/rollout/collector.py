@@ -18,6 +18,7 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import InvalidNumberError
+from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.policy import Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
@@ -87,8 +88,9 @@ class Collector:
         self._find_mirrors()
         self.device = next(iter(self.obs.values())).device
         self.policy = make_policy(config, self.env.spec, self.device)
-        read = (self.policy.actor_groups, self.policy.critic_groups, config.teacher_groups)
-        self._groups_read = {group for groups in read for group in groups}
+        self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
+        for group in config.teacher_groups:
+            self._groups_read.update(group_and_terms(group, list(self.env.spec.obs)))
         self._fresh = self.policy.initial_state(self.env.spec.num_envs)
         self._state = self._fresh  # of the policy, between two rollouts
         self._fresh_critic = self.policy.initial_critic_state(self.env.spec.num_envs)

@@ -15,6 +15,7 @@ from isaac_hydra_ext.config.reading import Settings
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import auto_is_gpu
+from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.ranks import Ranks
@@ -75,15 +76,15 @@ def about(
     yield from picture(config, auto_is_gpu(config.env), spec.num_envs)
     yield f"truncated episodes bootstrap from {spec.bootstrap}"
     actor, critic = policy.actor_groups, policy.critic_groups
+    teachers = [g for name in config.teacher_groups for g in group_and_terms(name, [*spec.obs])]
     if config.has_teacher:
-        teacher = _named(config.teacher_groups, spec)
-        yield f"the student reads {_named(actor, spec)}; its teacher {teacher}"
+        yield f"the student reads {_named(actor, spec)}; its teacher {_named(teachers, spec)}"
     elif list(actor) == list(critic):
         yield f"actor and critic read {_named(actor, spec)}"
     else:
         yield f"the actor reads {_named(actor, spec)}; the critic {_named(critic, spec)}"
     for group in spec.obs:
-        if group not in (*actor, *critic, *config.teacher_groups):
+        if group not in (*actor, *critic, *teachers):
             warn(f"nobody reads the observation group {group} (policy.obs_groups)")
 
 

@@ -8,6 +8,11 @@ ones (`policy`, `empirical_normalization`), which Isaac Lab 2.x has, are rewritt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_distillation import (
+    as_actors,
+    is_distillation,
+    student_settings,
+)
 from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_models import (
     class_name,
     policy_settings,
@@ -62,11 +67,14 @@ def settings_from_rsl_rl(
     Raises:
         ConfigError: The task wants a network or an algorithm this package does not have.
     """
+    if is_distillation(cfg):
+        settings, notes = settings_from_rsl_rl(as_actors(cfg), groups)
+        return student_settings(settings, cfg, groups), notes
     if not cfg.get("actor") and cfg.get("policy"):
         cfg = with_two_models(cfg)
     runner = Section("rsl_rl", cfg)
     algorithm = runner.part("algorithm")
-    _refuse_other_algorithms(runner, algorithm, cfg)
+    _refuse_other_algorithms(runner, algorithm)
     if not cfg.get("actor"):
         raise ConfigError(f"env.task: its rsl_rl cfg has no actor and no policy, {_INSTEAD}")
     actor, critic = runner.part("actor"), runner.part("critic")
@@ -137,12 +145,9 @@ def _obs_groups(
     return chosen or None
 
 
-def _refuse_other_algorithms(runner: Section, algorithm: Section, cfg: Mapping[str, Any]) -> None:
+def _refuse_other_algorithms(runner: Section, algorithm: Section) -> None:
     """Refuse what is more than PPO."""
     kinds = class_name(runner.get("class_name")), class_name(algorithm.get("class_name"))
-    models = (str((cfg.get(role) or {}).get("class_name")) for role in ("actor", "critic"))
-    if any("Distillation" in kind for kind in kinds) or any("StudentTeacher" in m for m in models):
-        raise ConfigError(f"env.task: its rsl_rl cfg is for distillation, {_INSTEAD}")
     if kinds[0] not in _RUNNERS:
         raise runner.refuse(
             "class_name", kinds[0], "is a runner of the task's own: implement an Algorithm "

@@ -16,6 +16,7 @@ from isaac_hydra_ext.config.checks import as_path
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.policy import Samples
 from isaac_hydra_ext.models.registry import make_policy
 
@@ -91,7 +92,8 @@ class Teacher:
         Raises:
             ConfigError: A group that it does not give, or gives in another shape.
         """
-        self._here = self.groups if here is None else here
+        asked = self.groups if here is None else here
+        self._here = [g for name in asked for g in group_and_terms(name, [*available]) or [name]]
         if len(self._here) != len(self.groups):
             raise ConfigError(
                 f"{GROUPS_KEY}=[{', '.join(self._here)}]: the teacher reads {len(self.groups)}: "

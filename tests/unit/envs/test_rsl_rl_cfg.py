@@ -273,8 +273,6 @@ def test_extensions_that_are_switched_off_need_no_note(key: str) -> None:
     ("path", "value", "says"),
     [
         ("algorithm.rnd_cfg", {"weight": 1.0}, "random network distillation"),
-        ("class_name", "DistillationRunner", "distillation"),
-        ("algorithm.class_name", "Distillation", "distillation"),
     ],
 )
 def test_algorithms_we_do_not_have_are_refused(path: str, value: Any, says: str) -> None:

@@ -11,6 +11,7 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.run.totals import RunTotals
 from isaac_hydra_ext.scripts.reinforcement_learning.appo.runs import choose_checkpoint
+from isaac_hydra_ext.scripts.reinforcement_learning.appo.train import make_parser, overrides_of
 
 from ..builders import env_spec
 
@@ -96,3 +97,16 @@ def test_a_damaged_one_is_told_and_the_same_runs_next_is_taken(
 
 def test_a_run_directory_is_its_newest_sound_checkpoint(root: Path) -> None:
     assert chosen(root, str(root / "cartpole" / OLD))[0].path.stem == "model_5"
+
+
+def test_with_a_distillation_cfg_the_flags_name_the_teacher_as_in_isaac_labs_script(
+    root: Path,
+) -> None:
+    asked = ["--task", TASK, "--agent", "rsl_rl_distillation_cfg_entry_point", "--load_run", OLD]
+    flags, rest = make_parser().parse([*asked, f"experiment.output_dir={root}"])
+    tokens = overrides_of(flags, rest)
+    teacher = root / "cartpole" / OLD / "checkpoints" / "model_5.safetensors"
+    assert f"distillation.teacher={teacher}" in tokens
+    assert not [token for token in tokens if token.startswith("resume=")]
+    flags, rest = make_parser().parse([*asked, "--resume", f"experiment.output_dir={root}"])
+    assert f"resume={teacher}" in overrides_of(flags, rest)

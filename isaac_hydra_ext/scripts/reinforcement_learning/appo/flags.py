@@ -38,6 +38,10 @@ ALIASES = {"--visualizer": ["--viz"]}
 # rsl_rl's names after `agent.` -> ours.
 RSL_RL_KEYS = {
     **{f"algorithm.{theirs}": f"ppo.{ours}" for theirs, ours in ALGORITHM_KEYS.items()},
+    "algorithm.gradient_length": "distillation.gradient_length",
+    "algorithm.loss_type": "distillation.loss",
+    "policy.student_hidden_dims": "policy.hidden_dims",
+    "student.hidden_dims": "policy.hidden_dims",
     "policy.actor_hidden_dims": "policy.hidden_dims",
     "policy.init_noise_std": "policy.init_std",
     "actor.hidden_dims": "policy.hidden_dims",

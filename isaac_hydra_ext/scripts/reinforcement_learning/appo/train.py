@@ -175,8 +175,10 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
     """
     done = 0
     found: list[str] = []
+    # In Isaac Lab's own script they name the teacher then, where nothing is resumed.
+    of_teacher = "distillation" in (flags.agent or "") and not flags.resume
     if flags.resume or flags.load_run or flags.checkpoint:
-        if flags.load_run and not flags.resume:
+        if flags.load_run and not (flags.resume or of_teacher):
             raise ConfigError(f"--load_run={flags.load_run}: needs --resume")
         root = Path(value_of("experiment.output_dir", tokens) or DEFAULT_ROOT).expanduser()
         named = flags.checkpoint and Path(flags.checkpoint).expanduser().exists()
@@ -186,12 +188,13 @@ def resumed(flags: argparse.Namespace, tokens: Sequence[str]) -> list[str]:
             flags.experiment_name,
             flags.load_run,
             flags.checkpoint,
-            regex=flags.resume,
+            regex=flags.resume or of_teacher,
         )
         for note in notes:
             print(note, file=sys.stderr)
-        done = checkpoint.meta["iteration"]
-        found.append(f"resume={quoted(checkpoint.path)}")
+        done = 0 if of_teacher else checkpoint.meta["iteration"]
+        key = "distillation.teacher" if of_teacher else "resume"
+        found.append(f"{key}={quoted(checkpoint.path)}")
     if flags.max_iterations is not None:
         if flags.max_iterations < 1:
             raise ConfigError(f"--max_iterations={flags.max_iterations}: must be at least 1")
