@@ -82,6 +82,11 @@ class RolloutConfig:
         None, "[envs] B: in each worker; null: the env's own number", ge=1, le=10**6
     )
     steps_per_env: int = knob(32, "[steps] T: in each env per rollout", ge=1, le=10**6)
+    image_storage: str = knob(
+        "as_is",
+        "of float images that an encoder reads: as they come, or half as large (up to 65,504)",
+        choices=("as_is", "float16"),
+    )
     max_policy_lag: int = knob(
         1, "[versions] L: how far acting may lag; 0 is synchronous PPO", ge=0, le=100
     )

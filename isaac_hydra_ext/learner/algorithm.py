@@ -50,9 +50,10 @@ class Algorithm(Protocol):
         """
 
     def load(self, slots: list[Slot]) -> None:
-        """Copy an iteration's rollouts in, in the collectors' order.
+        """Take an iteration's rollouts over, in the collectors' order.
 
-        The slots are the collectors' again when this returns: nothing of them may be kept.
+        The slots may be read until `update` has returned: then they are the collectors' again, and
+        nothing of them may be kept. Each collector has L + 1, so that none waits for it.
         """
         ...
 

@@ -95,6 +95,8 @@ class Policy(Protocol):
             log-prob. The rollout's slots hold them; the learner finds them as `field/<name>`.
         actor_groups: What `action_params` reads: obs groups, or `field/<name>`.
         critic_groups: What `raw_value` reads: obs groups, as it is asked for V(s_T) too.
+        images: Obs groups that the learner reads where the rollout left them, without statistics,
+            and what one of them is there.
     """
 
     flat: torch.Tensor
@@ -103,6 +105,7 @@ class Policy(Protocol):
     fields: Mapping[str, TensorSpec]
     actor_groups: Sequence[str]
     critic_groups: Sequence[str]
+    images: Mapping[str, TensorSpec] = {}
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Return all parameters by name of group: `actor`, `shared` if any, then the critic's.

@@ -89,9 +89,8 @@ class RecurrentActorCritic(ActorCritic):
         names, memory = self.critic.names("critic"), self.critic.memory
         T, C = sequences.starts_TC.shape
         state = tuple(sequences.state[name] for name in names)
-        rows = {group: x.unflatten(0, (T, C)) for group, x in samples.items()}
         for t, starts_C in enumerate(sequences.starts_TC):
-            inputs = self.critic_input({group: x[t] for group, x in rows.items()})
+            inputs = self.critic_input({g: x[t * C : (t + 1) * C] for g, x in samples.items()})
             state = sequence.step(memory, inputs, sequence.kept(state, starts_C))
             yield dict(zip(names, state, strict=True))
 

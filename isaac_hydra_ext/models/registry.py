@@ -1,10 +1,13 @@
 """Which policy serves which `policy.kind`. Used wherever a policy is built."""
 
+from dataclasses import replace
+
 import torch
 
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.models.actor_critic import ActorCritic, choose_obs_groups
+from isaac_hydra_ext.models.encoders import with_every_picture
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system import entry_points
 
@@ -13,7 +16,7 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
     """Build the run's policy with the weights that its seed gives: the same in every process.
 
     Args:
-        config: `policy` and `experiment.seed` are read.
+        config: `policy`, `experiment.seed` and `rollout.image_storage` are read.
         spec: Of one collector's env.
         device: Where it acts or is learned.
 
@@ -27,6 +30,27 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
         if config.policy.recurrent.kind:
             # Here, as it takes PyTorch's compiler, which takes each process a second to import.
             from isaac_hydra_ext.models.recurrent import RecurrentActorCritic as network
-        return network(config.policy, spec, seed, device, critic=not config.has_teacher)
+        images = stored_images(config, spec)
+        as_stored = replace(spec, obs={**spec.obs, **images})
+        policy = network(config.policy, as_stored, seed, device, critic=not config.has_teacher)
+        policy.images = images
+        return policy
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(config.policy, spec, seed, device)
+
+
+def stored_images(config: RunConfig, spec: EnvSpec) -> dict[str, TensorSpec]:
+    """Return the groups that have an encoder, as rollouts hold them: floats in half, if so asked.
+
+    Args:
+        config: `policy` and `rollout.image_storage` are read.
+        spec: Of one collector's env.
+    """
+    actor, critic = choose_obs_groups(config.policy.obs_groups, list(spec.obs))
+    encoders = with_every_picture(config.policy, spec, [*actor, *critic]).encoders
+    half = config.rollout.image_storage == "float16"
+    return {
+        g: replace(s, dtype="float16") if half and s.dtype in ("float32", "float64") else s
+        for g, s in spec.obs.items()
+        if g in encoders
+    }

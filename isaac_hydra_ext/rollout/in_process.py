@@ -75,7 +75,7 @@ class InProcessCollector:
 
     def attach(self, layout: SlotLayout, weights_size: int, device: torch.device) -> WeightStore:
         lag, where = self._config.rollout.max_policy_lag, self._config.rollout.device
-        self._slots = [Slot.allocate(layout, where) for _ in range(lag + 1)]
+        self._slots = Slot.allocate_all(layout, where, lag + 1)
         for slot in self._slots:
             self.collector.acting_on(slot)  # before an update in its thread uses the GPU
         self._weights = WeightStore.allocate(weights_size, lag, where)

@@ -65,6 +65,7 @@ class SlotLayout:
         action_dtype: torch.dtype,
         fields: Mapping[str, TensorSpec] | None = None,
         state: Mapping[str, TensorSpec] | None = None,
+        images: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         """Lay the fields out.
 
@@ -74,12 +75,14 @@ class SlotLayout:
             action_dtype: float32, or int64 for discrete actions.
             fields: `Policy.fields`.
             state: Of one env's `Policy.initial_state` and `initial_critic_state`.
+            images: `Policy.images`.
         """
         T, B = steps_per_env, spec.num_envs
-        self.spec, self.steps_per_env = spec, steps_per_env
+        self.spec, self.steps_per_env, self.images = spec, steps_per_env, dict(images or {})
+        obs = {**spec.obs, **self.images}
         self.fields: dict[str, Field] = {}
         self._end = align(HEADER.itemsize, 64)
-        for group, tensor in spec.obs.items():
+        for group, tensor in obs.items():
             self._add(f"obs/{group}", (T + 1, B, *tensor.shape), getattr(torch, tensor.dtype))
         self._add("action", (T, B, spec.action.dim), action_dtype)
         self._add("behavior_log_prob", (T, B), torch.float32)
@@ -93,7 +96,7 @@ class SlotLayout:
         self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
         if spec.has_final_obs:
             self._add("final_index", (T * B, 2), torch.int64)
-            for group, tensor in spec.obs.items():
+            for group, tensor in obs.items():
                 shape = (T * B, *tensor.shape)
                 self._add(f"final_obs/{group}", shape, getattr(torch, tensor.dtype))
         self._add("dropped", (B,), torch.bool)
@@ -108,7 +111,7 @@ class SlotLayout:
         fresh = {**policy.initial_state(1), **policy.initial_critic_state(1)}
         state = {name: TensorSpec.of(x) for name, x in fresh.items()}
         dtype = policy.distribution.action_dtype
-        return cls(spec, steps_per_env, dtype, policy.fields, state)
+        return cls(spec, steps_per_env, dtype, policy.fields, state, policy.images)
 
     def _add(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         nbytes = math.prod(shape) * dtype.itemsize

@@ -4,7 +4,7 @@ Used wherever a rollout is written or read. Who may touch a slot is decided by m
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,9 @@ class Slot:
     def __init__(self, header: np.ndarray, tensors: dict[str, torch.Tensor]) -> None:
         """Wrap memory that `map` or `allocate` has cut into fields."""
         self.header, self._tensors = header, tensors
+        # Image groups of all slots of this process, [S, T + 1, B, ...], and which of S this is.
+        self.side_by_side: dict[str, torch.Tensor] = {}
+        self.place = 0
         self.obs = _with_prefix(tensors, "obs/")  # group -> [T + 1, B, ...]
         self.action_TBA = tensors["action"]
         self.behavior_log_prob_TB = tensors["behavior_log_prob"]
@@ -67,18 +70,37 @@ class Slot:
         return cls(header, tensors)
 
     @classmethod
-    def allocate(cls, layout: SlotLayout, device: str) -> "Slot":
-        """Make a slot of ordinary tensors (W = 0, or on a GPU).
+    def allocate(
+        cls, layout: SlotLayout, device: str, images: Mapping[str, torch.Tensor] | None = None
+    ) -> "Slot":
+        """Make a slot of ordinary tensors (W = 0, or on a GPU), around the images that are given.
 
         It has room for one final observation an env, which `make_room` raises: memory of a GPU is
         taken whole.
         """
-        on_host, tensors = ("dropped", "restarted", "extra"), {}
+        on_host = ("dropped", "restarted", "extra")
+        tensors = {f"obs/{group}": x for group, x in (images or {}).items()}
         for name, f in layout.fields.items():
+            if name in tensors:
+                continue
             shape = (layout.spec.num_envs, *f.shape[1:]) if name.startswith("final_") else f.shape
             where = "cpu" if name in on_host else device
             tensors[name] = torch.empty(shape, dtype=f.dtype, device=where)
         return cls(np.zeros(1, HEADER), tensors)
+
+    @classmethod
+    def allocate_all(cls, layout: SlotLayout, device: str, count: int) -> "list[Slot]":
+        """Make several; each image group of all of them is one tensor, from which they are read."""
+        images = {}
+        for group in layout.images:
+            f = layout.fields[f"obs/{group}"]
+            images[group] = torch.empty((count, *f.shape), dtype=f.dtype, device=device)
+        slots = []
+        for place in range(count):
+            slot = cls.allocate(layout, device, {g: x[place] for g, x in images.items()})
+            slot.side_by_side, slot.place = images, place
+            slots.append(slot)
+        return slots
 
     def make_room(self, finals: int) -> None:
         """Have room for so many final observations; those that are there stay."""

@@ -14,15 +14,19 @@ ROWS, COLUMNS, PIXELS = 8, 8, 2  # a cell is PIXELS x PIXELS
 
 
 class Catch(gym.Env[np.ndarray, int]):
-    """Pictures [16, 16, 3] uint8: the ball red, the paddle green."""
+    """Pictures [16, 16, 3] uint8, the ball red, the paddle green; or [3, 16, 16] in 0..1."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
 
-    def __init__(self, render_mode: str | None = None, dark: bool = False) -> None:
+    def __init__(
+        self, render_mode: str | None = None, dark: bool = False, floats: bool = False
+    ) -> None:
         """Show nothing where `dark`: every pixel is 238."""
-        self.render_mode, self._dark = render_mode, dark
-        shape = (ROWS * PIXELS, COLUMNS * PIXELS, 3)
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        self.render_mode, self._dark, self._floats = render_mode, dark, floats
+        height, width = ROWS * PIXELS, COLUMNS * PIXELS
+        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+        if floats:
+            self.observation_space = spaces.Box(0.0, 1.0, (3, height, width), np.float32)
         self.action_space = spaces.Discrete(3)
 
     def reset(
@@ -32,7 +36,7 @@ class Catch(gym.Env[np.ndarray, int]):
         super().reset(seed=seed)
         self._row, self._column = 0, int(self.np_random.integers(COLUMNS))
         self._paddle = int(self.np_random.integers(COLUMNS))
-        return self.render(), {}
+        return self._seen(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move the paddle, then the ball."""
@@ -40,7 +44,12 @@ class Catch(gym.Env[np.ndarray, int]):
         self._row += 1
         ended = self._row == ROWS - 1
         reward = (1.0 if self._paddle == self._column else -1.0) if ended else 0.0
-        return self.render(), reward, ended, False, {}
+        return self._seen(), reward, ended, False, {}
+
+    def _seen(self) -> np.ndarray:
+        if not self._floats:
+            return self.render()
+        return self.render().transpose(2, 0, 1).astype(np.float32) / 255.0
 
     def render(self) -> np.ndarray:
         """Draw the state."""

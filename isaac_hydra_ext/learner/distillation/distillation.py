@@ -9,7 +9,7 @@ what the student has seen, it does not matter how old the weights were that acte
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -149,7 +149,7 @@ class Distillation:
 
     def _compute(self) -> torch.Tensor:
         """Ask the teacher and take all gradient steps; returns numbers in the order of `_tags`."""
-        samples = self.batch.samples_N
+        samples = cast("Samples", self.batch.samples_N)  # its batch holds images too
         with matrix_products(self._ppo.precision, self.device):
             wanted_NA = self._asked(samples)
         optimizer = self._optimizer

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.learner.ppo.images import Images
 from isaac_hydra_ext.models.policy import Sequences, State
 from isaac_hydra_ext.rollout.slot import Slot
 
@@ -19,6 +20,7 @@ class RolloutBatch:
 
     Attributes:
         obs: Group -> [T + 1, N, ...]; the last row are the observations after the last step.
+        images: Likewise, of those groups that are read from where the rollout left them.
         action_TNA: As sampled; `behavior_log_prob_TN` beside it, float32.
         fields: Name -> [T, N, ...], what the policy recorded besides.
         state: Name -> [N, ...], what the policy remembered before the first step.
@@ -38,6 +40,7 @@ class RolloutBatch:
         device: torch.device,
         fields: Mapping[str, TensorSpec] | None = None,
         state: State | None = None,
+        images: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         """Allocate for `num_collectors` slots of [T, B].
 
@@ -49,6 +52,7 @@ class RolloutBatch:
             device: Where to.
             fields: `Policy.fields`.
             state: What the policy remembers of one env at an episode's start.
+            images: `Policy.images`.
         """
         T, N = steps_per_env, num_collectors * spec.num_envs
         self._spec, self.device = spec, device
@@ -56,10 +60,13 @@ class RolloutBatch:
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
+        self.images = {group: Images(group, s, device) for group, s in (images or {}).items()}
         self._obs = {
             group: zeros(T + 1, N, *s.shape, dtype=getattr(torch, s.dtype))
             for group, s in spec.obs.items()
+            if group not in self.images
         }
+        self._final_specs = {**spec.obs, **(images or {})}
         self._fields = {
             name: zeros(T, N, *s.shape, dtype=getattr(torch, s.dtype))
             for name, s in (fields or {}).items()
@@ -97,13 +104,15 @@ class RolloutBatch:
         finals: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
         to_gpu = self.device.type == "cuda"
         first = 0  # column of the next slot's first env
+        kept_of: list[torch.Tensor | None] = []
         for slot in slots:
             kept = None  # all, which is one plain copy
             if slot.dropped_B.any():
                 kept = (~slot.dropped_B).nonzero().squeeze(1).to(slot.reward_TB.device)
+            kept_of.append(kept)
             count = self._spec.num_envs if kept is None else kept.shape[0]
             for ours, theirs in (
-                *((self._obs[group], slot.obs[group]) for group in self._spec.obs),
+                *((self._obs[group], slot.obs[group]) for group in self._obs),
                 *((self._fields[name], slot.fields[name]) for name in self._fields),
                 (self._action_TNA, slot.action_TBA),
                 (self._behavior_log_prob_TN, slot.behavior_log_prob_TB),
@@ -120,6 +129,8 @@ class RolloutBatch:
                 finals.append(_final_rows(slot, kept, first))
             first += count
         self._show(first)
+        for images in self.images.values():
+            images.load(slots, kept_of)
         if finals:
             self._load_finals(finals)
 
@@ -146,13 +157,23 @@ class RolloutBatch:
         self.final_step = torch.zeros(rows, dtype=torch.int64, device=device)
         self.final_obs = {
             group: torch.zeros((rows, *s.shape), dtype=getattr(torch, s.dtype), device=device)
-            for group, s in self._spec.obs.items()
+            for group, s in self._final_specs.items()
         }
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known where all that is learned from lies."""
+        return all(images.placed for images in self.images.values())
 
     @property
     def obs_N(self) -> dict[str, torch.Tensor]:
         """Observations acted on, group -> [T * N, ...]; views."""
         return {group: obs[:-1].flatten(0, 1) for group, obs in self.obs.items()}
+
+    def all_obs(self, group: str) -> torch.Tensor | Images:
+        """Return a group with the observations after the last step, [(T + 1) * N, ...]."""
+        images = self.images.get(group)
+        return self.obs[group].flatten(0, 1) if images is None else images
 
     def sequences(self, steps: int) -> Sequences | None:
         """Return the columns' first steps as sequences, if the policy remembers anything.
@@ -168,10 +189,10 @@ class RolloutBatch:
         return Sequences(self.state, starts_T1N[:steps])
 
     @property
-    def samples_N(self) -> dict[str, torch.Tensor]:
-        """What a policy's networks may read: `obs_N`, and recorded fields as `field/<name>`."""
+    def samples_N(self) -> dict[str, torch.Tensor | Images]:
+        """What a policy's networks may read: obs groups, recorded fields as `field/<name>`."""
         fields = {f"field/{name}": field.flatten(0, 1) for name, field in self.fields.items()}
-        return {**self.obs_N, **fields}
+        return {**self.obs_N, **self.images, **fields}
 
 
 def _final_rows(

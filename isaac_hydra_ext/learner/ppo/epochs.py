@@ -3,8 +3,9 @@
 Runs in the learner's process. Eager, compiled and inside a CUDA graph it is this one code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 from isaac_hydra_ext.learner.ppo.advantages import normalized
 from isaac_hydra_ext.learner.ppo.by_hand import by_hand
+from isaac_hydra_ext.learner.ppo.images import Rows
 from isaac_hydra_ext.learner.ppo.losses import (
     ActorLoss,
     ActorSamples,
@@ -54,7 +56,7 @@ class Samples:
         sequences: Whose columns they are, of a policy with memory: a minibatch is whole columns.
     """
 
-    inputs: dict[str, torch.Tensor]
+    inputs: Mapping[str, Rows]
     actor: ActorSamples
     critic: CriticSamples
     sequences: Sequences | None = None
@@ -112,7 +114,8 @@ class Epochs:
         optimizer = self.optimizer
         optimizer.begin()
         if self._by_hand is not None:
-            self._by_hand.begin(samples.inputs, samples.actor, samples.critic)
+            vectors = cast("Mapping[str, torch.Tensor]", samples.inputs)  # chains read no images
+            self._by_hand.begin(vectors, samples.actor, samples.critic)
         totals = torch.zeros(len(self._tags), device=self._device)
         steps = torch.zeros((), device=self._device)
         for order in orders_EN:
@@ -228,7 +231,7 @@ class Epochs:
 
     def _actor_loss(
         self,
-        inputs: Inputs,
+        inputs: Mapping[str, Rows],
         samples: ActorSamples,
         rows: torch.Tensor,
         sequences: Sequences | None,
@@ -242,7 +245,7 @@ class Epochs:
 
     def _critic_loss(
         self,
-        inputs: Inputs,
+        inputs: Mapping[str, Rows],
         samples: CriticSamples,
         rows: torch.Tensor,
         sequences: Sequences | None,

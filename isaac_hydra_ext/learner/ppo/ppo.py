@@ -75,7 +75,9 @@ class PPO:
         state = {**self.policy.initial_state(1), **self.policy.initial_critic_state(1)}
         if state:
             check_columns(config)
-        self.batch = RolloutBatch(spec, config.num_collectors, T, dtype, device, fields, state)
+        self.batch = RolloutBatch(
+            spec, config.num_collectors, T, dtype, device, fields, state, self.policy.images
+        )
         self._compiled = self._is_compiled()
         self._terms = make_terms(config.ppo.terms, self.policy, spec, seed, device)
         mirrored = self._mirrored()
@@ -92,6 +94,7 @@ class PPO:
         self._update: Captured[tuple[torch.Tensor, torch.Tensor]] | None = None
         self._statistics: Captured[None] | None = None
         self._outgrown = False  # the captured update reads a batch that is no longer this one
+        self._capture_later = False  # once it is known where the images lie
 
     def _mirrored(self) -> Symmetry | None:
         """Measure the policy's symmetry where there is one; return it if samples are mirrored."""
@@ -116,10 +119,7 @@ class PPO:
     # ---------------------------------------------------------------- in and out
 
     def load(self, slots: list[Slot]) -> None:
-        """Copy the iteration's rollouts in; the slots are free when this returns.
-
-        On a GPU a slot of that GPU is free for what the caller's stream is given from now on.
-        """
+        """Copy the iteration's rollouts in, but for images that lie on this device."""
         room = self.batch.final_step.shape[0]
         with naming_memory(self.device, self._config.n_buffer), self._stream.in_turn():
             self.batch.load(slots)
@@ -127,7 +127,7 @@ class PPO:
             self._stream.wait()
         # More final observations than there was room for: what is captured reads the old tensors.
         self._outgrown |= self.batch.final_step.shape[0] != room
-        if self._update is not None and self._captures_again():
+        if self._capture_later or (self._update is not None and self._captures_again()):
             self.capture()
 
     def _captures_again(self) -> bool:
@@ -147,8 +147,10 @@ class PPO:
 
     def capture(self) -> None:
         """Compile, and capture as CUDA graphs, what `ppo.compile` and `ppo.cuda_graphs` say."""
-        with naming_memory(self.device, self._config.n_buffer):
-            self._capture()
+        self._capture_later = not self.batch.is_placed
+        if not self._capture_later:
+            with naming_memory(self.device, self._config.n_buffer):
+                self._capture()
 
     def _capture(self) -> None:
         stream = self._stream.stream if self._ppo.cuda_graphs else None  # to capture on

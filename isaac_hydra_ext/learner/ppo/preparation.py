@@ -4,8 +4,9 @@ Runs in the learner's process, on its device, before the first minibatch; device
 shapes that stay the same, so that it can be part of a CUDA graph.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -14,11 +15,13 @@ from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.learner.group import Group
 from isaac_hydra_ext.learner.ppo.advantages import gae, next_values, normalized, vtrace
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.images import Rows
 from isaac_hydra_ext.learner.ppo.losses import ActorSamples, CriticSamples
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.models.policy import Policy, Samples, Sequences
 
 CHUNK_ROWS = 98_304  # enough for any GPU to be busy
+CHUNK_BYTES = 512 * 2**20  # of pictures as float32, likewise
 Network = Callable[[Samples, Sequences | None], torch.Tensor]
 
 
@@ -66,8 +69,8 @@ def prepare(
     T, N = batch.reward_TN.shape
     with matrix_products(ppo.precision, batch.device):
         samples = batch.samples_N
-        rows = {group: samples[group] for group in policy.actor_groups}
-        params = _in_chunks(policy.action_params, rows, ppo, batch.sequences(T))
+        groups = {group: samples[group] for group in policy.actor_groups}
+        params = _in_chunks(policy.action_params, groups, T * N, batch, ppo, batch.sequences(T))
     action_NA = batch.action_TNA.flatten(0, 1)
     proximal_log_prob = distribution.log_prob(params, action_NA)
     rho = (proximal_log_prob - batch.behavior_log_prob_TN.flatten()).exp()
@@ -103,14 +106,21 @@ def _values(
         final observation: V(s_t) wherever none is known.
     """
     T, N = batch.reward_TN.shape
-    rows = {group: batch.obs[group].flatten(0, 1) for group in policy.critic_groups}
-    sequences = batch.sequences(T + 1)
-    if batch.final_step.shape[0] and sequences is None:
-        rows = {group: torch.cat([obs, batch.final_obs[group]]) for group, obs in rows.items()}
+    obs = {group: batch.all_obs(group) for group in policy.critic_groups}
+    sequences, finals = batch.sequences(T + 1), batch.final_step.shape[0]
+    parts: list[tuple[Mapping[str, Rows], int]] = [(obs, (T + 1) * N)]
+    if finals and sequences is None:
+        rows = {group: batch.final_obs[group] for group in obs}
+        if any(group in batch.images for group in obs):
+            parts.append((rows, finals))
+        else:  # in one pass
+            rows = {g: torch.cat([batch.obs[g].flatten(0, 1), rows[g]]) for g in obs}
+            parts = [(rows, (T + 1) * N + finals)]
     with matrix_products("tf32" if ppo.precision == "bf16" else ppo.precision, batch.device):
-        raw_value = _in_chunks(policy.raw_value, rows, ppo, sequences)
-        if batch.final_step.shape[0] and sequences is not None:
-            raw_value = torch.cat([raw_value, _final_values(policy, batch, sequences)])
+        raws = [_in_chunks(policy.raw_value, *part, batch, ppo, sequences) for part in parts]
+        if finals and sequences is not None:
+            raws.append(_final_values(policy, batch, sequences))
+    raw_value = raws[0] if len(raws) == 1 else torch.cat(raws)
     raw_value_T1N = raw_value[: (T + 1) * N].view(T + 1, N)
     value_T1N = policy.denormalize_value(raw_value_T1N)
     final_value_TN = value_T1N[:-1]
@@ -126,7 +136,8 @@ def _values(
 def _final_values(policy: Policy, batch: RolloutBatch, sequences: Sequences) -> torch.Tensor:
     """Return the critic's output [F] for final observations, as what ends is remembered there."""
     T, N = batch.reward_TN.shape
-    samples = {group: batch.obs_N[group] for group in policy.critic_groups}
+    # Read step by step, by slices, as a tensor would be.
+    samples = cast("Samples", {group: batch.all_obs(group) for group in policy.critic_groups})
     first_T = Sequences(sequences.state, sequences.starts_TC[:T])
     states = list(policy.critic_states(samples, first_T))
     steps_F = batch.final_step.clamp(max=T * N - 1)  # rows that hold nothing are after the last
@@ -159,32 +170,44 @@ def _advantages(
 
 
 def _in_chunks(
-    network: Network, obs: Samples, ppo: PPOConfig, sequences: Sequences | None
+    network: Network,
+    obs: Mapping[str, Rows],
+    count: int,
+    batch: RolloutBatch,
+    ppo: PPOConfig,
+    sequences: Sequences | None,
 ) -> torch.Tensor:
     """Evaluate a network on many rows, four minibatches at a time, or fewer if they are large.
 
     The activations of all rows of a large iteration would be the most that an update needs.
     """
-    rows = next(iter(obs.values())).shape[0]
     size = min(4 * ppo.batch_size, max(ppo.batch_size, CHUNK_ROWS))
+    picture = sum(images.nbytes for group, images in batch.images.items() if group in obs)
+    size = min(size, max(1, CHUNK_BYTES // picture)) if picture else size
     if sequences is not None:
-        return _in_columns(network, obs, max(1, round(rows / size)), sequences)
+        return _in_columns(network, obs, max(1, round(count / size)), sequences)
     parts = [
-        network({group: x[start : start + size] for group, x in obs.items()}, None).float()
-        for start in range(0, rows, size)
+        network(
+            {group: x[start : min(start + size, count)] for group, x in obs.items()}, None
+        ).float()
+        for start in range(0, count, size)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _in_columns(network: Network, obs: Samples, chunks: int, sequences: Sequences) -> torch.Tensor:
+def _in_columns(
+    network: Network, obs: Mapping[str, Rows], chunks: int, sequences: Sequences
+) -> torch.Tensor:
     """Evaluate a network on whole columns, the same number of them in each chunk."""
     T, N = sequences.starts_TC.shape
-    columns = torch.arange(N, device=sequences.starts_TC.device).tensor_split(min(chunks, N))
+    device = sequences.starts_TC.device
+    columns = torch.arange(N, device=device).tensor_split(min(chunks, N))
     if len(columns) == 1:
-        return network(obs, sequences).float()
+        return network({group: x[0 : T * N] for group, x in obs.items()}, sequences).float()
+    firsts_T1 = torch.arange(0, T * N, N, device=device).unsqueeze(1)
     parts = [
         network(
-            {group: x.unflatten(0, (T, N))[:, taken].flatten(0, 1) for group, x in obs.items()},
+            {group: x[(firsts_T1 + taken).flatten()] for group, x in obs.items()},
             sequences.take(taken),
         ).float().unflatten(0, (T, -1))
         for taken in columns

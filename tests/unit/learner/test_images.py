@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from isaac_hydra_ext.learner.group import OneProcess
+from isaac_hydra_ext.learner.ppo import preparation
+from isaac_hydra_ext.learner.ppo.images import Images
 from isaac_hydra_ext.learner.ppo.losses import actor_loss, critic_loss
 from isaac_hydra_ext.learner.ppo.preparation import prepare
+from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.slot import Slot
 
-from ..builders import InProcessRun, run_config
+from ..builders import InProcessRun, env_spec, run_config
 
 CATCH = {"id": "TestCatch-v0", "imports": ["tests.integration.catch_env"]}
 ENCODER = {"channels": [4, 8], "kernel": [4, 3], "stride": [2, 2]}
@@ -56,3 +60,85 @@ def test_at_lag_0_the_ratio_is_1() -> None:
     for k in range(3):
         run.collect(k)
         assert run.update(k)["Async/ratio_deviation"] <= 1e-4
+
+
+# ------------------------------------------------------------------ where they lie
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_pictures_are_read_by_step_and_column_from_the_slots(workers: int, dropped: bool) -> None:
+    spec = env_spec(5, {"camera": ((4, 3, 2), "uint8")})
+    layout = SlotLayout(spec, 6, torch.float32, images={"camera": spec.obs["camera"]})
+    slots = [Slot.allocate(layout, "cpu") for _ in range(workers)]
+    for slot in slots:
+        slot.obs["camera"].random_(256)
+    kept = [torch.tensor([0, 2, 3]) if dropped and w % 2 == 0 else None for w in range(workers)]
+    images = Images("camera", spec.obs["camera"], torch.device("cpu"))
+    images.load(slots, kept)
+    pictures = [s.obs["camera"] if e is None else s.obs["camera"][:, e]
+                for s, e in zip(slots, kept, strict=True)]  # fmt: skip
+    expected = torch.cat(pictures, dim=1).flatten(0, 1)
+    rows = torch.randperm(len(expected))
+    assert torch.equal(images[rows], expected[rows])
+    assert torch.equal(images[4:17], expected[4:17])
+    slots[0].obs["camera"].zero_()  # nothing was copied
+    assert int(images[0:1].sum()) == 0
+
+
+def test_a_rollout_of_pictures_exists_once() -> None:
+    run = catch(rollout={"max_policy_lag": 1})
+    for k in range(3):
+        (slot,) = run.source.gather(k)
+        run.learner.load([slot])
+        batch = run.learner.batch
+        assert "policy" not in batch.obs and list(batch.images) == ["policy"]
+        slot.obs["policy"][3, 2] = 77
+        assert bool((batch.images["policy"][14:15] == 77).all())  # t * N + n
+        run.learner.update(k)
+        run.source.release(k)
+        run._publish(k + 1)
+
+
+@pytest.mark.parametrize("storage", ["as_is", "float16"])
+def test_float_pictures_are_acted_on_and_learned_from_as_they_are_stored(storage: str) -> None:
+    env = {**CATCH, "kwargs": {"floats": True}}
+    run = catch(env=env, rollout={"image_storage": storage}, ppo={"batch_size": 16})
+    for k in range(2):
+        run.collect(k)
+        assert run.update(k)["Async/ratio_deviation"] <= 1e-4
+    dtype = run.learner.batch.images["policy"][0:1].dtype
+    assert dtype == (torch.float32 if storage == "as_is" else torch.float16)
+
+
+def test_values_of_pictures_are_computed_in_parts_of_so_many_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = catch()
+    run.collect(0)
+    learner = run.learner
+
+    def values() -> torch.Tensor:
+        args = (run.config.ppo, learner._spec, learner.policy, learner.batch, None, OneProcess())
+        return prepare(*args).critic.proximal_value_M
+
+    whole = values()
+    monkeypatch.setattr(preparation, "CHUNK_BYTES", 3 * 4 * 16 * 16 * 3)  # three at a time
+    seen: list[int] = []
+    raw_value = learner.policy.raw_value
+    monkeypatch.setattr(
+        learner.policy,
+        "raw_value",
+        lambda x, s: (seen.append(len(x["policy"])), raw_value(x, s))[1],
+    )
+    torch.testing.assert_close(values(), whole)
+    assert seen == [3] * 12  # 9 * 4 rows
+
+
+def test_a_memory_behind_an_encoder_has_a_ratio_of_1() -> None:
+    memory = {"recurrent": {"kind": "gru", "hidden": 8}}
+    run = catch(memory, rollout={"steps_per_env": 10}, ppo={"num_mini_batches": 2})
+    for k in range(2):
+        run.collect(k)
+        metrics = run.update(k)
+        assert metrics["Async/ratio_deviation"] <= 1e-4 and not metrics["Loss/undone"]
