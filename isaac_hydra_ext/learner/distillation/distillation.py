@@ -4,7 +4,8 @@ That is DAgger (Ross et al. 2011) without a mixture of the two; the schedule is 
 
 Runs in the learner's process: in the main thread, or in a background thread with W = 0 and L >= 1.
 All of an update is device tensors; on a GPU it is replayed as a CUDA graph. As the teacher answers
-what the student has seen, it does not matter how old the weights were that acted.
+what the student has seen, it does not matter how old the weights were that acted. A student with a
+memory is differentiated through one window at a time, and begins it with what it then remembers.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.learner.ppo.preparation import CHUNK_ROWS
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.models.normalizer import Moments
-from isaac_hydra_ext.models.policy import Samples
+from isaac_hydra_ext.models.policy import Samples, Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore
@@ -66,8 +67,9 @@ class Distillation:
         self._teacher = make_teacher(config, spec, device)
         self.policy = make_policy(config, spec, device)
         T, distribution = config.rollout.steps_per_env, self.policy.distribution
+        fields, state = self.policy.fields, self.policy.initial_state(1)
         self.batch = RolloutBatch(
-            spec, config.num_collectors, T, distribution.action_dtype, device, self.policy.fields
+            spec, config.num_collectors, T, distribution.action_dtype, device, fields, state
         )
         self._parameters = [p for ps in self.policy.parameter_groups().values() for p in ps]
         steps = PPOConfig(
@@ -152,13 +154,16 @@ class Distillation:
         samples = cast("Samples", self.batch.samples_N)  # its batch holds images too
         with matrix_products(self._ppo.precision, self.device):
             wanted_NA = self._asked(samples)
-        optimizer = self._optimizer
+        optimizer, whole = self._optimizer, self.batch.sequences(self.batch.reward_TN.shape[0])
         optimizer.begin()
         totals, steps = torch.zeros(2, device=self.device), torch.zeros((), device=self.device)
         for _ in range(self._own.update_epochs):
-            for rows, length in self._windows():
-                window = {name: x[rows] for name, x in samples.items()}
-                numbers = self._step(window, wanted_NA[rows], length)
+            state = self.batch.state
+            for rows, when in self._windows():
+                window = {name: samples[name][rows] for name in self.policy.actor_groups}
+                sequences = whole and Sequences(state, whole.starts_TC[when])
+                length = when.stop - when.start
+                numbers, state = self._step(window, wanted_NA[rows], length, sequences)
                 taken = 1.0 - optimizer.stop
                 totals += torch.where(taken > 0, numbers, 0.0)
                 steps += taken
@@ -184,8 +189,8 @@ class Distillation:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _windows(self) -> Iterator[tuple[slice, int]]:
-        """Yield the samples of each gradient step, by time, and how many env steps they span.
+    def _windows(self) -> Iterator[tuple[slice, slice]]:
+        """Yield the samples and the env steps of each gradient step, by time.
 
         As rsl_rl has them, but of nearly the same length, where that drops what is left over.
         """
@@ -193,25 +198,43 @@ class Distillation:
         count = -(-T // self._own.gradient_length)
         edges = [T * i // count for i in range(count + 1)]
         for first, end in zip(edges, edges[1:], strict=False):
-            yield slice(first * N, end * N), end - first
+            yield slice(first * N, end * N), slice(first, end)
 
-    def _step(self, window: Samples, wanted_MA: torch.Tensor, length: int) -> torch.Tensor:
-        """Take one gradient step, or none after a bad one; returns its loss and gradient norm.
+    def _step(
+        self, window: Samples, wanted_MA: torch.Tensor, length: int, sequences: Sequences | None
+    ) -> tuple[torch.Tensor, State]:
+        """Take one gradient step, or none after a bad one.
 
         Its loss is the sum over env steps of the mean over envs, as in rsl_rl: what
         `max_grad_norm` is compared with grows with the window.
+
+        Returns:
+            Its loss and gradient norm, and what the student remembers after the window, with the
+            weights before the step.
         """
         policy = self.policy
         with matrix_products(self._ppo.precision, self.device):
-            params = policy.action_params({name: window[name] for name in policy.actor_groups})
+            params = policy.action_params(window, sequences)
             loss = self._loss(policy.distribution.mode(params.float()), wanted_MA)
             gradients = torch.autograd.grad(
                 length * loss, self._parameters, allow_unused=True, materialize_grads=True
             )
+            state = self._remembered(window, sequences) if sequences is not None else {}
         loss = loss.detach()
         no_kl, rows = torch.zeros_like(loss), wanted_MA.shape[0]
         norms = self._optimizer.step(gradients, [loss], no_kl, rows)
-        return torch.stack([loss, norms[0]])
+        return torch.stack([loss, norms[0]]), state
+
+    @torch.no_grad()
+    def _remembered(self, window: Samples, sequences: Sequences) -> State:
+        """Return what the student remembers after a window's last step."""
+        T, C = sequences.starts_TC.shape
+        state, fresh = sequences.state, self.policy.initial_state(C)
+        obs_TC = {name: x.unflatten(0, (T, C)) for name, x in window.items()}
+        for t, starts_C in enumerate(sequences.starts_TC):
+            obs = {name: x[t] for name, x in obs_TC.items()}
+            state = self.policy.act(obs, restarted(state, fresh, starts_C), None).state
+        return state
 
     def _combine(self, rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:
         return combined(self._group, rows, mean, var)

@@ -92,6 +92,8 @@ class Teacher:
         Raises:
             ConfigError: A group that it does not give, or gives in another shape.
         """
+        if self._policy.initial_state(1):
+            raise ConfigError(f"{self._named}: has a memory (policy.recurrent); a student may")
         asked = self.groups if here is None else here
         self._here = [g for name in asked for g in group_and_terms(name, [*available]) or [name]]
         if len(self._here) != len(self.groups):

@@ -96,49 +96,77 @@ def test_one_gradient_step_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(layer.weight, weight - 0.01 * by_weight.sign())
 
 
-def test_it_is_rsl_rls_update(tmp_path: Path) -> None:
-    """Real rsl_rl, with the same weights and samples: windows, sum, Adam, clipping, Huber."""
+@pytest.mark.parametrize("kind", [None, "lstm", "gru"])
+def test_it_is_rsl_rls_update(tmp_path: Path, kind: str | None) -> None:
+    """Real rsl_rl, with the same weights and samples: windows, sum, Adam, clipping, Huber.
+
+    With a memory also what is remembered from window to window, and from epoch to epoch.
+    """
     algorithms = pytest.importorskip("rsl_rl.algorithms")
     models, storages = pytest.importorskip("rsl_rl.models"), pytest.importorskip("rsl_rl.storage")
     from tensordict import TensorDict
 
     own = {"gradient_length": 3, "update_epochs": 2, "loss": "huber", "max_grad_norm": 0.7}
     policy = {"normalize_obs": False, "hidden_dims": [7], "init_std": 0.3}
+    policy["recurrent"] = {"kind": kind, "hidden": 5, "layers": 2}
     learner = of(student_config(teacher(tmp_path), distillation=own, policy=policy))
     first = TensorDict({"student": torch.zeros(B, 3), "teacher": torch.zeros(B, 4)}, [B])
     groups = {"student": ["student"], "teacher": ["teacher"]}
     gaussian = {"class_name": "rsl_rl.modules.distribution:GaussianDistribution", "init_std": 0.3}
-    student = models.MLPModel(first, groups, "student", 2, [7], "elu", False, gaussian)
-    pairs = [
-        pair
-        for pair in zip(student.mlp.modules(), learner.policy.actor.modules(), strict=False)
-        if isinstance(pair[0], nn.Linear)
-    ]
-    assert len(pairs) == 2
-    for layer, ours in pairs:
-        layer.load_state_dict(ours.state_dict())
+    sizes = (first, groups, "student", 2, [7], "elu", False, gaussian)
+    if kind is None:
+        student, pairs = models.MLPModel(*sizes), []
+        head = learner.policy.actor
+    else:
+        student = models.RNNModel(*sizes, kind, 5, 2)
+        pairs, head = [(student.rnn.rnn, learner.policy.actor.memory)], learner.policy.actor.head
+    both = zip(student.mlp.modules(), head.modules(), strict=False)
+    pairs += [pair for pair in both if isinstance(pair[0], nn.Linear)]
+    for theirs, ours in pairs:
+        theirs.load_state_dict(ours.state_dict())
     storage = storages.RolloutStorage("distillation", B, T, first, [2], "cpu")
     unused = models.MLPModel(first, groups, "teacher", 2, [7])
-    theirs = algorithms.Distillation(
+    rsl_rl = algorithms.Distillation(
         student, unused, storage, num_learning_epochs=2, gradient_length=3, learning_rate=1e-3,
         max_grad_norm=0.7, loss_type="huber",
     )  # fmt: skip
-    for iteration in range(3):
+    for iteration in range(1 if kind else 3):  # it then goes on from another state than acted
         fill(learner, iteration)
+        learner.batch._terminated_TN[2, 1] = True  # with the last step of a window
         wanted = wanted_of(learner).view(T, B, 2)
         for t in range(T):
             obs = {"student": learner.batch.obs["policy"][t], "teacher": torch.zeros(B, 4)}
-            step = theirs.transition
+            step = rsl_rl.transition
             step.observations = TensorDict(obs, [B])
             step.actions, step.privileged_actions = torch.zeros(B, 2), wanted[t]
-            step.rewards, step.dones = torch.zeros(B), torch.zeros(B)
+            step.rewards, step.dones = torch.zeros(B), learner.batch.terminated_TN[t].float()
             storage.add_transition(step)
             step.clear()
-        loss = theirs.update()["behavior"]
+        loss = rsl_rl.update()["behavior"]
         assert learner.update(iteration)["Loss/behavior"] == pytest.approx(loss, rel=1e-5)
-        for layer, ours in pairs:
-            torch.testing.assert_close(ours.weight, layer.weight, rtol=1e-5, atol=1e-6)
+        for theirs, ours in pairs:
+            for name, tensor in ours.state_dict().items():
+                torch.testing.assert_close(tensor, theirs.state_dict()[name], rtol=1e-4, atol=1e-6)
     assert learner.policy.mean_std().item() == pytest.approx(0.3)  # nothing is learned of it
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_window_begins_with_what_the_one_before_remembers(tmp_path: Path, kind: str) -> None:
+    """Without a step to speak of, windows of any length see what whole columns do."""
+    path, losses = teacher(tmp_path), []
+    policy = {"recurrent": {"kind": kind, "hidden": 5, "layers": 1}, "hidden_dims": [7]}
+    policy["normalize_obs"] = False
+    for length in (1, 2, T):
+        own = {"gradient_length": length, "lr": 1e-30}
+        learner = of(student_config(path, distillation=own, policy=policy))
+        fill(learner, 0)
+        learner.batch._truncated_TN[2, 1] = True
+        for state in learner.batch._state.values():
+            state.normal_(generator=torch.Generator().manual_seed(5))
+        losses.append(learner.update(0)["Loss/behavior"])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    learner.batch._state["actor_h"].zero_()
+    assert learner.update(1)["Loss/behavior"] != losses[0]
 
 
 @pytest.mark.parametrize(("length", "steps"), [(6, [6]), (4, [3, 3]), (5, [3, 3]), (1, [1] * 6)])
@@ -148,7 +176,7 @@ def test_windows_are_equal_and_leave_nothing_out(
     own = {"gradient_length": length}
     learner = of(student_config(teacher(tmp_path), distillation=own))
     windows = list(learner._windows())
-    assert [n for _, n in windows] == steps
+    assert [s.stop - s.start for _, s in windows] == steps
     rows = [row for window, _ in windows for row in range(B * T)[window]]
     assert rows == list(range(B * T))
     fill(learner, 0)
