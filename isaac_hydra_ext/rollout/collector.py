@@ -22,6 +22,7 @@ from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.policy import Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
+from isaac_hydra_ext.rollout.remembered import POLICY, from_json, to_json
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.activity import tell
 from isaac_hydra_ext.system.seeding import Stream, make_generator, stream_seed
@@ -81,7 +82,8 @@ class Collector:
         if env_state is None:
             self._start_episodes(env_seed, *when)
         else:
-            self.obs = self.env.load_state_dict(env_state)
+            own = {name: part for name, part in env_state.items() if name != POLICY}
+            self.obs = self.env.load_state_dict(own)
             if not self.env.spec.whole_state:  # the episodes are new ones
                 self._randomize_time(*when)
             check_obs(self.obs, self.env.spec)
@@ -95,6 +97,9 @@ class Collector:
         self._state = self._fresh  # of the policy, between two rollouts
         self._fresh_critic = self.policy.initial_critic_state(self.env.spec.num_envs)
         self._critic_state = self._fresh_critic
+        if env_state is not None and (saved := env_state.get(POLICY)):
+            self._state = from_json(saved, self._fresh)
+            self._critic_state = from_json(saved, self._fresh_critic)
         self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
@@ -158,9 +163,16 @@ class Collector:
             notes = self._drop_invalid(slot)
         self._last_slot = slot
         slot.header["collect_s"] = time.monotonic() - started
-        state = self.env.state_dict() if save_env_state else None
+        state = self._saved_state() if save_env_state else None
         slot.write_extra({"log": log, "env_state": state, "notes": notes})
         self._leave_handover()
+
+    def _saved_state(self) -> Mapping[str, Any] | None:
+        """Return the env's state, with what the policy remembers of the episodes in it."""
+        state = self.env.state_dict()
+        if state is None or not self.env.spec.whole_state or not self._fresh:
+            return state
+        return {**state, POLICY: to_json({**self._state, **self._critic_state})}
 
     @cached_property
     def _handover(self) -> "Handover":

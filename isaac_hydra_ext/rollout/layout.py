@@ -16,6 +16,7 @@ import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.rollout.remembered import json_bytes
 
 PAGE = 4096  # bytes: slots never share a page, and registered memory wants whole ones
 EXTRA_BYTES = 64 * 1024  # JSON: the env's log, and its state where it has one
@@ -102,6 +103,8 @@ class SlotLayout:
         self._add("dropped", (B,), torch.bool)
         self._add("restarted", (B,), torch.bool)
         extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
+        if spec.whole_state:
+            extra += B * sum(json_bytes(tensor) for tensor in (state or {}).values())
         self._add("extra", (extra,), torch.uint8)
         self.nbytes = align(self._end, PAGE)
 

@@ -1,0 +1,56 @@
+"""Whole runs of policies with memory: the same bits in one process and two, and after a resume."""
+
+import pytest
+import torch
+from test_determinism import Train, assert_bit_identical
+
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.errors import CheckpointError
+from isaac_hydra_ext.rollout.remembered import POLICY, from_json, to_json
+
+SMALL = ("policy.recurrent.hidden=16", "policy.hidden_dims=[16]", "ppo.num_mini_batches=2")
+
+
+@pytest.mark.parametrize(("kind", "lag"), [("lstm", 0), ("gru", 1)])
+def test_no_worker_and_one_worker_learn_the_same(train_run: Train, kind: str, lag: int) -> None:
+    common = (
+        *SMALL, "env=gym_cartpole", f"policy.recurrent.kind={kind}", "experiment.seed=7",
+        f"rollout.max_policy_lag={lag}", "rollout.deterministic=true",
+        "experiment.max_iterations=3",
+    )  # fmt: skip
+    in_process = train_run(*common, "rollout.num_workers=0")
+    one_worker = train_run(*common, "rollout.num_workers=1")
+    assert_bit_identical(in_process, one_worker)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_n_plus_n_equals_2n_to_the_last_bit(train_run: Train, kind: str) -> None:
+    # Episodes of 200 steps over 2 x 4 rollouts of 16: all run across the restart.
+    common = [
+        *SMALL, f"policy.recurrent.kind={kind}", "rollout.num_workers=0",
+        "rollout.max_policy_lag=0", "experiment.max_iterations=8",
+    ]  # fmt: skip
+    whole = train_run(*common, "checkpoint.every=4")
+    first = whole.path.with_name("model_4.safetensors")
+    assert POLICY in load_checkpoint(first).meta["env_states"][0]
+    resumed = train_run(*common, f"resume={first}")
+    assert_bit_identical(whole, resumed)
+    assert resumed.meta["env_states"] == whole.meta["env_states"]
+
+
+def test_a_checkpoint_with_another_memory_is_refused(train_run: Train) -> None:
+    saved = train_run(
+        *SMALL, "policy.recurrent.kind=gru", "rollout.num_workers=0", "experiment.max_iterations=1"
+    )
+    for other in ("policy.recurrent.kind=lstm", "policy.recurrent.kind=null"):
+        with pytest.raises(CheckpointError) as refused:
+            train_run(*SMALL, other, "rollout.num_workers=0", f"resume={saved.path}")
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_is_remembered_is_saved_to_the_last_bit() -> None:
+    state = {"actor_h": torch.randn(3, 2, 5), "actor_c": torch.randn(3, 2, 5)}
+    found = from_json(to_json(state), {name: torch.zeros_like(x) for name, x in state.items()})
+    assert all(torch.equal(found[name], x) for name, x in state.items())
+    with pytest.raises(CheckpointError, match="actor_h"):
+        from_json(to_json(state), {"actor_h": torch.zeros(3, 2, 6)})
