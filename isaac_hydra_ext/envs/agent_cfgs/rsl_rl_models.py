@@ -107,8 +107,6 @@ def _network(actor: Section, critic: Section) -> dict[str, Any]:
     for model, name, kind in zip((actor, critic), names, kinds, strict=True):
         if kind is None:
             raise model.refuse("class_name", name, TO_IMPLEMENT)
-        if (value := model.get("rnn_type")) is not None:
-            raise model.refuse("rnn_type", value, "asks for a recurrent network, not supported")
         found.append(encoders(model, kind))
     differing = [g for g in found[0] if g in found[1] and found[0][g] != found[1][g]]
     if differing:
@@ -116,9 +114,25 @@ def _network(actor: Section, critic: Section) -> dict[str, Any]:
             "cnn_cfg", found[1], f"has other encoders of {', '.join(differing)} than the actor, "
             "not supported"
         )  # fmt: skip
-    shared = SHARED in kinds
-    together = found[1] | found[0]
-    return {"encoders": together, "share_encoders": shared} if together else {}
+    settings: dict[str, Any] = {}
+    if together := found[1] | found[0]:
+        settings |= {"encoders": together, "share_encoders": SHARED in kinds}
+    memories = [_memory(model) for model in (actor, critic)]
+    if memories[0] != memories[1]:
+        raise critic.refuse(
+            "rnn_type", memories[1], f"is another memory than the actor's, {memories[0]}: not "
+            "supported"
+        )  # fmt: skip
+    return settings | ({"recurrent": memories[0]} if memories[0] else {})
+
+
+def _memory(model: Section) -> dict[str, Any] | None:
+    """Return a model's memory as `policy.recurrent` has it."""
+    kind, hidden = model.get("rnn_type"), model.get("rnn_hidden_dim", 256)
+    layers = model.get("rnn_num_layers", 1)
+    if kind is None:
+        return None
+    return {"kind": str(kind).lower(), "hidden": hidden, "layers": layers}
 
 
 def is_network(name: str) -> bool:

@@ -316,8 +316,6 @@ def test_the_layout_of_isaac_lab_2_says_the_same() -> None:
     assert (policy["normalize_obs"], policy["normalize_critic_obs"]) == (True, False)
     wide = settings_from_rsl_rl(older(state_dependent_std=True))[0]["policy"]
     assert wide["distribution"] == "heteroscedastic"
-    with pytest.raises(ConfigError, match="a recurrent network"):
-        settings_from_rsl_rl(older(class_name="ActorCriticRecurrent", rnn_type="lstm"))
 
 
 def test_the_layout_of_rsl_rl_1_says_the_same() -> None:
@@ -346,10 +344,23 @@ def test_missing_obs_groups_are_the_group_of_that_name_else_policy(
     assert settings_from_rsl_rl(cfg, groups)[0]["policy"]["obs_groups"] == chosen
 
 
-@pytest.mark.parametrize("role", ["actor", "critic"])
-def test_networks_we_do_not_have_are_refused(role: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^env\.task: .*{role}\.rnn_type.*not supported"):
-        settings_from_rsl_rl(changed_cfg(f"{role}.rnn_type", "lstm"))
+LSTM = {"rnn_type": "lstm", "rnn_hidden_dim": 128, "rnn_num_layers": 2}
+
+
+def test_a_recurrent_model_has_a_memory() -> None:
+    cfg = copy.deepcopy(CFG)
+    for role in ("actor", "critic"):
+        cfg[role] |= {"class_name": "RNNModel", **LSTM}
+    settings, notes = settings_from_rsl_rl(cfg)
+    expected = {"kind": "lstm", "hidden": 128, "layers": 2}
+    assert settings["policy"]["recurrent"] == expected and notes == ()
+    load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    cfg["critic"] = changed_cfg("seed", 0)["critic"]
+    with pytest.raises(ConfigError, match="critic.rnn_type=None.* another memory than the actor's"):
+        settings_from_rsl_rl(cfg)
+    names = {"rnn_type": "lstm", "rnn_hidden_size": 128, "rnn_num_layers": 2}
+    settings, _ = settings_from_rsl_rl(older(class_name="ActorCriticRecurrent", **names))
+    assert settings["policy"]["recurrent"] == expected
 
 
 CNN = {
