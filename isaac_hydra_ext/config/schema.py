@@ -55,8 +55,9 @@ class EnvConfig:
     renderer: str | None = knob(None, "Isaac Lab 3.0: renderer preset")
     presets: list[str] = knob([], "Isaac Lab 3.0: further presets of the task")
     agent: str | None = knob(
-        None, "Isaac Lab: entry of the rsl_rl cfg to start from; null: rsl_rl_cfg_entry_point; none"
-    )
+        None, "Isaac Lab: whose agent cfg to start from: rsl_rl, skrl, rl_games (null: the first "
+        "that the task has), its entry, or none"
+    )  # fmt: skip
     play: bool = knob(False, "Isaac Lab: the task's play_mode(), where it has one")
     launcher: dict[str, Any] = knob({}, "Isaac Lab: arguments of AppLauncher")
 

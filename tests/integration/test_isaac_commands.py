@@ -308,7 +308,7 @@ def test_an_external_projects_tasks_work_unchanged(on_stage: Callable[[str], Sta
     named = ("--experiment_name", "mine", "--external_callback", "my_tasks.register")
     done = isaac.train(*SMALL, *named, task="My-Task")
     assert done.returncode == 0, done.stderr
-    assert "no rsl_rl cfg is used" in done.stdout
+    assert "no agent cfg is used" in done.stdout
     assert told_to_ray(done) == isaac.newest_run() and isaac.newest_run().parent.name == "mine"
 
 

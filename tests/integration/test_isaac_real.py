@@ -34,7 +34,7 @@ os._exit(0)
         ("Isaac-Ant-Direct", ""),
         ("Isaac-Humanoid-Direct", ""),
         ("Isaac-Cartpole", ""),  # ManagerBased
-        ("Isaac-Cart-Double-Pendulum-Direct-v0", "no rsl_rl cfg is used"),  # DirectMARL
+        ("Isaac-Cart-Double-Pendulum-Direct-v0", "env.agent=skrl: "),  # DirectMARL
         ("Isaac-Velocity-Flat-Unitree-Go1-v0", "env.physics=newton_mjwarp: the task's own physics"),
         ("Isaac-Velocity-Flat-G1-v0", ""),
     ],

@@ -258,14 +258,14 @@ def what_the_author_recommends_beats_the_rsl_rl_cfg() -> None:
 
 
 @check
-def rsl_rls_older_layout_and_its_refusals_arrive() -> None:
+def rsl_rls_older_layout_arrives() -> None:
     task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
     policy = describe(env_config(task), "cpu").settings["policy"]
     assert policy["hidden_dims"] == [64] and policy["critic_hidden_dims"] == [48]
     assert policy["normalize_obs"] is True and policy["init_std"] == 0.8
     assert policy["obs_groups"] == {"actor": ["policy"], "critic": ["critic"]}
-    with pytest.raises(ConfigError, match=r"a recurrent actor .*env\.agent=none"):
-        describe(env_config("Isaac-Memory-v0"), "cpu")
+    memory = describe(env_config("Isaac-Memory-v0"), "cpu").settings["policy"]["recurrent"]
+    assert memory["kind"] == "lstm"
     assert describe(env_config("Isaac-Memory-v0", agent="none"), "cpu").notes
 
 
@@ -293,12 +293,11 @@ def a_play_id_is_made_for_playing_already() -> None:
 def another_trainers_cfg_is_refused() -> None:
     task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
     with pytest.raises(ConfigError) as raised:
-        describe(env_config(task, agent="skrl_cfg_entry_point"), "cpu")
+        describe(env_config(task, agent="sb3_cfg_entry_point"), "cpu")
     message = str(raised.value)
-    assert message.startswith("env.agent=skrl_cfg_entry_point: not an rsl_rl cfg; Isaac")
-    assert message.endswith(
-        "has rsl_rl_cfg_entry_point, and none starts from this package's defaults"
-    )
+    assert message.startswith("env.agent=sb3_cfg_entry_point: no such entry")
+    assert " has rsl_rl_cfg_entry_point" in message
+    assert message.endswith(", and none starts from this package's defaults")
 
 
 @check

@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 
 from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
+from isaac_hydra_ext.envs.agent_cfgs.choice import settings_from
 from isaac_hydra_ext.envs.contract import (
     EnvSpec,
     StepResult,
@@ -69,11 +69,11 @@ def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     notes = [f"tasks are missing: {line}" for line in isaac_ids.not_registered] + configs.notes
     settings: dict[str, Any] = {}
     if configs.agent is None:
-        notes.append(f"{configs.task}: no rsl_rl cfg is used; this package's defaults are")
+        notes.append(f"{configs.task}: no agent cfg is used; this package's defaults are")
     else:
         groups = getattr(configs.env, "observations", None)
         names = list(vars(groups)) if groups is not None else None
-        settings, said = settings_from_rsl_rl(configs.agent, names)
+        settings, said = settings_from(configs.agent, names)
         notes += said
     for section, values in (configs.appo or {}).items():
         settings[section] = (

@@ -14,14 +14,13 @@ from typing import Any
 import gymnasium as gym
 
 from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import is_rsl_rl
+from isaac_hydra_ext.envs.agent_cfgs.choice import agent_key, agents_of, trainer_of
 from isaac_hydra_ext.envs.isaac.generation import Generation, has_kit
 from isaac_hydra_ext.envs.isaac.host import first_line
 from isaac_hydra_ext.envs.isaac.ids import APPO_ENTRY, ENV_ENTRY, is_play_id
 from isaac_hydra_ext.envs.isaac.launch import as_plain, explained
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, did_you_mean
 
-RSL_RL_ENTRY = "rsl_rl_cfg_entry_point"
 # 3.0's earlier names of physics presets, which it still takes.
 OLD_PRESETS = {"newton": "newton_mjwarp", "kamino": "newton_kamino"}
 SELECTORS = ("physics", "renderer", "presets")
@@ -34,10 +33,11 @@ class TaskConfigs:
     Attributes:
         task: Its id, in the form that is registered.
         env: Isaac Lab's env cfg, resolved, with the user's overrides.
-        agent: The rsl_rl cfg as plain data, or None.
+        agent: The agent cfg of another trainer as plain data, or None.
         appo: What its author recommends for this trainer, as plain data, or None.
         physics: Names of its physics presets.
         chosen: The one of them that was taken unasked, as its own physics needs Kit.
+        trainer: Whose `agent` is.
     """
 
     task: str
@@ -46,15 +46,19 @@ class TaskConfigs:
     appo: dict[str, Any] | None
     physics: list[str]
     chosen: str | None = None
+    trainer: str | None = None
 
     @property
     def notes(self) -> list[str]:
-        """What to tell of `chosen`."""
-        if self.chosen is None:
-            return []
-        return [
-            f"env.physics={self.chosen}: the task's own physics needs Isaac Sim, not found here"
-        ]
+        """What to tell of `chosen` and of `trainer`."""
+        notes = []
+        if self.chosen is not None:
+            notes.append(
+                f"env.physics={self.chosen}: the task's own physics needs Isaac Sim, not found here"
+            )
+        if self.trainer not in (None, "rsl_rl"):
+            notes.append(f"env.agent={self.trainer}: {self.task} is trained as that cfg says")
+        return notes
 
 
 def list_presets(task: str) -> dict[str, list[str]]:
@@ -84,29 +88,31 @@ def resolve(
     """
     entries = gym.spec(task).kwargs or {}
     play = play and not is_play_id(task)  # such a cfg is made for it already
-    agent_key = _agent_key(env_config.agent, entries, task)
+    key = agent_key(env_config.agent, entries, task)
     chosen = None
     with explained(f"env.task={task}"):
         _import_cfg(entries[ENV_ENTRY], task)
         presets = list_presets(task)
         _check_selectors(env_config, task, presets)
         if generation is Generation.V2:
-            env, agent, rest = _resolve_variants(env_config, task, agent_key)
+            env, agent, rest = _resolve_variants(env_config, task, key)
         else:
-            env, agent, rest = _resolve_presets(env_config, task, agent_key, play)
+            env, agent, rest = _resolve_presets(env_config, task, key, play)
             chosen = _without_kit(env_config, env, presets.get("physics", []))
             if chosen:
                 env_config = dataclasses.replace(env_config, physics=chosen)
-                env, agent, rest = _resolve_presets(env_config, task, agent_key, play)
+                env, agent, rest = _resolve_presets(env_config, task, key, play)
         if play and generation is Generation.V2 and hasattr(env, "play_mode"):
             env.play_mode()
         appo = _load(task, APPO_ENTRY) if APPO_ENTRY in entries else None
     for path, value in rest:
         set_path(env, path, value)
     plain = _plain(agent)
-    if plain is not None and not is_rsl_rl(plain):
-        raise ConfigError(f"env.agent={agent_key}: not an rsl_rl cfg; {_agents_of(entries, task)}")
-    return TaskConfigs(task, env, plain, _plain(appo), presets.get("physics", []), chosen)
+    trainer = None if plain is None else trainer_of(plain)
+    if plain is not None and trainer is None:
+        raise ConfigError(f"env.agent={key}: not a trainer's cfg; {agents_of(entries, task)}")
+    physics = presets.get("physics", [])
+    return TaskConfigs(task, env, plain, _plain(appo), physics, chosen, trainer)
 
 
 def _import_cfg(entry: Any, task: str) -> None:
@@ -118,29 +124,6 @@ def _import_cfg(entry: Any, task: str) -> None:
             raise MissingDependencyError(
                 f"env.task={task}: this Isaac Lab cannot import its cfg: {first_line(e)}"
             ) from e
-
-
-def _agent_key(asked: str | None, entries: Mapping[str, Any], task: str) -> str:
-    """Choose the trainer cfg to start from; empty for none."""
-    if asked == "none":
-        return ""
-    key = asked or RSL_RL_ENTRY
-    if key in entries:
-        return key
-    if asked is None:
-        return ""
-    hint = did_you_mean(asked, _rsl_rl_keys(entries))
-    raise ConfigError(f"env.agent={asked}: no such entry{hint}; {_agents_of(entries, task)}")
-
-
-def _rsl_rl_keys(entries: Mapping[str, Any]) -> list[str]:
-    return [key for key in entries if key.startswith("rsl_rl")]
-
-
-def _agents_of(entries: Mapping[str, Any], task: str) -> str:
-    """Say what `env.agent` can be."""
-    keys = ", ".join(_rsl_rl_keys(entries)) or "no rsl_rl cfg"
-    return f"{task} has {keys}, and none starts from this package's defaults"
 
 
 def _load(task: str, entry: str) -> Any:
