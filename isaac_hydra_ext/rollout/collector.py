@@ -161,6 +161,12 @@ class Collector:
         T, notes = self._config.rollout.steps_per_env, []
         if not slot.is_finite(self._groups_read, T):
             notes = self._drop_invalid(slot)
+        if self._last_slot is None:
+            notes += [
+                f"the obs group {group} is the same in all {T} steps of all envs: nothing can be "
+                "learned from it; look at what the camera sees"
+                for group in slot.constant(self.policy.images)
+            ]
         self._last_slot = slot
         slot.header["collect_s"] = time.monotonic() - started
         state = self._saved_state() if save_env_state else None

@@ -4,11 +4,14 @@ import math
 
 import torch
 
+from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
+from isaac_hydra_ext.models.registry import stored_images
 from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.system.cuda import free_memory
 from isaac_hydra_ext.system.limits import available_memory
 
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
@@ -36,35 +39,64 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
     Args:
         config: After `complete`.
         spec: Of one worker's env.
-        learner_on_cpu: Its copy of the iteration's rollouts is then in the same memory.
+        learner_on_cpu: Its copy of the iteration's rollouts, pictures apart, is then there too.
 
     Raises:
         SharedMemoryError: Says what is needed, what there is, and which knobs to turn.
     """
     available, ranks = available_memory(), config.seat.local_size
-    rollout = config.rollout
-    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32)
-    dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
-    slots = config.num_collectors * (rollout.max_policy_lag + 1)
-    needed = (slots + (config.num_collectors if learner_on_cpu else 0)) * dense
-    needed, networks = ranks * needed, ranks * network_bytes(config, spec)
+    networks = ranks * network_bytes(config, spec)
     # Each collector's copy, L + 1 versions, and the learner's with its gradient and two moments.
-    copies = config.num_collectors + rollout.max_policy_lag + 1 + (4 if learner_on_cpu else 0)
+    copies = config.num_collectors + config.rollout.max_policy_lag + 1 + 4 * learner_on_cpu
     if available is not None and networks * copies > available:
         raise SharedMemoryError(
             f"{copies} copies of the networks{_each(ranks)} need "
             f"{networks * copies / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB; "
             "lower policy.hidden_dims or policy.critic_hidden_dims"
         )
-    if available is None or needed <= available:
-        return
-    raise SharedMemoryError(
-        f"the rollouts{_each(ranks)} need {needed / 2**30:,.1f} GiB, available are "
-        f"{available / 2**30:,.1f} GiB: {slots} slots of {dense / 2**30:,.2f} GiB "
-        f"(W = {config.num_collectors}, B = {spec.num_envs}, T = {rollout.steps_per_env}, "
-        f"L = {rollout.max_policy_lag}); lower "
-        "rollout.envs_per_worker, rollout.steps_per_env or rollout.num_workers"
+    learner = "cpu" if learner_on_cpu else learner_device(config)
+    needs, said = rollout_bytes(config, spec, learner)
+    for device, needed in needs.items():
+        needed = needed * (ranks if device == "cpu" else 1)
+        available = available_memory() if device == "cpu" else free_memory(device)
+        if available is None or needed <= available:
+            continue
+        where = _each(ranks) if device == "cpu" else f" on {device}"
+        raise SharedMemoryError(
+            f"the rollouts{where} need {needed / 2**30:,.1f} GiB, available are "
+            f"{available / 2**30:,.1f} GiB: {said}; lower rollout.envs_per_worker, "
+            "rollout.steps_per_env or rollout.num_workers"
+        )
+
+
+def rollout_bytes(config: RunConfig, spec: EnvSpec, learner: str) -> tuple[dict[str, int], str]:
+    """Return what slots and the learner's copies of them take on each device, and it in words.
+
+    Args:
+        config: After `complete`.
+        spec: Of one collector's env.
+        learner: Its device. Pictures of slots that lie there are not copied.
+    """
+    rollout, collectors = config.rollout, config.num_collectors
+    images = stored_images(config, spec)
+    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32, images=images)
+    dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
+    pictures = sum(layout.fields[f"obs/{group}"].nbytes for group in images)
+    slots = collectors * (rollout.max_policy_lag + 1)
+    where = "cpu" if config.num_workers else rollout.device
+    needs = {where: slots * dense}
+    copied = dense - pictures if where == learner else dense
+    needs[learner] = needs.get(learner, 0) + collectors * copied
+    said = (
+        f"{slots} slots of {dense / 2**30:,.2f} GiB (W = {collectors}, B = {spec.num_envs}, "
+        f"T = {rollout.steps_per_env}, L = {rollout.max_policy_lag})"
     )
+    if images:
+        frame = sum(math.prod(s.shape) * getattr(torch, s.dtype).itemsize for s in images.values())
+        said += f", {pictures / 2**30:,.2f} GiB of them pictures of {frame / 2**10:,.0f} KiB"
+        if any(s.dtype.startswith("float") and s.dtype != "float16" for s in images.values()):
+            said += " (half with rollout.image_storage=float16)"
+    return needs, said
 
 
 def _each(ranks: int) -> str:
@@ -73,8 +105,9 @@ def _each(ranks: int) -> str:
 
 
 def network_bytes(config: RunConfig, spec: EnvSpec) -> int:
-    """Return the size of actor and critic, with every obs group as input of both."""
-    policy, inputs = config.policy, sum(math.prod(group.shape) for group in spec.obs.values())
+    """Return the size of actor and critic, with every obs group but pictures as input of both."""
+    policy, images = config.policy, stored_images(config, spec)
+    inputs = sum(math.prod(s.shape) for group, s in spec.obs.items() if group not in images)
     critic = policy.critic_hidden_dims or policy.hidden_dims
     weights = 0
     for dims in ([inputs, *policy.hidden_dims, spec.action.dim], [inputs, *critic, 1]):

@@ -154,6 +154,11 @@ class Slot:
         sums = [x.sum(dtype=torch.float32) for _, x in entries]
         return bool(torch.isfinite(torch.stack(sums)).all())
 
+    def constant(self, groups: Collection[str]) -> list[str]:
+        """Return those of the groups that are the same in all steps and envs of the rollout."""
+        obs = {group: self.obs[group] for group in groups}
+        return [g for g, x in obs.items() if torch.equal(x.amin((0, 1)), x.amax((0, 1)))]
+
     def numbers(self, groups: Collection[str], steps: int) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the fields that hold floats, [S, B, ...]; an action may have no reward yet."""
         for group, obs in self.obs.items():

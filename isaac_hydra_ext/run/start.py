@@ -3,6 +3,7 @@
 Runs in the learner's main thread.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -78,22 +79,27 @@ def about(
     actor, critic = policy.actor_groups, policy.critic_groups
     teachers = [g for name in config.teacher_groups for g in group_and_terms(name, [*spec.obs])]
     if config.has_teacher:
-        yield f"the student reads {_named(actor, spec)}; its teacher {_named(teachers, spec)}"
+        groups = _named(actor, spec, policy), _named(teachers, spec, policy)
+        yield f"the student reads {groups[0]}; its teacher {groups[1]}"
     elif list(actor) == list(critic):
-        yield f"actor and critic read {_named(actor, spec)}"
+        yield f"actor and critic read {_named(actor, spec, policy)}"
     else:
-        yield f"the actor reads {_named(actor, spec)}; the critic {_named(critic, spec)}"
+        groups = _named(actor, spec, policy), _named(critic, spec, policy)
+        yield f"the actor reads {groups[0]}; the critic {groups[1]}"
     for group in spec.obs:
         if group not in (*actor, *critic, *teachers):
             warn(f"nobody reads the observation group {group} (policy.obs_groups)")
 
 
-def _named(names: Sequence[str], spec: EnvSpec) -> str:
-    """Return groups with their shapes: `policy (48)`, `camera (3x96x96)`."""
+def _named(names: Sequence[str], spec: EnvSpec, policy: Policy) -> str:
+    """Return groups with their shapes: `policy (48)`, `camera (3x96x96)`, `scan (4x5 = 20)`."""
     shown = []
     for name in names:
         shape = spec.obs[name].shape if name in spec.obs else ()
-        shown.append(f"{name} ({'x'.join(map(str, shape))})" if shape else name)
+        size = "x".join(map(str, shape))
+        if len(shape) > 1 and name not in policy.images:  # the networks read it flattened
+            size += f" = {math.prod(shape):,}"
+        shown.append(f"{name} ({size})" if shape else name)
     return ", ".join(shown)
 
 

@@ -97,3 +97,10 @@ class Beside:
         """Have the current stream wait for the block."""
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+
+
+def free_memory(device: str) -> int | None:
+    """Return the bytes that are free on a GPU; None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.mem_get_info(torch.device(device))[0]

@@ -142,3 +142,16 @@ def test_a_memory_behind_an_encoder_has_a_ratio_of_1() -> None:
         run.collect(k)
         metrics = run.update(k)
         assert metrics["Async/ratio_deviation"] <= 1e-4 and not metrics["Loss/undone"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_picture_that_never_changes_is_warned_of_by_name(dark: bool) -> None:
+    run = catch(env={**CATCH, "kwargs": {"dark": dark}})
+    found = []
+    for k in range(2):
+        (slot,) = run.source.gather(k)
+        found.append(slot.read_extra()["notes"])
+        run.learner.load([slot])
+        run.update(k)
+    assert bool(found[0]) is dark and not found[1]
+    assert not dark or found[0][0].startswith("the obs group policy is the same in all 8 steps")

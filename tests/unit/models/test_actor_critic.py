@@ -353,5 +353,5 @@ def test_the_first_lines_of_a_run_say_who_reads_what_and_warn_of_what_nobody_doe
     both = PolicyConfig(obs_groups={"actor": ["policy"], "critic": ["policy", "goal"]})
     told.clear()
     lines = list(about(run_config(), spec, ActorCritic(both, spec, 0), cpu, told.append))
-    assert lines[-1] == "the actor reads policy (3); the critic policy (3), goal (2x2)"
+    assert lines[-1] == "the actor reads policy (3); the critic policy (3), goal (2x2 = 4)"
     assert told == []
