@@ -258,14 +258,14 @@ def what_the_author_recommends_beats_the_rsl_rl_cfg() -> None:
 
 
 @check
-def rsl_rls_older_layout_arrives() -> None:
+def rsl_rls_older_layout_and_its_refusals_arrive() -> None:
     task = "Isaac-Velocity-Flat-Unitree-Go1-v0"
     policy = describe(env_config(task), "cpu").settings["policy"]
     assert policy["hidden_dims"] == [64] and policy["critic_hidden_dims"] == [48]
     assert policy["normalize_obs"] is True and policy["init_std"] == 0.8
     assert policy["obs_groups"] == {"actor": ["policy"], "critic": ["critic"]}
-    memory = describe(env_config("Isaac-Memory-v0"), "cpu").settings["policy"]["recurrent"]
-    assert memory["kind"] == "lstm"
+    with pytest.raises(ConfigError, match=r"another memory than the actor's.*env\.agent=none"):
+        describe(env_config("Isaac-Memory-v0"), "cpu")
     assert describe(env_config("Isaac-Memory-v0", agent="none"), "cpu").notes
 
 
