@@ -8,10 +8,11 @@ Runs in one process of its own. Nothing here, or imported from here, imports tor
 import sys
 from pathlib import Path
 
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.parser import CommandParser
 from isaac_hydra_ext.cli.playing import add_playing_arguments, show
-from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.export.run_onnx import run_onnx
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ class DistillationConfig:
     How updates are computed (`precision`, `cuda_graphs`, `max_bad_updates`) is PPO's to say.
     """
 
-    teacher: str | None = knob(None, "whose actions are imitated: a run directory or a checkpoint")
+    teacher: str | None = knob(
+        None, "whose actions are imitated: a run directory, a checkpoint, or what appo export wrote"
+    )
     teacher_groups: list[str] | None = knob(
         None, "this env's obs groups that are the teacher's, in its order; null: of the same names"
     )

@@ -5,16 +5,14 @@ own seed and plays its share. Nothing here, or imported from here, imports torch
 needs (onnxruntime, gymnasium, numpy) is what a robot's computer would need.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.gym_ids import find_spec
 from isaac_hydra_ext.envs.registry import facts_of
@@ -22,78 +20,12 @@ from isaac_hydra_ext.errors import (
     ConfigError,
     EnvError,
     EnvNotFoundError,
-    ExportError,
-    MissingDependencyError,
     shown,
 )
 from isaac_hydra_ext.evaluation.episodes import summarize_episodes
 
-SCHEMA_VERSION = 1
 MAX_ENVS = 32  # as in `appo eval`
 DEFAULT_GROUP = "policy"  # of an observation that is not a Dict
-
-
-class OnnxPolicy:
-    """The files that `appo export` wrote, ready to act.
-
-    Attributes:
-        about: `policy.json`.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """Load and check them.
-
-        Raises:
-            ExportError: A file is missing, damaged, or of another export.
-            MissingDependencyError: onnxruntime is not installed.
-        """
-        self.about = _read_description(directory)
-        path = directory / "policy.onnx"
-        try:
-            data = path.read_bytes()
-        except OSError as e:
-            raise ExportError(f"{path}: cannot be read ({e}); export again") from e
-        if hashlib.sha256(data).hexdigest() != self.about["sha256"]["policy.onnx"]:
-            raise ExportError(f"{path}: not the file that policy.json describes; export again")
-        try:
-            import onnxruntime
-        except ImportError as e:
-            raise MissingDependencyError(
-                f"appo run-onnx: {e}; install it with: pip install 'isaac-hydra-ext[export]'"
-            ) from e
-        self._session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        self._inputs = {o["input"]: (o["group"], o["dtype"]) for o in self.about["obs"]}
-
-    def __call__(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the action [A] for one env's obs groups."""
-        return self.act({group: np.asarray(x)[None] for group, x in obs.items()})[0]
-
-    def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the actions [N, A] for N envs' obs groups [N, ...]."""
-        feed = {
-            name: np.asarray(obs[group], dtype) for name, (group, dtype) in self._inputs.items()
-        }
-        return np.asarray(self._session.run(["actions"], feed)[0])
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / "policy.json"
-    if not path.is_file():
-        nested = directory / "exported"
-        hint = f"; did you mean {nested}?" if nested.is_dir() else "; appo export RUN writes one"
-        raise ExportError(f"{shown(path)}: no such file{hint}")
-    try:
-        about = json.loads(path.read_text())
-        schema = int(about["schema"])
-        known = {"env": dict, "obs": list, "action": dict, "sha256": dict}
-        wrong = [key for key, kind in known.items() if not isinstance(about[key], kind)]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ExportError(f"{path}: damaged ({shown(e)}); export again") from e
-    if schema > SCHEMA_VERSION:
-        raise ExportError(f"{path}: schema {schema} is newer than this version's; update")
-    if wrong:
-        raise ExportError(f"{path}: damaged ({', '.join(wrong)}); export again")
-    return about
 
 
 def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:

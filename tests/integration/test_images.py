@@ -8,12 +8,13 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.errors import IsaacHydraExtError
 from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import export
-from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.export.run_onnx import run_onnx
 
 CATCH = [
     "env.kind=gym", "env.id=TestCatch-v0", "env.imports=[tests.integration.catch_env]",

@@ -102,9 +102,9 @@ class Distillation:
     # ---------------------------------------------------------------- the update
 
     def capture(self) -> None:
-        """Capture the update as a CUDA graph, unless `ppo.cuda_graphs` is off."""
+        """Capture the update as a CUDA graph, if `ppo.cuda_graphs` and the teacher allow it."""
         stream = self._stream.stream
-        if stream is None or not self._ppo.cuda_graphs:
+        if stream is None or not self._ppo.cuda_graphs or self._teacher.on_host:
             return
         before = copies(self.state_dict())
         with naming_memory(self.device, self._config.n_buffer):

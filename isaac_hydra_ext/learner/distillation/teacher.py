@@ -1,31 +1,38 @@
-"""Whom a student learns from: the policy of another run. Runs in the learner's process.
+"""Whom a student learns from: the policy of another run, or an exported one.
 
-The teacher answers the observations that the student acted on, once an iteration, all of a rollout
-together; the workers know nothing of it.
+Runs in the learner's process. The teacher answers the observations that the student acted on, once
+an iteration, all of a rollout together; the workers know nothing of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
 from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.config.checks import as_path
+from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.actor_critic import group_and_terms
+from isaac_hydra_ext.models.distributions import Gaussian
 from isaac_hydra_ext.models.policy import Samples
 from isaac_hydra_ext.models.registry import make_policy
 
 KEY = "distillation.teacher="
 GROUPS_KEY = "distillation.teacher_groups"
+ONNX = "policy.onnx"
+UNSQUASHED = "policy.squash=none"
+LARGEST = 1.0 - 1e-6  # a squashed action, in its own unit, whose mean is still a number
 
 
 def settle_teacher(config: RunConfig) -> None:
-    """Name the teacher's checkpoint, and the groups of this env that it reads, in `config`.
+    """Name the teacher's file, and the groups of this env that it reads, in `config`.
 
     A resumed run, another rank and a worker then mean the same, also while the teacher trains on.
 
@@ -34,12 +41,16 @@ def settle_teacher(config: RunConfig) -> None:
 
     Raises:
         CheckpointError: There is none, or it does not load.
+        ExportError: An exported one is damaged.
     """
     path = as_path(KEY.rstrip("="), str(config.distillation.teacher))
-    checkpoint = find_checkpoint(str(path), path, key=KEY).checkpoint
-    config.distillation.teacher = str(checkpoint.path.absolute())
+    if (path / ONNX).is_file():
+        path = path / ONNX
+    elif path.suffix != ".onnx":
+        path = find_checkpoint(str(path), path, key=KEY).checkpoint.path
+    config.distillation.teacher = str(path.absolute())
     if config.distillation.teacher_groups is None:
-        config.distillation.teacher_groups = list(Teacher(checkpoint, "cpu").groups)
+        config.distillation.teacher_groups = list(load_teacher(path, torch.device("cpu")).groups)
 
 
 def make_teacher(config: RunConfig, spec: EnvSpec, device: torch.device) -> "Teacher":
@@ -54,33 +65,78 @@ def make_teacher(config: RunConfig, spec: EnvSpec, device: torch.device) -> "Tea
         ConfigError: It reads other observations than the env gives, or its actions mean another
             thing.
         CheckpointError: It does not load.
+        ExportError: An exported one is damaged.
     """
-    teacher = Teacher(load_checkpoint(Path(str(config.distillation.teacher))), device)
+    teacher = load_teacher(Path(str(config.distillation.teacher)), device)
     teacher.read(config.distillation.teacher_groups, spec.obs)
     teacher.check_action(config, spec)
     return teacher
 
 
+def load_teacher(path: Path, device: torch.device) -> "Teacher":
+    """Load a checkpoint's policy or an exported one; see `make_teacher`."""
+    return (_exported if path.suffix == ".onnx" else _of_run)(path, device)
+
+
+def _of_run(path: Path, device: torch.device) -> "Teacher":
+    checkpoint = load_checkpoint(path)
+    config, spec = config_of(checkpoint), EnvSpec.from_json(checkpoint.meta["spec"])
+    policy = make_policy(config, spec, device)
+    load_weights(policy, checkpoint)
+    if policy.initial_state(1):
+        raise ConfigError(f"{KEY}{path}: has a memory (policy.recurrent); a student may")
+
+    def mean_action(obs: Samples) -> torch.Tensor:
+        return policy.distribution.mode(policy.action_params(obs))
+
+    groups = {g: spec.obs[g] for g in policy.actor_groups if g in spec.obs}
+    return Teacher(str(path), groups, spec.action, _unit(config.policy), mean_action)
+
+
+def _exported(path: Path, device: torch.device) -> "Teacher":
+    """Load what `appo export` wrote. It acts on the CPU, whatever the device: the host waits."""
+    policy = OnnxPolicy(path.parent)
+    about = policy.about["action"]
+    groups = {o["group"]: TensorSpec(tuple(o["shape"]), o["dtype"]) for o in policy.about["obs"]}
+    low = tuple(-torch.inf if x is None else float(x) for x in about["low"])
+    high = tuple(torch.inf if x is None else float(x) for x in about["high"])
+    action = ActionSpec(about["kind"], about["dim"], low, high, tuple(about["nvec"]))
+    squashed = Gaussian(action, True, None, device) if about["squash"] == "tanh" else None
+
+    def mean_action(obs: Samples) -> torch.Tensor:
+        acted = policy.act({group: x.cpu().numpy() for group, x in obs.items()})
+        env_action = torch.from_numpy(acted).to(device)
+        if squashed is None:
+            return env_action
+        return ((env_action - squashed.center) / squashed.scale).clamp(-LARGEST, LARGEST).atanh()
+
+    unit = f"policy.squash={about['squash']}"
+    return Teacher(str(path), groups, action, unit, mean_action, on_host=True)
+
+
+@dataclass
 class Teacher:
     """A trained policy that says what it would do.
 
     Attributes:
+        path: Of its file.
         groups: Obs groups that it reads, by the names that its own env has for them.
+        action: Of its env.
+        unit: Of its mean actions: the knob that says how they become the env's.
+        answer: Own group -> [N, ...] to its mean actions [N, A], before squashing.
+        on_host: Whether it answers on the CPU, so that no CUDA graph can hold it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device) -> None:
-        """Build its networks on `device`.
+    path: str
+    groups: Mapping[str, TensorSpec]
+    action: ActionSpec
+    unit: str
+    answer: Callable[[Samples], torch.Tensor]
+    on_host: bool = False
 
-        Raises:
-            CheckpointError: The weights are not those of its configuration.
-        """
-        self._named = f"{KEY}{checkpoint.path}"
-        self._config = config_of(checkpoint)
-        self._spec = EnvSpec.from_json(checkpoint.meta["spec"])
-        self._policy = make_policy(self._config, self._spec, device)
-        load_weights(self._policy, checkpoint)
-        self.groups: Sequence[str] = list(self._policy.actor_groups)
-        self._here: Sequence[str] = self.groups
+    def __post_init__(self) -> None:
+        """Read its groups by their own names."""
+        self.here: Sequence[str] = list(self.groups)
 
     def read(self, here: Sequence[str] | None, available: Mapping[str, TensorSpec]) -> None:
         """Read its groups from this env's.
@@ -92,23 +148,19 @@ class Teacher:
         Raises:
             ConfigError: A group that it does not give, or gives in another shape.
         """
-        if self._policy.initial_state(1):
-            raise ConfigError(f"{self._named}: has a memory (policy.recurrent); a student may")
         asked = self.groups if here is None else here
-        self._here = [g for name in asked for g in group_and_terms(name, [*available]) or [name]]
-        if len(self._here) != len(self.groups):
+        self.here = [g for name in asked for g in group_and_terms(name, [*available]) or [name]]
+        if len(self.here) != len(self.groups):
             raise ConfigError(
-                f"{GROUPS_KEY}=[{', '.join(self._here)}]: the teacher reads {len(self.groups)}: "
+                f"{GROUPS_KEY}=[{', '.join(self.here)}]: the teacher reads {len(self.groups)}: "
                 f"{', '.join(self.groups)}"
             )
-        for own, name in zip(self.groups, self._here, strict=True):
-            wanted, given = self._spec.obs.get(own), available.get(name)
-            if wanted is None:
-                raise ConfigError(f"{self._named}: reads {own}, which no observation is")
+        for (own, wanted), name in zip(self.groups.items(), self.here, strict=True):
+            given = available.get(name)
             if given != wanted:
                 found = "there is no such group" if given is None else f"is {_shown(given)}"
                 raise ConfigError(
-                    f"{self._named}: reads {own}, {_shown(wanted)}; here {name}: {found}, of "
+                    f"{KEY}{self.path}: reads {own}, {_shown(wanted)}; here {name}: {found}, of "
                     f"{', '.join(available)}; name this env's groups for it: {GROUPS_KEY}=[...]"
                 )
 
@@ -122,30 +174,33 @@ class Teacher:
         Raises:
             ConfigError: Another size or kind of action, or another squashing.
         """
-        theirs, ours = self._spec.action, spec.action
+        theirs, ours, unit = self.action, spec.action, _unit(config.policy)
         if "discrete" in (theirs.kind, ours.kind):
-            raise ConfigError(f"{self._named}: only continuous actions are distilled")
+            raise ConfigError(f"{KEY}{self.path}: only continuous actions are distilled")
         if theirs.dim != ours.dim:
             raise ConfigError(
-                f"{self._named}: its actions are of {theirs.dim} numbers, this env's of {ours.dim}"
+                f"{KEY}{self.path}: its actions are of {theirs.dim} numbers, this env's of "
+                f"{ours.dim}"
             )
-        squash = self._config.policy.squash
-        if squash != config.policy.squash:
+        other = "the same number would be another action"
+        if self.unit != unit:
             raise ConfigError(
-                f"{self._named}: was trained with policy.squash={squash}, here it is "
-                f"{config.policy.squash}: the same number would be another action"
+                f"{KEY}{self.path}: was trained with {self.unit}, here {unit}: {other}"
             )
-        if squash == "tanh" and (theirs.low, theirs.high) != (ours.low, ours.high):
-            raise ConfigError(
-                f"{self._named}: policy.squash=tanh, and its env's bounds are others: the same "
-                "number would be another action"
-            )
+        if unit != UNSQUASHED and (theirs.low, theirs.high) != (ours.low, ours.high):
+            raise ConfigError(f"{KEY}{self.path}: {unit}, and its env's bounds are others: {other}")
 
     @torch.no_grad()
     def mean_action(self, obs: Samples) -> torch.Tensor:
         """Return its mean actions [N, A], before squashing; observations [N, ...] of this env."""
-        own = {group: obs[here] for group, here in zip(self.groups, self._here, strict=True)}
-        return self._policy.distribution.mode(self._policy.action_params(own)).float()
+        own = {group: obs[here] for group, here in zip(self.groups, self.here, strict=True)}
+        return self.answer(own).float()
+
+
+def _unit(policy: PolicyConfig) -> str:
+    """Return the knob that says how a mean action becomes the env's."""
+    beta = policy.distribution == "beta"
+    return "policy.distribution=beta" if beta else f"policy.squash={policy.squash}"
 
 
 def _shown(spec: TensorSpec) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.cli.main import end_process, run_reporting_errors
 from isaac_hydra_ext.cli.named_checkpoint import find, say_found
@@ -25,7 +26,6 @@ from isaac_hydra_ext.config.schema import EnvConfig, RolloutConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, VecEnv
 from isaac_hydra_ext.envs.registry import facts_of, make_env
 from isaac_hydra_ext.errors import ConfigError, EnvError, MissingDependencyError
-from isaac_hydra_ext.export.run_onnx import OnnxPolicy
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.tasks.go1_nav.navigation import NUM_LEVELS, OUTCOME
 

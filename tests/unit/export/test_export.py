@@ -14,6 +14,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint, save_checkpoint
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
@@ -28,7 +29,7 @@ from isaac_hydra_ext.errors import (
 from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import FILES, export, export_actor
 from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
-from isaac_hydra_ext.export.run_onnx import OnnxPolicy, run_onnx
+from isaac_hydra_ext.export.run_onnx import run_onnx
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from ..builders import continuous, discrete, env_spec, run_config

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from isaac_hydra_ext.checkpoints.file import save_checkpoint
+from isaac_hydra_ext.checkpoints.file import load_checkpoint, save_checkpoint
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, NonFiniteError
+from isaac_hydra_ext.export.export import export
 from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.learner.distillation.distillation import Distillation
 from isaac_hydra_ext.learner.distillation.teacher import settle_teacher
@@ -187,9 +188,10 @@ def test_at_the_teachers_own_weights_nothing_is_left_to_learn(tmp_path: Path) ->
     path = teacher(tmp_path)
     same = {"hidden_dims": [5], "obs_groups": {"actor": ["full"]}}
     learner = of(student_config(path, policy=same))
-    theirs = learner._teacher._policy.state_dict()
+    theirs = load_checkpoint(path).tensors
     for name, tensor in learner.policy.state_dict().items():
-        tensor.copy_(theirs[name.replace("normalizers.full", "normalizers.policy")])
+        source = name.replace("normalizers.full", "normalizers.policy")
+        tensor.copy_(theirs[f"policy.{source}"])
     fill(learner, 0)
     before = learner_state(learner)
     assert learner.update(0)["Loss/behavior"] == 0.0
@@ -269,7 +271,9 @@ def test_an_update_with_nan_is_undone_and_too_many_end_the_run(tmp_path: Path) -
          "its actions are of 1 numbers, this env's of 2"),
         ({"action": discrete(3)}, {}, {}, "only continuous actions are distilled"),
         ({"squash": "tanh"}, {}, {},
-         "was trained with policy.squash=tanh, here it is none"),
+         "was trained with policy.squash=tanh, here policy.squash=none"),
+        ({}, {"distribution": "beta"}, {},
+         "was trained with policy.squash=none, here policy.distribution=beta"),
         ({"squash": "tanh", "action": continuous((-1.0, 1.0), (-1.0, 1.0))},
          {"squash": "tanh"}, {}, "its env's bounds are others"),
     ],
@@ -306,3 +310,23 @@ def test_a_teacher_that_is_not_there_is_refused(tmp_path: Path, what: str) -> No
     path.mkdir()
     with pytest.raises(CheckpointError, match="distillation.teacher=.*run: no checkpoint"):
         settle_teacher(student_config(path))
+
+
+@pytest.mark.parametrize("squash", ["none", "tanh"])
+def test_an_exported_teacher_says_what_its_run_does(tmp_path: Path, squash: str) -> None:
+    pytest.importorskip("onnxruntime")
+    path = teacher(tmp_path / "run" / "checkpoints", squash=squash)
+    files = export(load_checkpoint(path), tmp_path / "files").directory
+    answers = []
+    for source in (path, files, files / "policy.onnx"):
+        config = student_config(source, policy={"squash": squash})
+        settle_teacher(config)
+        learner = of(config)
+        fill(learner, 0)
+        answers.append(wanted_of(learner))
+    assert config.distillation.teacher == str(files / "policy.onnx")
+    if squash == "none":  # what is exported is clipped to the env's bounds
+        answers[0] = answers[0].clamp(-2.0, 2.0)
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(answers[1], answers[2])
+    assert learner.update(0)["Loss/undone"] == 0.0
