@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from isaac_hydra_ext.models import sequence_cells
+from isaac_hydra_ext.system import compiler
 
 Weights = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -142,4 +143,8 @@ class _GRU(torch.autograd.Function):
 
 def _cells(gates: torch.Tensor) -> Any:
     """Return the module whose functions do a step: kernels where they can be built."""
+    if gates.device.type == "cuda" and not compiler.why_not("cuda"):
+        from isaac_hydra_ext.models import sequence_kernels
+
+        return sequence_kernels
     return sequence_cells
