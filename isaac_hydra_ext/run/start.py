@@ -75,7 +75,8 @@ def about(
             f"{ranks * config.n_buffer:,} an iteration; what another writes is in rank_N/"
         )
     yield from picture(config, auto_is_gpu(config.env), spec.num_envs)
-    yield f"truncated episodes bootstrap from {spec.bootstrap}"
+    if not config.has_teacher:
+        yield f"truncated episodes bootstrap from {spec.bootstrap}"
     actor, critic = policy.actor_groups, policy.critic_groups
     teachers = [g for name in config.teacher_groups for g in group_and_terms(name, [*spec.obs])]
     if config.has_teacher:

@@ -86,3 +86,16 @@ def test_a_class_of_the_tasks_own_is_refused(where: str) -> None:
     cfg = {**NEW, where: {**NEW[where], "class_name": "my_task.distill:Own"}}
     with pytest.raises(ConfigError, match="my_task.distill:Own.*own"):
         settings_from_rsl_rl(cfg)
+
+
+@pytest.mark.parametrize("layout", ["new", "old"])
+def test_a_student_with_a_memory_has_one_here(layout: str) -> None:
+    memory = {"rnn_type": "gru", "rnn_hidden_dim": 24, "rnn_num_layers": 2}
+    if layout == "new":
+        cfg = {**NEW, "student": {**NEW["student"], "class_name": "RNNModel", **memory}}
+    else:
+        name = {"class_name": "StudentTeacherRecurrent", "teacher_recurrent": True}
+        cfg = {**OLD, "policy": {**OLD["policy"], **name, **memory}}
+    settings, notes = settings_from_rsl_rl(cfg)
+    assert settings["policy"]["recurrent"] == {"kind": "gru", "hidden": 24, "layers": 2}
+    assert notes == ()
