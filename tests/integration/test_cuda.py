@@ -14,8 +14,11 @@ import torch
 from unit.builders import InProcessRun, discrete, env_spec, learner_state, run_config
 
 from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.envs.contract import TensorSpec
+from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.learner.ppo.scan import looped_scan, reverse_scan
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.encoders import make_encoder
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import PlainActing, make_acting
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -256,3 +259,69 @@ def test_building_a_policy_leaves_the_gpus_generator_alone() -> None:
         make_policy(config, spec, "cuda")
         draws.append(torch.randn(8, device="cuda"))
     assert not torch.equal(*draws), "two workers of different seeds draw the same noise"
+
+
+def learned_from_pictures(where: str, ppo: dict[str, object]) -> dict[str, torch.Tensor]:
+    """Three updates from two slots in turn, which one recorded update reads."""
+    encoder = {"channels": [8, 8], "kernel": [4, 3], "stride": [2, 2]}
+    config = run_config(
+        16,
+        experiment={"device": "cuda:0"},
+        rollout={"steps_per_env": 40, "max_policy_lag": 1},
+        policy={"encoders": {"camera": encoder}, "hidden_dims": [16]},
+        ppo={"batch_size": 160, "lr": 1e-4, "lr_schedule": "fixed", **FP32, **ppo},
+    )
+    spec = env_spec(16, {"camera": ((16, 16, 3), "uint8"), "speed": ((2,), "float32")})
+    learner = PPO(config, spec, torch.device("cuda:0"))
+    slots = Slot.allocate_all(SlotLayout.of(spec, 40, learner.policy), where, 2)
+    generator = torch.Generator().manual_seed(1)
+    for slot in slots:
+        for name, tensor in slot._tensors.items():
+            drawn = torch.rand(tensor.shape, generator=generator)
+            high = 200 if name == "obs/camera" else 0.02 if tensor.dtype == torch.bool else 1
+            tensor.copy_(drawn < high if tensor.dtype == torch.bool else drawn * high)
+        slot.dropped_B.fill_(False)
+        slot.behavior_log_prob_TB.fill_(-1.0)
+        slot.header["policy_version"], slot.header["final_count"] = 0, 0
+    learner.capture()
+    for k in range(3):
+        learner.load([slots[k % 2]])
+        assert not learner.update(k)["Loss/undone"]
+    return learner_state(learner)
+
+
+@pytest.mark.parametrize("where", ["cpu", "cuda:0"])
+def test_the_recorded_update_from_pictures_is_the_eager_one(where: str) -> None:
+    # Slots on the CPU are copied to the GPU; those on the GPU are read in place.
+    eager = learned_from_pictures(where, {"compile": "never", "cuda_graphs": False})
+    recorded = learned_from_pictures(where, {"compile": "never", "cuda_graphs": True})
+    for name, tensor in eager.items():
+        torch.testing.assert_close(recorded[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_compiled_updates_from_pictures_stay_near_the_eager_ones(kernels: None) -> None:
+    common = {"update_epochs": 1, "lr": 1e-9}
+    eager = learned_from_pictures("cuda:0", {**common, "cuda_graphs": False, "compile": "never"})
+    compiled = learned_from_pictures("cuda:0", {**common, "compile": "always"})
+    for name in ("optimizer.exp_avg", "optimizer.exp_avg_sq"):
+        difference = (compiled[name] - eager[name]).norm() / eager[name].norm()
+        assert difference < 1e-2, name
+
+
+def test_an_encoder_reads_both_layouts_alike_on_a_gpu() -> None:
+    torch.backends.cudnn.allow_tf32, before = False, torch.backends.cudnn.allow_tf32
+    settings = {"channels": [8, 8], "kernel": [4, 3], "stride": [2, 2]}
+    picture = torch.randint(256, (64, 20, 24, 3), dtype=torch.uint8)
+    encoder = make_encoder("camera", settings, TensorSpec((20, 24, 3), "uint8"))
+    first = make_encoder("camera", settings, TensorSpec((3, 20, 24), "uint8"))
+    first.load_state_dict(encoder.state_dict())
+    expected = encoder(picture)
+    on_gpu, turned = picture.cuda(), picture.permute(0, 3, 1, 2).contiguous().cuda()
+    try:
+        for found in (encoder.cuda()(on_gpu), first.cuda()(turned)):
+            torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-4)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            half = encoder(on_gpu).float().cpu()
+        assert (half - expected).norm() < 0.02 * expected.norm()
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
