@@ -8,32 +8,34 @@ Resolves each task's configurations as a training does, and starts no simulation
 import re
 import sys
 import textwrap
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
 from isaac_hydra_ext.config.schema import EnvConfig
-from isaac_hydra_ext.envs.agent_cfgs.rsl_rl import settings_from_rsl_rl
+from isaac_hydra_ext.envs.agent_cfgs.choice import ENTRY, TRAINERS, settings_from
 from isaac_hydra_ext.envs.isaac import cfg as isaac_cfg
 from isaac_hydra_ext.envs.isaac.generation import Generation
 from isaac_hydra_ext.envs.isaac.ids import list_tasks
 from isaac_hydra_ext.envs.isaac.launch import get_runtime
+from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import IsaacHydraExtError
 
 PAGE = Path(__file__).parents[1] / "docs" / "isaac_tasks.md"
-ENTRY = "_cfg_entry_point"
-AS_TASK = "By its rsl_rl configuration"
-DEFAULTS = "From our defaults, as there is no rsl_rl configuration"
+AS_TASK = "By its {} configuration"
+DEFAULTS = "From our defaults, as there is no agent configuration of PPO"
 NEWTON, KIT = "Newton", "Kit"
 DRAWS = " (draws)"
 HEAD = """# What each task of Isaac Lab does here
 
 {count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which resolves their
 configurations and simulates none. {newton} simulate with Newton, so without Kit, and {ready} of
-these train by their rsl_rl configuration. A preset in backticks is taken where Isaac Sim is
-missing. What draws needs `renderer=newton_renderer`. What is refused trains from our defaults
-with `env.agent=none`.
+these train by their own agent configuration. {accepted} Students need `distillation.teacher`. A
+preset in backticks is taken where Isaac Sim is missing. What draws needs
+`renderer=newton_renderer`. What is refused trains from our defaults with `env.agent=none`.
 """
 
 
@@ -51,18 +53,59 @@ def trains(task: str, env_config: EnvConfig) -> tuple[str, str, str]:
     if configs.agent is None:
         return DEFAULTS, on, name
     try:
-        settings_from_rsl_rl(configs.agent)
+        settings_from(configs.agent)
     except IsaacHydraExtError as e:
-        asked = re.search(r"asks for (an? )(?:[\w.]+:)?([\w ]*\w)", str(e))
-        return f"Refused: {asked[1] + asked[2] if asked else e}", on, name
-    return AS_TASK, on, name
+        return refused(str(e)), on, name
+    return AS_TASK.format(configs.trainer), on, name
 
 
-def page(rows: list[tuple[str, str, str]], version: str) -> str:
+def refused(error: str) -> str:
+    """Return a refusal of an agent cfg as a heading: `Refused: AMP is not PPO`."""
+    found = re.search(r"cfg \([^=]*=(?:[\w.]+:)?(.*?)\) ([^:;]*)", error)
+    return f"Refused: {found[1]} {found[2]}" if found else f"Refused: {error}"
+
+
+def count_accepted(accepted: Mapping[tuple[str, str], bool]) -> str:
+    """Say how many agent cfgs are accepted.
+
+    Args:
+        accepted: (task, registry key) of each cfg of rsl_rl, skrl and rl_games.
+    """
+    first = TRAINERS[0]
+    of_first = [ok for (_, key), ok in accepted.items() if key.startswith(first)]
+    with_first = {task for task, key in accepted if key.startswith(first)}
+    others: dict[str, list[bool]] = {}
+    for (task, _), ok in accepted.items():
+        if task not in with_first:
+            others.setdefault(task, []).append(ok)
+    some = sum(any(found) for found in others.values())
+    return (
+        f"Of {len(of_first)} {first} configurations {sum(of_first)} are accepted, of {len(others)} "
+        f"tasks with only those of {' or '.join(TRAINERS[1:])}, {some}."
+    )
+
+
+def is_accepted(task: str, key: str) -> bool:
+    """Return whether an agent cfg gives settings that load."""
+    env_config = EnvConfig(kind="isaaclab", task=task, agent=key)
+    try:
+        agent = isaac_cfg.resolve(env_config, task, Generation.GA).agent
+        settings, _ = settings_from(agent or {})
+        if "distillation" not in settings:  # whose teacher is the user's to name
+            load_run_config({"env": {"kind": "isaaclab", "task": task}}, (), settings)
+    except IsaacHydraExtError as e:
+        print(task, key, e, sep=" | ", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def page(rows: list[tuple[str, str, str]], version: str, accepted: str) -> str:
     """Return the page: a heading for each way to train, a paragraph for each physics."""
     newton = [how for how, on, _ in rows if on.startswith(NEWTON)]
+    own = [AS_TASK.format(trainer) for trainer in TRAINERS]
+    ready = sum(how in own for how in newton)
     text = HEAD.format(
-        count=len(rows), version=version, newton=len(newton), ready=newton.count(AS_TASK)
+        count=len(rows), version=version, newton=len(newton), ready=ready, accepted=accepted
     )
     ways = sorted({how for how, _, _ in rows}, key=lambda how: (how.startswith("Refused"), how))
     for how in ways:
@@ -74,16 +117,32 @@ def page(rows: list[tuple[str, str, str]], version: str) -> str:
     return text
 
 
+def tasks_of_isaac_lab() -> dict[str, Mapping[str, Any]]:
+    """Return what each task has registered, without this package's own tasks."""
+    found = {task: gym.spec(task).kwargs or {} for task in list_tasks()}
+    ours = "isaac_hydra_ext"
+    return {t: keys for t, keys in found.items() if ours not in str(keys.get(f"env{ENTRY}"))}
+
+
+def accepted_cfgs() -> dict[tuple[str, str], bool]:
+    """Return for each agent cfg of PPO trainers whether it is accepted; see `count_accepted`."""
+    return {
+        (task, key): is_accepted(task, key)
+        for task, entries in tasks_of_isaac_lab().items()
+        for key in entries
+        if key.startswith(TRAINERS) and key.endswith(ENTRY)
+    }
+
+
 def main() -> None:
     """Write the page."""
     get_runtime(EnvConfig(kind="isaaclab"), "cpu", worker=0)
-    ours = "isaac_hydra_ext"
-    tasks = [t for t in list_tasks() if ours not in str(gym.spec(t).kwargs.get(f"env{ENTRY}"))]
+    accepted = accepted_cfgs()
     rows = []
-    for task in tasks:
+    for task in tasks_of_isaac_lab():
         rows.append(trains(task, EnvConfig(kind="isaaclab", task=task)))
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
-    PAGE.write_text(page(rows, metadata.version("isaaclab")))
+    PAGE.write_text(page(rows, metadata.version("isaaclab"), count_accepted(accepted)))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def origin(key: str, settings: Settings, task: TaskDescription, value: Any) -> s
         ("config file", settings.user),
         ("env.trainer_defaults", settings.recommended),
         ("appo_cfg_entry_point", task.authors),
-        ("the task's rsl_rl cfg", task.settings),
+        ("the task's agent cfg", task.settings),
     ):
         set_there = value_at(its_settings, key, UNSET)
         # A batch_size above it has made a layer's num_mini_batches null.

@@ -259,5 +259,5 @@ def test_the_files_of_a_task_of_ones_own_are_found_and_said(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     said = {line.strip().split(": ")[0]: line for line in done.stdout.splitlines()}
     assert said["task"].split()[1] == "My-Cartpole"
-    assert re.match(r"  gamma: 0.95 +# the task's rsl_rl cfg", said["gamma"])
+    assert re.match(r"  gamma: 0.95 +# the task's agent cfg", said["gamma"])
     assert re.match(r"  max_iterations: 150 +# env.trainer_defaults", said["max_iterations"])

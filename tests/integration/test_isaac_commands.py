@@ -291,7 +291,7 @@ def test_the_resolved_configuration_says_where_each_value_comes_from(
     values = {line.split(":")[0].strip(): line for line in done.stdout.splitlines()}
     assert "0.7" in values["lam"] and told["lam"] == "typed"
     assert "0.93" in values["gamma"] and told["gamma"] == "appo_cfg_entry_point"
-    assert "0.0003" in values["lr"] and told["lr"] == "the task's rsl_rl cfg"
+    assert "0.0003" in values["lr"] and told["lr"] == "the task's agent cfg"
     assert told["rho_bar"] == "default" and told["task"] == "typed"
     assert not (on_stage("ga").where / "logs").exists()
 

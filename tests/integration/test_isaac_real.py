@@ -28,6 +28,17 @@ os._exit(0)
 """
 
 
+COUNT = """
+import contextlib, io, os, runpy
+script = runpy.run_path(os.environ["SCRIPT"])
+script["get_runtime"](script["EnvConfig"](kind="isaaclab"), "cpu", worker=0)
+with contextlib.redirect_stdout(io.StringIO()):
+    accepted = script["accepted_cfgs"]()
+print(script["count_accepted"](accepted), flush=True)
+os._exit(0)
+"""
+
+
 @pytest.mark.parametrize(
     ("task", "says"),
     [
@@ -37,10 +48,13 @@ os._exit(0)
         ("Isaac-Cart-Double-Pendulum-Direct-v0", "env.agent=skrl: "),  # DirectMARL
         ("Isaac-Velocity-Flat-Unitree-Go1-v0", "env.physics=newton_mjwarp: the task's own physics"),
         ("Isaac-Velocity-Flat-G1-v0", ""),
+        ("Isaac-Cartpole-Camera-Direct env.renderer=newton_renderer", ""),  # convolutions
+        ("Isaac-Cartpole env.agent=rsl_rl_with_symmetry_cfg_entry_point", ""),
+        ("Isaac-Cartpole-Direct env.agent=rl_games", "env.agent=rl_games: "),
     ],
 )
 def test_a_task_trains(task: str, says: str, tmp_path: Path) -> None:
-    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_any", f"env.task={task}"]
+    line = ["-m", "isaac_hydra_ext.appo_runner", "env=isaac_any", *f"env.task={task}".split()]
     line += ["rollout.num_workers=0", "rollout.device=cpu", "rollout.envs_per_worker=4"]
     line += ["experiment.max_iterations=2", "logging.report=false"]
     done = run_python(line, stage("real", tmp_path), tmp_path, timeout=1700)
@@ -49,6 +63,18 @@ def test_a_task_trains(task: str, says: str, tmp_path: Path) -> None:
     assert says in done.stdout
     (path,) = tmp_path.glob("logs/appo/*/*/checkpoints/model_2.safetensors")
     assert all(tensor.isfinite().all() for tensor in load_checkpoint(path).tensors.values())
+
+
+def test_all_but_one_of_the_agent_cfgs_are_accepted(tmp_path: Path) -> None:
+    """The one has heads and an algorithm of its own, for tasks that are trained together."""
+    where = stage("real", tmp_path)
+    script = Path(__file__).parents[2] / "scripts" / "isaac_tasks.py"
+    done = run_python(["-c", COUNT.replace('os.environ["SCRIPT"]', repr(str(script)))], where,
+                      tmp_path, timeout=1700)  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == [
+        "Of 99 rsl_rl configurations 98 are accepted, of 14 tasks with only those of skrl or "
+        "rl_games, 11."
+    ], done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_a_camera_on_the_cpu_sees_the_robot(tmp_path: Path) -> None:

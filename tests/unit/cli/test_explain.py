@@ -58,7 +58,7 @@ def test_the_layers_of_a_task() -> None:
     appo = {"logging": {"video": {"every": 9}}}
     settings = read({"env": {"id": "X-v0", "trainer_defaults": appo}, "ppo": {"batch_size": 64}})
     config = settings.config(task.settings)
-    assert origin("ppo.lam", settings, task, config.ppo.lam) == "the task's rsl_rl cfg"
+    assert origin("ppo.lam", settings, task, config.ppo.lam) == "the task's agent cfg"
     assert origin("ppo.lr", settings, task, config.ppo.lr) == "appo_cfg_entry_point"
     assert origin("logging.video.every", settings, task, 9) == "env.trainer_defaults"
     assert origin("ppo.batch_size", settings, task, 64) == "config file"
