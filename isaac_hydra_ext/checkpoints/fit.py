@@ -15,6 +15,7 @@ from isaac_hydra_ext.errors import CheckpointError, shown
 from isaac_hydra_ext.models.normalizer import REST
 
 OPTIMIZER, NETWORKS = "optimizer.", "policy."
+PER_ENV = ".per_env"  # ends the names of what is of each env: there may be others
 MOMENTS = {"exp_avg", "exp_avg_sq"}  # of Adam and AdamW, beside `step`; all there or none
 SQUARES = {"square_avg"}  # of RMSprop
 
@@ -87,7 +88,7 @@ def _differences(
             line = f"of another environment: {key} is {shown(saved_spec[key], 300)}, here "
             yield f"spec.{key}", line + shown(expected, 300)
     for name, tensor in own.items():
-        if name.startswith(OPTIMIZER):
+        if name.startswith(OPTIMIZER) or name.endswith(PER_ENV):
             continue
         if name not in found:
             if not name.endswith(f".{REST}"):
@@ -95,7 +96,7 @@ def _differences(
         elif line := _misfit(found[name], tensor.shape, tensor.dtype):
             yield name, f"{name} {line}"
     for name in found:
-        if name not in own and not name.startswith(OPTIMIZER):
+        if name not in own and not (name.startswith(OPTIMIZER) or name.endswith(PER_ENV)):
             yield name, f"has {shown(repr(name))}, which the run's networks do not"
     yield from _optimizer_differences(found, own)
 

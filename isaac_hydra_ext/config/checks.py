@@ -14,6 +14,7 @@ from isaac_hydra_ext.config.encoders import check_encoders
 from isaac_hydra_ext.config.knob import MAX_INT
 from isaac_hydra_ext.config.mirrors import check_mirrors
 from isaac_hydra_ext.config.policy_checks import check_policy
+from isaac_hydra_ext.config.rnd_schema import read_rnd
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
@@ -42,6 +43,8 @@ def check(config: RunConfig) -> None:
     """
     check_names(config)
     check_bounds(config)
+    if "rnd" in config.ppo.terms:
+        check_bounds(read_rnd(config.ppo.terms["rnd"]))
     check_policy(config.policy)
     _check_device_names(config)
     _check_evaluate(config)
@@ -63,7 +66,7 @@ def check(config: RunConfig) -> None:
         )
 
 
-def check_bounds(config: RunConfig) -> None:
+def check_bounds(config: Any) -> None:
     """Check every knob against the bounds and choices it declares."""
     for key, value, limits in walk(config):
         for item in value if isinstance(value, list) else [value]:

@@ -46,7 +46,7 @@ def make_network(config: PolicyConfig, role: str, num_inputs: int, num_outputs: 
     if role == "critic":
         dims = dims if config.critic_hidden_dims is None else config.critic_hidden_dims
         activation = config.critic_activation or activation
-    return _mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[activation])
+    return mlp([num_inputs, *dims, num_outputs], ACTIVATIONS[activation])
 
 
 def is_chain(network: nn.Module) -> bool:
@@ -86,7 +86,7 @@ def last_layer(critic: nn.Module) -> nn.Linear:
     )
 
 
-def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+def mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     """Return linear layers with PyTorch's own initial weights, as rsl_rl's.
 
     Orthogonal weights of gain sqrt(2) were tried: with ELU they make the first gradients tens of

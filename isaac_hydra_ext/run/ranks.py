@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
+from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.reading import Settings
@@ -141,7 +142,8 @@ class Ranks:
         """
         if self.group.size == 1:
             return
-        digests = self.group.exchange(_digest(tensors))
+        same = {name: x for name, x in tensors.items() if not name.endswith(PER_ENV)}
+        digests = self.group.exchange(_digest(same))
         for rank, digest in enumerate(digests):
             if digest != digests[0]:
                 raise RankDiffersError(

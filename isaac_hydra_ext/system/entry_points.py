@@ -52,7 +52,7 @@ BUILT_IN = {
     ENCODERS: ("cnn", "mlp"),
     POLICIES: ("actor_critic",),
     ALGORITHMS: ("ppo", "distillation"),
-    TERMS: (),
+    TERMS: ("rnd",),
     SOURCES: ("auto",),
 }
 

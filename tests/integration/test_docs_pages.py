@@ -97,6 +97,7 @@ def test_every_metric_of_a_run_is_explained_and_no_other(tmp_path: Path) -> None
         f"experiment.output_dir={tmp_path}", "experiment.max_iterations=8",
         "rollout.num_workers=0", "rollout.envs_per_worker=2", "rollout.steps_per_env=32",
         "rollout.init_at_random_ep_len=false", "logging.console=quiet",
+        "+ppo.terms.rnd.weight=0.1",
         "ppo.symmetry.mirrors={m:{obs:{policy:[1,-2,-3]},action:[-1]}}",
     ]  # fmt: skip
     tags, runs = set[str](), []

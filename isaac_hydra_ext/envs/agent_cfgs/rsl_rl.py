@@ -18,6 +18,7 @@ from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_models import (
     policy_settings,
     with_two_models,
 )
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_terms import rnd_settings, symmetry_settings
 from isaac_hydra_ext.envs.agent_cfgs.section import Section
 from isaac_hydra_ext.errors import ConfigError
 
@@ -45,9 +46,6 @@ _NOT_TRAINING = (
 # PPO whose critic has the actor's encoders: `share_encoders`.
 _SHARING_PPO = "isaaclab_tasks.contrib.keyboard.agents.models:SharedEncoderPPO"
 _RUNNERS = ("", "OnPolicyRunner")
-_SYMMETRY = (
-    "data_augmentation_func", "use_data_augmentation", "use_mirror_loss", "mirror_loss_coeff",
-)  # fmt: skip
 _INSTEAD = "not supported; env.agent=none starts from this package's defaults instead"
 
 
@@ -83,7 +81,9 @@ def settings_from_rsl_rl(
     }
     clipped = algorithm.get("use_clipped_value_loss", True)
     ppo["value_clip"] = algorithm.get("clip_param") if clipped else None
-    if symmetry := _symmetry(algorithm.get("symmetry_cfg") or {}):
+    if rnd := algorithm.part("rnd_cfg"):
+        ppo["terms"] = {"rnd": rnd_settings(rnd, runner.get("obs_groups") or {})}
+    if symmetry := symmetry_settings(algorithm.part("symmetry_cfg")):
         ppo["symmetry"] = symmetry
     if "optimizer" in algorithm:
         ppo["optimizer"] = str(algorithm["optimizer"]).lower()
@@ -112,13 +112,6 @@ def settings_from_rsl_rl(
     for section in (actor, critic, algorithm, runner):
         section.done()
     return settings, tuple(runner.notes)
-
-
-def _symmetry(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `ppo.symmetry` is: the names are the same. A loss that is only logged is not."""
-    if not (cfg.get("use_data_augmentation") or cfg.get("use_mirror_loss")):
-        return {}
-    return {name: cfg[name] for name in _SYMMETRY if cfg.get(name) is not None}
 
 
 def is_rsl_rl(cfg: Mapping[str, Any]) -> bool:
@@ -159,8 +152,3 @@ def _refuse_other_algorithms(runner: Section, algorithm: Section) -> None:
             "(`learner/terms.py`) or an Algorithm (`learner/algorithm.py`), and register it as "
             "ppo.terms or algorithm.kind"
         )  # fmt: skip
-    if algorithm.get("rnd_cfg") is not None:
-        raise ConfigError(
-            f"env.task: its rsl_rl cfg (algorithm.rnd_cfg) asks for random network distillation, "
-            f"{_INSTEAD}"
-        )

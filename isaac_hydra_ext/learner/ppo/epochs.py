@@ -25,7 +25,7 @@ from isaac_hydra_ext.learner.ppo.losses import (
 )
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.learner.ppo.symmetry import Symmetry
-from isaac_hydra_ext.learner.terms import TrainedTerm
+from isaac_hydra_ext.learner.trained_terms import TrainedTerm
 from isaac_hydra_ext.models.policy import Policy, Sequences
 from isaac_hydra_ext.models.policy import Samples as Inputs
 from isaac_hydra_ext.system.compiler import fused

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.reading import check_columns
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
@@ -23,7 +24,7 @@ from isaac_hydra_ext.learner.ppo.randomness import Draws, Randomness
 from isaac_hydra_ext.learner.ppo.scaled import scaled
 from isaac_hydra_ext.learner.ppo.symmetry import MirrorLoss, Symmetry, make_symmetry
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
-from isaac_hydra_ext.learner.terms import TrainedTerm, make_terms
+from isaac_hydra_ext.learner.trained_terms import TrainedTerm, make_terms
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.slot import Slot
@@ -81,6 +82,8 @@ class PPO:
         self._compiled = self._is_compiled()
         self._terms = make_terms(config.ppo.terms, self.policy, spec, seed, device)
         mirrored = self._mirrored()
+        for trained in self._terms:
+            trained.term.begin(group, config.num_collectors * spec.num_envs)
         self._epochs = Epochs(
             config.ppo, self.policy, self._terms, group, config.n_buffer, self._compiled, mirrored
         )
@@ -156,7 +159,8 @@ class PPO:
         stream = self._stream.stream if self._ppo.cuda_graphs else None  # to capture on
         if stream is None and not self._compiled:
             return
-        before = copies(self.state_dict())
+        changes = {**self.state_dict(), "reward": self.batch.reward_TN}  # by a term, that one
+        before = copies(changes)
         with self._stream.in_turn():
             draws = self._draw(0, self._config.n_buffer)
         if stream is not None:
@@ -169,7 +173,7 @@ class PPO:
         else:  # compiled now, and not in the first iteration
             with self._stream.in_turn():
                 self._compute(draws)
-        copy_each(self.state_dict(), before)
+        copy_each(changes, before)
         if self._stream.stream is not None:
             torch.cuda.synchronize(self.device)
 
@@ -247,6 +251,8 @@ class PPO:
         if std is None:  # the samples' own, before the update
             std = self.policy.distribution.std(prepared.actor.proximal_params_MP).mean()
         numbers |= {"Policy/mean_std": std, "Loss/learning_rate": self.lr}
+        for trained in self._terms:
+            numbers |= trained.term.metrics()
         self._tags = list(numbers)
         return self._group.mean(torch.stack([*numbers.values()])), prepared.target_N
 
@@ -292,10 +298,10 @@ class PPO:
         self, state: Mapping[str, torch.Tensor], before: Mapping[str, Any] | None = None
     ) -> None:
         """Moments that are not there stay as they are; a learning rate that was changed, too."""
-        own = self.state_dict()
-        copy_each(
-            own, {name: own[name] if state.get(name) is None else state[name] for name in own}
-        )
+        for name, tensor in self.state_dict().items():
+            saved = state.get(name)
+            if saved is not None and (saved.shape == tensor.shape or not name.endswith(PER_ENV)):
+                tensor.copy_(saved)
         saved, asked = (before or {}).get("ppo"), self._asked
         if saved and (saved["lr"], saved["lr_schedule"]) != (asked.lr, asked.lr_schedule):
             self.lr.fill_(self._ppo.lr)

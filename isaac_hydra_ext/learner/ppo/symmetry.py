@@ -100,7 +100,7 @@ def make_symmetry(
     mirrors = own or found
     if not mirrors:
         return None
-    if policy.initial_state(1):
+    if policy.initial_state(1) or policy.initial_critic_state(1):
         raise ConfigError("ppo.symmetry: a policy with memory cannot learn from mirrored samples")
     if spec.action.kind != "continuous":
         raise ConfigError("ppo.symmetry: needs continuous actions")

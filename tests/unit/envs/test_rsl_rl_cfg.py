@@ -264,20 +264,28 @@ def test_symmetry_has_rsl_rls_names() -> None:
     assert "symmetry" not in settings["ppo"]
 
 
+def test_curiosity_has_rsl_rls_names() -> None:
+    asked = {
+        "weight": 0.5, "weight_schedule": None, "reward_normalization": True,
+        "state_normalization": True, "learning_rate": 1e-4, "num_outputs": 4,
+        "predictor_hidden_dims": [8, 8], "target_hidden_dims": [-1], "activation": "relu",
+    }  # fmt: skip
+    cfg = changed_cfg("algorithm.rnd_cfg", {**asked, "class_name": "Rnd"})
+    cfg["obs_groups"]["rnd_state"] = ("policy", "privileged")
+    settings, notes = settings_from_rsl_rl(cfg)
+    groups = {"obs_groups": ["policy", "privileged"]}
+    assert settings["ppo"]["terms"] == {"rnd": {**asked, **groups}}
+    assert len(notes) == 1 and "rnd_cfg.class_name=Rnd: has no counterpart here" in notes[0]
+    schedule = {"mode": "linear", "initial_step": 2, "final_step": 9, "final_value": 0.1}
+    cfg["algorithm"]["rnd_cfg"] = {"weight": 0.5, "weight_schedule": schedule}
+    settings, _ = settings_from_rsl_rl(cfg)
+    config = load_run_config({"env": {"kind": "mjlab", "task": "X"}}, (), settings)
+    assert config.ppo.terms["rnd"] == {"weight": 0.5, "weight_schedule": schedule, **groups}
+
+
 @pytest.mark.parametrize("key", ["rnd_cfg", "symmetry_cfg"])
 def test_extensions_that_are_switched_off_need_no_note(key: str) -> None:
     assert settings_from_rsl_rl(changed_cfg(f"algorithm.{key}", None))[1] == ()
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "says"),
-    [
-        ("algorithm.rnd_cfg", {"weight": 1.0}, "random network distillation"),
-    ],
-)
-def test_algorithms_we_do_not_have_are_refused(path: str, value: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^env\.task: .*{says}.*env\.agent=none"):
-        settings_from_rsl_rl(changed_cfg(path, value))
 
 
 def older(**policy: Any) -> dict[str, Any]:

@@ -23,6 +23,9 @@ MIRRORED = {
     "mirrors": {"m": {"obs": {"policy": [2, -1, 3]}, "action": [-1]}},
     "use_data_augmentation": True, "use_mirror_loss": True, "mirror_loss_coeff": 0.3,
 }  # fmt: skip
+CURIOUS = {
+    "weight": 0.5, "state_normalization": True, "predictor_hidden_dims": [4], "num_outputs": 2
+}  # fmt: skip
 LEFT_OUT, UNDONE = (1, 1), (1, 2)  # (rank, iteration): its last env; a reward of NaN there
 
 
@@ -33,7 +36,8 @@ def config_of(num_envs: int, minibatches: int, estimator: str) -> RunConfig:
         ppo={"num_mini_batches": minibatches, "lr_schedule": "adaptive", "update_epochs": 2,
              "desired_kl": 1e-3, "advantages": estimator,
              "normalize_advantages_per_mini_batch": estimator == "vtrace",
-             "symmetry": MIRRORED if estimator == "vtrace" else {}},
+             "symmetry": MIRRORED if estimator == "vtrace" else {},
+             "terms": {"rnd": CURIOUS} if estimator == "vtrace" else {}},
         policy={"normalize_values": True, "hidden_dims": [8]},
     )  # fmt: skip
 
