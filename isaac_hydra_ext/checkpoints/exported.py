@@ -47,17 +47,34 @@ class OnnxPolicy:
             ) from e
         self._session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         self._inputs = {o["input"]: (o["group"], o["dtype"]) for o in self.about["obs"]}
+        self._remembers = self.about.get("state", [])  # exports of before have none
+        self._state: list[np.ndarray] = []
 
     def __call__(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the action [A] for one env's obs groups."""
         return self.act({group: np.asarray(x)[None] for group, x in obs.items()})[0]
 
     def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the actions [N, A] for N envs' obs groups [N, ...]."""
+        """Return the actions [N, A] for N envs' obs groups [N, ...].
+
+        A policy with memory goes on from the call before; with another N it begins anew.
+        """
         feed = {
             name: np.asarray(obs[group], dtype) for name, (group, dtype) in self._inputs.items()
         }
-        return np.asarray(self._session.run(["actions"], feed)[0])
+        count = len(next(iter(feed.values())))
+        if self._remembers and (not self._state or self._state[0].shape[1] != count):
+            shapes = [(part["shape"][0], count, part["shape"][2]) for part in self._remembers]
+            self._state = [np.zeros(shape, np.float32) for shape in shapes]
+        names = [part["input"] for part in self._remembers]
+        outputs = ["actions", *(part["output"] for part in self._remembers)]
+        found = self._session.run(outputs, {**feed, **dict(zip(names, self._state, strict=True))})
+        actions, *self._state = (np.asarray(output) for output in found)
+        return actions
+
+    def forget(self) -> None:
+        """Begin new episodes; only a policy with memory remembers anything of those before."""
+        self._state = []
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

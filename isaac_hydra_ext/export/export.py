@@ -33,7 +33,9 @@ from isaac_hydra_ext.export.formats import (
     sample_inputs,
     write_and_run,
 )
+from isaac_hydra_ext.export.remembering import ENVS
 from isaac_hydra_ext.models.actor_critic import ActorCritic
+from isaac_hydra_ext.models.recurrent import RecurrentActorCritic
 from isaac_hydra_ext.system import entry_points
 
 SCHEMA_VERSION = 1
@@ -77,11 +79,13 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
             f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
             "package; only policies of this one can be exported"
         )
-    policy = ActorCritic(config.policy, spec, config.experiment.seed, "cpu", critic=False)
+    network = RecurrentActorCritic if config.policy.recurrent.kind else ActorCritic
+    policy = network(config.policy, spec, config.experiment.seed, "cpu", critic=False)
     load_weights(policy, checkpoint)
     if not bool(policy.flat.isfinite().all()):
         raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")
-    obs = sample_inputs(policy, spec, CHECKED_INPUTS)
+    envs = ENVS if policy.initial_state(1) else 1
+    obs = sample_inputs(policy, spec, CHECKED_INPUTS * envs)
     expected = reference(policy, obs)
     module = DeployedPolicy(policy).eval()
     try:
@@ -179,6 +183,10 @@ def describe(
             "squash": config.policy.squash,
             "clip": config.policy.clip_actions,
         },
+        "state": [
+            {"input": name, "output": module.state[name], "shape": [x.shape[0], None, x.shape[2]]}
+            for name, x in zip(module.state, module.fresh, strict=True)
+        ],
         "step_dt": spec.step_dt,
         "max_episode_length": spec.max_episode_length,
         "versions": {"isaac_hydra_ext": __version__, "torch": torch.__version__, "opset": OPSET},

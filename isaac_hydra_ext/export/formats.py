@@ -16,9 +16,11 @@ from torch import nn
 
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import ExportError
+from isaac_hydra_ext.export.remembering import over_steps, reference_params
 from isaac_hydra_ext.models.actor_critic import ActorCritic, normalizers_of
 from isaac_hydra_ext.models.beta import Beta
 from isaac_hydra_ext.models.distributions import Categorical, Gaussian
+from isaac_hydra_ext.models.recurrent import RecurrentActorCritic
 
 TOLERANCE = 1e-5  # of the largest number that goes into an output
 OPSET = 17  # of ONNX Runtime 1.12 and newer
@@ -31,6 +33,9 @@ class DeployedPolicy(nn.Module):
     Attributes:
         inputs: Name of the input -> obs group, in the order of the actor's.
         outputs: Names.
+        state: Input -> output of what a policy with memory remembers, named as rsl_rl names them.
+            It is zero where an episode begins.
+        fresh: The state of one env then, [layers, 1, H] each.
     """
 
     low: torch.Tensor
@@ -56,26 +61,37 @@ class DeployedPolicy(nn.Module):
         if not self.discrete:
             for name in ("low", "high", *(("center", "scale") if self.scaled else ())):
                 self.register_buffer(name, getattr(distribution, name))
+        fresh = policy.initial_state(1)
+        self.state = {f"{name[-1]}_in": f"{name[-1]}_out" for name in fresh}
+        self.fresh = [x.transpose(0, 1) for x in fresh.values()]
         self.policy = policy
         del policy.critic, policy.critic_normalizers, policy.value_normalizer
         del policy.critic_encoders
 
-    def forward(self, *obs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def forward(self, *given: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Act deterministically.
 
         Args:
-            *obs: One [N, ...] tensor an obs group, in the order of `inputs`.
+            *given: One [N, ...] tensor an obs group, in the order of `inputs`; then the state,
+                [layers, N, H] each.
 
         Returns:
-            Actions [N, A]; for discrete ones also the logits [N, sum of choices].
+            Actions [N, A]; for discrete ones also the logits [N, sum of choices]; then the state.
         """
-        params = self.policy.action_params(dict(zip(self.inputs.values(), obs, strict=True)))
+        obs = dict(zip(self.inputs.values(), given, strict=False))
+        after: tuple[torch.Tensor, ...] = ()
+        if self.state:
+            assert isinstance(self.policy, RecurrentActorCritic)
+            params, after = self.policy.exported_step(obs, given[len(obs) :])
+        else:
+            params = self.policy.action_params(obs)
         mode = self.policy.distribution.mode(params)
         if self.discrete:
-            return mode, params
+            return mode, params, *after
         if self.scaled:
             mode = self.center + self.scale * (torch.tanh(mode) if self.squash else mode)
-        return torch.clamp(mode, self.low, self.high)
+        actions = torch.clamp(mode, self.low, self.high)
+        return (actions, *after) if after else actions
 
 
 def normalisation(policy: ActorCritic) -> dict[str, tuple[list[float], list[float]] | None]:
@@ -123,7 +139,10 @@ class Reference:
 def reference(policy: ActorCritic, obs: Sequence[torch.Tensor]) -> Reference:
     """Act as `appo eval` would, on the actor's obs groups."""
     distribution = policy.distribution
-    params = policy.action_params(dict(zip(policy.actor_groups, obs, strict=True)))
+    if policy.initial_state(1):
+        params = reference_params(policy, obs)
+    else:
+        params = policy.action_params(dict(zip(policy.actor_groups, obs, strict=True)))
     mode = distribution.mode(params)
     actions = distribution.to_env(mode)
     if isinstance(distribution, Categorical):
@@ -147,43 +166,54 @@ def write_and_run(
         # TorchScript is what C++ and Isaac Lab's users load; tracing is in every release from 2.5
         # on, and needs no onnxscript.
         warnings.simplefilter("ignore", DeprecationWarning)
-        _write_onnx(module, obs, onnx_path)
-        traced = torch.jit.trace(module, tuple(obs), check_trace=False)  # `compare` is the check
+        # With its state as an input an LSTM has no fixed batch, whatever PyTorch warns of.
+        warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size")
+        # Its checks of shapes are of those that were traced; `over_steps` calls it with others.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module="torch.nn")
+        examples = (*obs, *(x.repeat(1, len(obs[0]), 1) for x in module.fresh))
+        _write_onnx(module, examples, onnx_path)
+        traced = torch.jit.trace(module, examples, check_trace=False)  # `compare` is the check
         torch.jit.save(traced, str(pt_path))
-    return [_run_onnx(onnx_path, module, obs), _in_two_batches(traced, obs)]
+    return [_called(run, module, obs) for run in (_onnx_run(onnx_path, module), traced)]
 
 
-def _write_onnx(module: DeployedPolicy, obs: Sequence[torch.Tensor], path: Path) -> None:
+def _write_onnx(module: DeployedPolicy, examples: tuple[torch.Tensor, ...], path: Path) -> None:
     import onnx
 
-    names = list(module.inputs)
+    first = {name: {0: "N"} for name in (*module.inputs, *module.outputs)}
+    second = {name: {1: "N"} for name in (*module.state, *module.state.values())}
     torch.onnx.export(
         module,
-        tuple(obs),
+        examples,
         str(path),
         dynamo=False,
         opset_version=OPSET,
-        input_names=names,
-        output_names=module.outputs,
-        dynamic_axes={name: {0: "N"} for name in (*names, *module.outputs)},
+        input_names=[*module.inputs, *module.state],
+        output_names=[*module.outputs, *module.state.values()],
+        dynamic_axes={**first, **second},
     )
     onnx.checker.check_model(str(path))
 
 
-def _run_onnx(path: Path, module: DeployedPolicy, obs: Sequence[torch.Tensor]) -> list[np.ndarray]:
+def _onnx_run(path: Path, module: DeployedPolicy) -> Any:
+    """Return the file as a function of what `DeployedPolicy.forward` is given."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    outputs = [*module.outputs, *module.state.values()]
 
     def run(*part: torch.Tensor) -> list[np.ndarray]:
-        feed = {name: x.numpy() for name, x in zip(module.inputs, part, strict=True)}
-        return [np.asarray(output) for output in session.run(module.outputs, feed)]
+        names = (*module.inputs, *module.state)
+        feed = {name: x.numpy() for name, x in zip(names, part, strict=True)}
+        return [np.asarray(output) for output in session.run(outputs, feed)]
 
-    return _in_two_batches(run, obs)
+    return run
 
 
-def _in_two_batches(function: Any, obs: Sequence[torch.Tensor]) -> list[np.ndarray]:
+def _called(function: Any, module: DeployedPolicy, obs: Sequence[torch.Tensor]) -> list[np.ndarray]:
     """Call with the first row alone and with the rest: N is not what was traced."""
+    if module.state:
+        return _as_arrays(over_steps(function, module.fresh, obs))
     first = _as_arrays(function(*(x[:1] for x in obs)))
     rest = _as_arrays(function(*(x[1:] for x in obs)))
     return [np.concatenate(parts) for parts in zip(first, rest, strict=True)]

@@ -112,6 +112,7 @@ def _play(env: gym.Env, policy: OnnxPolicy, episodes: int, seed: int) -> list[tu
     played = []
     for episode in range(episodes):
         obs, _ = env.reset(seed=seed if episode == 0 else None)
+        policy.forget()
         total, length, done = 0.0, 0, False
         while not done:
             groups = {DEFAULT_GROUP: obs} if single else obs

@@ -84,6 +84,26 @@ class RecurrentActorCritic(ActorCritic):
         features = _remembered(self.critic, "critic", self.critic_input(samples), sequences)
         return self.critic.head(features).squeeze(-1)
 
+    def exported_step(
+        self, obs: Samples, state: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Do as `act` by the library's own module, which other formats have an operator for.
+
+        Args:
+            obs: `actor_groups`, [N, ...] each.
+            state: h and c, or h alone, [layers, N, H] each.
+
+        Returns:
+            The distribution's parameters [N, P], and the state after the step.
+        """
+        memory, inputs_1NI = self.actor.memory, self.actor_input(obs).unsqueeze(0)
+        if isinstance(memory, nn.LSTM):
+            out_1NH, after = memory(inputs_1NI, state)
+        else:
+            out_1NH, after = memory(inputs_1NI, state[0])
+            after = (after,)
+        return self.params_of(self.actor.head(out_1NH.squeeze(0))), after
+
     @torch.no_grad()
     def critic_states(self, samples: Samples, sequences: Sequences) -> Iterator[State]:
         names, memory = self.critic.names("critic"), self.critic.memory

@@ -97,6 +97,8 @@ def _exported(path: Path, device: torch.device) -> "Teacher":
     """Load what `appo export` wrote. It acts on the CPU, whatever the device: the host waits."""
     policy = OnnxPolicy(path.parent)
     about = policy.about["action"]
+    if policy.about.get("state"):
+        raise ConfigError(f"{KEY}{path}: has a memory (policy.recurrent); a student may")
     groups = {o["group"]: TensorSpec(tuple(o["shape"]), o["dtype"]) for o in policy.about["obs"]}
     low = tuple(-torch.inf if x is None else float(x) for x in about["low"])
     high = tuple(torch.inf if x is None else float(x) for x in about["high"])

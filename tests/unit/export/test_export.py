@@ -94,6 +94,8 @@ CASES: dict[str, tuple[EnvSpec, dict[str, Any]]] = {
         {"distribution": "heteroscedastic", "squash": "tanh"},
     ),
     "beta": (env_spec(action=continuous((-3, 5), (-INF, INF))), {"distribution": "beta"}),
+    "lstm": (env_spec(), {"recurrent": {"kind": "lstm", "hidden": 8, "layers": 2}}),
+    "gru, choices": (env_spec(action=discrete(3, 2)), {"recurrent": {"kind": "gru", "hidden": 8}}),
     "one choice": (env_spec(action=discrete(4)), {}),
     "several choices": (env_spec(action=discrete(3, 2, 5)), {}),
     "no hidden layer": (env_spec(), {"hidden_dims": []}),
@@ -281,9 +283,25 @@ def test_a_lone_checkpoint_is_exported_beside_itself(tmp_path: Path) -> None:
     assert export(lone).directory == tmp_path / "downloads" / "exported"
 
 
-@pytest.mark.parametrize("episodes", [1, 33])
-def test_run_onnx_plays_what_appo_eval_plays(episodes: int, tmp_path: Path) -> None:
-    checkpoint = pendulum(tmp_path, policy={"squash": "tanh"})
+def test_a_memory_is_an_input_and_an_output_as_rsl_rl_names_it(tmp_path: Path) -> None:
+    memory = {"recurrent": {"kind": "lstm", "hidden": 8, "layers": 2}}
+    directory = export(trained(tmp_path, policy=memory)).directory
+    session = onnxruntime.InferenceSession(directory / "policy.onnx")
+    shapes = {x.name: x.shape for x in (*session.get_inputs(), *session.get_outputs())}
+    state = [2, "N", 8]
+    assert shapes.pop("obs") == ["N", 3] and shapes.pop("actions")[0] == "N"
+    assert shapes == {"h_in": state, "c_in": state, "h_out": state, "c_out": state}
+    about = json.loads((directory / "policy.json").read_text())["state"]
+    assert about[1] == {"input": "c_in", "output": "c_out", "shape": [2, None, 8]}
+
+
+@pytest.mark.parametrize(
+    ("episodes", "memory"), [(1, {}), (33, {}), (3, {"recurrent": {"kind": "gru", "hidden": 8}})]
+)
+def test_run_onnx_plays_what_appo_eval_plays(
+    episodes: int, memory: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint = pendulum(tmp_path, policy={"squash": "tanh", **memory})
     policy = OnnxPolicy(export(checkpoint).directory)
     played, wanted = run_onnx(policy, episodes, 4), evaluate(checkpoint, episodes, 4)
     for key, value in played.items():
