@@ -157,8 +157,7 @@ class GaussianMinibatch:
         self._surrogate = Surrogate(loss.ppo.clip, advantage_1M, surrogate_3M)
         self._squares_2AM, self._squashed_RM = own_RM[: 2 * A].view(2, A, M), own_RM[3 * A :]
         self._squares_AM, self._weighted_AM = self._squares_2AM[0], own_RM[2 * A : 3 * A]
-        self._mean_gain, self._outside, self._mean_slope = place.mean_R[: Surrogate.rows]
-        self._means = place.mean_R[Surrogate.rows :].split(A)
+        self._mean_slope, self._means = place.mean_R[2], place.mean_R[Surrogate.rows :].split(A)
         self._z_2AM, self._ratios_2A = torch.empty(2, A, M), torch.ones(2, A)
         self._std_ratio_A, self._log_ratio_A = self._ratios_2A
         self._z_AM, self._inverse_A1 = self._z_2AM[0], torch.ones(A, 1)
@@ -198,18 +197,18 @@ class GaussianMinibatch:
 
     def numbers(self) -> Numbers:
         loss, of_std_A = self._loss, self._place.own_K
-        squares, moved, weighted, *squashed = self._means
-        torch.sub(self._mean_slope, weighted, out=of_std_A)
+        _, _, weighted_A, *squashed = self._means
+        torch.sub(self._mean_slope, weighted_A, out=of_std_A)
         of_std_A.sub_(self._entropy_coef).mul_(self._inverse_A)
-        ratios, logs = self._ratios_2A.tolist()
-        kl = 0.5 * sum(moved.tolist() + [x * x - 1.0 for x in ratios]) - sum(logs)
-        entropy = loss.proximal_entropy - sum(logs)
         if squashed:
             of_std_A.add_(squashed[1], alpha=2.0 * loss.ppo.entropy_coef)
-            entropy += sum(squashed[0].tolist())
         if (std := loss.current_std()) is not loss.parameter:
             of_std_A.copy_(torch.autograd.grad(std, loss.parameter, of_std_A)[0])
-        return Numbers(-self._mean_gain.item(), entropy, kl, self._outside.item())
+        A, (gain, outside, _, *means) = len(of_std_A), self._place.mean_R.tolist()
+        ratios, logs = self._ratios_2A.tolist()
+        kl = 0.5 * sum(means[A : 2 * A] + [x * x - 1.0 for x in ratios]) - sum(logs)
+        entropy = loss.proximal_entropy - sum(logs) + sum(means[3 * A : 4 * A])
+        return Numbers(-gain, entropy, kl, outside)
 
 
 class CategoricalLoss:
