@@ -29,9 +29,8 @@ AS_TASK = "By its {} configuration"
 DEFAULTS = "From our defaults, as there is no agent configuration of PPO"
 NEWTON, KIT = "Newton", "Kit"
 DRAWS = " (draws)"
-HEAD = """# What each task of Isaac Lab does here
-
-{count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which resolves their
+TITLE = "# What each task of Isaac Lab does here"
+HEAD = """{count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which resolves their
 configurations and simulates none. {newton} simulate with Newton, so without Kit, and {ready} of
 these train by their own agent configuration. {accepted} Students need `distillation.teacher`. A
 preset in backticks is taken where Isaac Sim is missing. What draws needs
@@ -104,9 +103,10 @@ def page(rows: list[tuple[str, str, str]], version: str, accepted: str) -> str:
     newton = [how for how, on, _ in rows if on.startswith(NEWTON)]
     own = [AS_TASK.format(trainer) for trainer in TRAINERS]
     ready = sum(how in own for how in newton)
-    text = HEAD.format(
+    head = HEAD.format(
         count=len(rows), version=version, newton=len(newton), ready=ready, accepted=accepted
     )
+    text = f"{TITLE}\n\n{textwrap.fill(head, 100)}\n"
     ways = sorted({how for how, _, _ in rows}, key=lambda how: (how.startswith("Refused"), how))
     for how in ways:
         text += f"\n## {how}\n"

@@ -39,7 +39,8 @@ ALGORITHM_KEYS = {
 }
 # What says where a run goes, what it is called and how it is logged: the run's own knobs do.
 _NOT_TRAINING = (
-    "seed", "device", "run_name", "logger", "wandb_project", "neptune_project", "resume",
+    "seed", "device", "run_name", "logger", "wandb_project", "wandb_tags", "upload_model",
+    "neptune_project", "resume",
     "load_run", "load_checkpoint", "load_optimizer", "checkpoint", "store_code_state",
     "multi_gpu", "runner_class_name",
 )  # fmt: skip

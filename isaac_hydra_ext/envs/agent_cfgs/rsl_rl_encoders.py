@@ -18,8 +18,10 @@ KEYS = {
 }
 POOLS = {"none": "flatten", "avg": "avg", "max": "max"}
 PICTURES = "*"  # every group of pictures: rsl_rl tells them from vectors by the shapes it sees
-# Isaac Lab 3.0.0's models with encoders, that are known by name.
+# Models with encoders that are known by name: Isaac Lab 3.0.0's, and mjlab's, whose temperature is
+# not learned.
 SPATIAL_SOFTMAX, SHARED = "SpatialSoftmaxCNNModel", "SharedEncoderMLPModel"
+FIXED_TEMPERATURE = "SpatialSoftmaxCNNModel of mjlab"
 
 
 def encoders(model: Section, kind: str) -> dict[str, Any]:
@@ -76,8 +78,10 @@ def _pictures(cnn: Section, kind: str) -> dict[str, Any]:
         raise cnn.refuse("norm", norms, "is not supported: none or layer, the same for all layers")
     settings["norm"] = kinds.pop()
     settings["pool"] = POOLS[cnn.get("global_pool", "none")]
-    if kind == SPATIAL_SOFTMAX:
+    if kind in (SPATIAL_SOFTMAX, FIXED_TEMPERATURE):
         settings["pool"] = "spatial_softmax"
+        cnn.ignore("spatial_softmax")
+        cnn.expect("spatial_softmax_temperature", 1.0, "it is 1 here")
     cnn.expect("flatten", True, "features are flattened here")
     cnn.done()
     return settings

@@ -10,15 +10,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_encoders import SHARED, SPATIAL_SOFTMAX, encoders
+from isaac_hydra_ext.envs.agent_cfgs.rsl_rl_encoders import (
+    FIXED_TEMPERATURE,
+    SHARED,
+    SPATIAL_SOFTMAX,
+    encoders,
+)
 from isaac_hydra_ext.envs.agent_cfgs.section import Section
 
 # A class as rsl_rl resolves it -> what it is here. Its own are named without their module.
 MODELS = {"MLPModel": "mlp", "RNNModel": "rnn", "CNNModel": "cnn"}
 LAB = "isaaclab_tasks."
-OF_ISAAC_LAB = {
+OF_TASKS = {
     f"{LAB}core.lift.config.kuka_allegro.agents.models:{SPATIAL_SOFTMAX}": SPATIAL_SOFTMAX,
     f"{LAB}contrib.keyboard.agents.models:{SHARED}": SHARED,
+    f"mjlab.rl.spatial_softmax:{SPATIAL_SOFTMAX}": FIXED_TEMPERATURE,
 }
 MODELS |= {"ActorCritic": "mlp", "ActorCriticRecurrent": "rnn", "ActorCriticCNN": "cnn"}
 GAUSSIAN, BETA = "GaussianDistribution", "BetaDistribution"
@@ -99,7 +105,7 @@ def policy_settings(actor: Section, critic: Section) -> dict[str, Any]:
 def _network(actor: Section, critic: Section) -> dict[str, Any]:
     """Return what says which networks the two are."""
     names = [class_name(model.get("class_name")) or "MLPModel" for model in (actor, critic)]
-    kinds = [MODELS.get(name) or OF_ISAAC_LAB.get(name) for name in names]
+    kinds = [MODELS.get(name) or OF_TASKS.get(name) for name in names]
     own = [name for name, kind in zip(names, kinds, strict=True) if kind is None]
     if own and names[0] == names[1] and is_network(own[0]):
         return {"network": own[0]}

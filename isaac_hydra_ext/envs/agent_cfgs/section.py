@@ -87,6 +87,6 @@ class Section:
     def done(self) -> None:
         """Note what nobody has taken."""
         for key, value in self._left.items():
-            if value not in (None, {}, []):
+            if value not in (None, {}, [], ()):
                 self.note(key, value, "has no counterpart here")
         self._left = {}
