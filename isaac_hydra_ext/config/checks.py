@@ -12,7 +12,7 @@ from typing import Any
 
 from isaac_hydra_ext.config.encoders import check_encoders
 from isaac_hydra_ext.config.knob import MAX_INT
-from isaac_hydra_ext.config.mirrors import check_mirrors
+from isaac_hydra_ext.config.mirrors import check_symmetry
 from isaac_hydra_ext.config.policy_checks import check_policy
 from isaac_hydra_ext.config.rnd_schema import read_rnd
 from isaac_hydra_ext.config.schema import RunConfig, walk
@@ -48,7 +48,7 @@ def check(config: RunConfig) -> None:
     check_policy(config.policy)
     _check_device_names(config)
     _check_evaluate(config)
-    check_mirrors(config.ppo.symmetry.mirrors)
+    check_symmetry(config.ppo.symmetry)
     check_ray(config)
     check_encoders(config.policy.encoders)
     window = config.logging.profile

@@ -1,23 +1,27 @@
-"""Whether mirrors written out in `ppo.symmetry.mirrors` are ones. Runs in the learner's process."""
+"""Whether what `ppo.symmetry` says is whole. Runs in the learner's process, before any worker."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from isaac_hydra_ext.config.schema import SymmetryConfig
 from isaac_hydra_ext.errors import ConfigError, shown
 
 FORM = "{obs: {GROUP: [1, -2, ...]}, action: [-1, ...]} is expected"
 
 
-def check_mirrors(mirrors: Mapping[str, Any]) -> None:
-    """Refuse what is no signed permutation; whether the sizes fit is known with the env.
-
-    Args:
-        mirrors: Name -> `{obs: {group: [1, -2]}, action: [-1]}`.
+def check_symmetry(symmetry: SymmetryConfig) -> None:
+    """Refuse mirrors that are no signed permutations; whether sizes fit is known with the env.
 
     Raises:
-        ConfigError: Says where, and what is expected.
+        ConfigError: Says where, and what is expected; or that there is nothing to mirror by.
     """
-    for name, mirror in mirrors.items():
+    for use in ("use_data_augmentation", "use_mirror_loss"):
+        if getattr(symmetry, use) and not (symmetry.mirrors or symmetry.data_augmentation_func):
+            raise ConfigError(
+                f"ppo.symmetry.{use}=true: nothing says what is symmetric; set "
+                "ppo.symmetry.mirrors or ppo.symmetry.data_augmentation_func"
+            )
+    for name, mirror in symmetry.mirrors.items():
         key = f"ppo.symmetry.mirrors.{shown(name)}"
         whole = isinstance(mirror, Mapping) and set(mirror) == {"obs", "action"}
         if not whole or not isinstance(mirror["obs"], Mapping):

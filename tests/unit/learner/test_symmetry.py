@@ -173,6 +173,12 @@ def test_what_is_no_mirror_is_refused_before_anything_starts(mirror: Any, says: 
     assert says in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("use", ["use_data_augmentation", "use_mirror_loss"])
+def test_a_use_without_mirrors_is_refused(use: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^ppo\.symmetry\.{use}=true: nothing says what is"):
+        config_of(ppo={"symmetry": {use: True}})
+
+
 def test_what_cannot_be_mirrored_is_refused() -> None:
     def refused(spec: Any, policy: dict[str, Any] | None = None) -> str:
         config = config_of(policy=policy or {}, ppo={"symmetry": {"mirrors": PENDULUM}})
