@@ -159,6 +159,12 @@ def complete(
         ppo.batch_size = config.n_buffer
     if config.policy.recurrent.kind:
         check_columns(config)
+        symmetry = ppo.symmetry
+        if symmetry.use_data_augmentation or symmetry.use_mirror_loss:
+            raise ConfigError(
+                "ppo.symmetry: mirrors single samples, and policy.recurrent learns from whole "
+                "columns; leave one of the two out"
+            )
     return notes
 
 

@@ -169,7 +169,7 @@ def write_and_run(
         # With its state as an input an LSTM has no fixed batch, whatever PyTorch warns of.
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size")
         # Its checks of shapes are of those that were traced; `over_steps` calls it with others.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module="torch.nn")
+        warnings.filterwarnings("ignore", message="Converting a tensor", module="torch.nn")
         examples = (*obs, *(x.repeat(1, len(obs[0]), 1) for x in module.fresh))
         _write_onnx(module, examples, onnx_path)
         traced = torch.jit.trace(module, examples, check_trace=False)  # `compare` is the check

@@ -1,9 +1,11 @@
 """Whole runs of policies with memory: the same bits in one process and two, and after a resume."""
 
+import numpy as np
 import pytest
 import torch
 from test_determinism import Train, assert_bit_identical
 
+from isaac_hydra_ext import load_policy
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.rollout.remembered import POLICY, from_json, to_json
@@ -46,6 +48,21 @@ def test_a_checkpoint_with_another_memory_is_refused(train_run: Train) -> None:
         with pytest.raises(CheckpointError) as refused:
             train_run(*SMALL, other, "rollout.num_workers=0", f"resume={saved.path}")
         assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_loaded_policy_remembers_each_env_until_its_episode_ends(train_run: Train) -> None:
+    saved = train_run(
+        *SMALL, "policy.recurrent.kind=gru", "rollout.num_workers=0", "experiment.max_iterations=1"
+    )
+    policy = load_policy(saved.path)
+    obs = np.array([[1.0, 0.0, 0.5], [0.6, 0.8, -2.0]], np.float32)
+    first, second = policy(obs), policy(obs)
+    assert (first != second).all(), "the same observation, and another memory"
+    policy.reset(np.array([True, False]))
+    third = policy(obs)
+    assert third[0] == first[0] and third[1] != first[1]
+    policy.reset()
+    assert np.array_equal(policy(obs), first)
 
 
 def test_what_is_remembered_is_saved_to_the_last_bit() -> None:

@@ -114,6 +114,13 @@ def test_more_minibatches_than_envs_are_refused(size: dict[str, int]) -> None:
     assert f"ppo.num_mini_batches={6}" in line and "more than the 5 envs" in line
 
 
+def test_mirrored_samples_are_refused() -> None:
+    mirror = {"obs": {"policy": [1, -2, -3]}, "action": [-1]}
+    symmetry = {"use_mirror_loss": True, "mirrors": {"left": mirror}}
+    with pytest.raises(ConfigError, match="policy.recurrent learns from whole columns"):
+        run_config(policy={"recurrent": {"kind": "gru"}}, ppo={"symmetry": symmetry})
+
+
 def test_vtrace_and_clipped_values_go_with_it() -> None:
     run = make_run("gru", advantages="vtrace", value_clip=0.2)
     for k in range(2):
