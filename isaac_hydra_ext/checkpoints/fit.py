@@ -107,13 +107,7 @@ def _optimizer_differences(
     names = {name for name in found if name.startswith(OPTIMIZER)}
     if not names:
         return
-    # The normalisers' statistics are not parameters; everything else in the networks is.
-    parameters = [
-        tensor
-        for name, tensor in own.items()
-        if name.startswith("policy.") and "normalizer" not in name.split(".")[1]
-    ]
-    size = sum(tensor.numel() for tensor in parameters)
+    size = _num_parameters(own)
     squares = names == {f"{OPTIMIZER}{name}" for name in SQUARES}
     expected = {f"{OPTIMIZER}{m}": torch.Size([size]) for m in (SQUARES if squares else MOMENTS)}
     if not squares:
@@ -125,6 +119,21 @@ def _optimizer_differences(
             yield name, f"has no tensor {name!r}"
         elif line := _misfit(found[name], shape, torch.float32):
             yield name, f"{name} {line}"
+
+
+def _num_parameters(own: Mapping[str, torch.Tensor]) -> int:
+    """Return how many parameters a run has: as many as moments, where its optimizer has any."""
+    for name, tensor in own.items():
+        if name.startswith(OPTIMIZER) and tensor.dim():
+            return tensor.numel()
+    # The normalisers' statistics are not parameters; everything else in the networks is, but for a
+    # std that is not learned.
+    parameters = [
+        tensor
+        for name, tensor in own.items()
+        if name.startswith("policy.") and "normalizer" not in name.split(".")[1]
+    ]
+    return sum(tensor.numel() for tensor in parameters)
 
 
 def _misfit(found: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> str:

@@ -38,6 +38,12 @@ def test_the_same_env_and_network_fit_whatever_the_number_of_envs() -> None:
     check_fits(file_of(env_spec(64)), own, SPEC.to_json())
 
 
+def test_a_run_whose_std_is_not_learned_goes_on() -> None:
+    policy = {"learn_std": False}
+    own = PPO(run_config(policy=policy), SPEC, torch.device("cpu")).state_dict()
+    check_fits(file_of(**policy), own, SPEC.to_json())
+
+
 def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     message = misfit(file_of(hidden_dims=[16, 8]))
     assert "policy.actor.2.weight is (8, 16), expected (16, 16)" in message
