@@ -6,7 +6,11 @@ import torch
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
-from isaac_hydra_ext.models.actor_critic import ActorCritic, choose_obs_groups
+from isaac_hydra_ext.models.actor_critic import (
+    ActorCritic,
+    choose_obs_groups,
+    group_and_terms,
+)
 from isaac_hydra_ext.models.encoders import with_every_picture
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.system import entry_points
@@ -24,7 +28,9 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
         ConfigError: `policy` does not go with the env's spaces, or a registered policy cannot be
             imported.
     """
-    kind, seed = config.policy.kind, config.experiment.seed
+    kind, seed, asked = config.policy.kind, config.experiment.seed, config.policy
+    if config.has_teacher:  # its loss says nothing of a std, which weight decay would shrink
+        asked = replace(asked, learn_std=False)
     if kind in entry_points.BUILT_IN[entry_points.POLICIES]:
         network: type[ActorCritic] = ActorCritic
         if config.policy.recurrent.kind:
@@ -32,25 +38,32 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
             from isaac_hydra_ext.models.recurrent import RecurrentActorCritic as network
         images = stored_images(config, spec)
         as_stored = replace(spec, obs={**spec.obs, **images})
-        policy = network(config.policy, as_stored, seed, device, critic=not config.has_teacher)
+        policy = network(asked, as_stored, seed, device, critic=not config.has_teacher)
         policy.images = images
         return policy
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
-    return make(config.policy, spec, seed, device)
+    return make(asked, spec, seed, device)
 
 
 def stored_images(config: RunConfig, spec: EnvSpec) -> dict[str, TensorSpec]:
     """Return the groups that have an encoder, as rollouts hold them: floats in half, if so asked.
 
+    Pictures that a teacher alone reads are such groups too.
+
     Args:
-        config: `policy` and `rollout.image_storage` are read.
+        config: `policy`, `rollout.image_storage` and `teacher_groups` are read.
         spec: Of one collector's env.
     """
-    actor, critic = choose_obs_groups(config.policy.obs_groups, list(spec.obs))
-    encoders = with_every_picture(config.policy, spec, [*actor, *critic]).encoders
+    available = list(spec.obs)
+    actor, critic = choose_obs_groups(config.policy.obs_groups, available)
+    read = actor if config.has_teacher else [*actor, *critic]
+    encoded = {*with_every_picture(config.policy, spec, read).encoders}
+    for group in (g for name in config.teacher_groups for g in group_and_terms(name, available)):
+        if group not in actor and len(spec.obs[group].shape) >= 3:
+            encoded.add(group)
     half = config.rollout.image_storage == "float16"
     return {
         g: replace(s, dtype="float16") if half and s.dtype in ("float32", "float64") else s
         for g, s in spec.obs.items()
-        if g in encoders
+        if g in encoded
     }

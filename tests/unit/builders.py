@@ -1,7 +1,7 @@
 """Small real parts that many tests start from: specs, configurations, one in-process run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -9,6 +9,7 @@ from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.envs.loading import load_run_config
+from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
 from isaac_hydra_ext.rollout.layout import SlotLayout
@@ -68,7 +69,8 @@ class InProcessRun:
         self.config, self.source = config, InProcessCollector(config)
         spec = self.source.build(config, Path("."), None, 0)
         device = torch.device(config.experiment.device)
-        self.learner = PPO(config, spec, device)
+        # A PPO, unless the configuration says otherwise.
+        self.learner = cast("PPO", make_algorithm(config, spec, device))
         self.learner.capture()
         policy = self.learner.policy
         layout = SlotLayout.of(spec, config.rollout.steps_per_env, policy)

@@ -96,7 +96,7 @@ def settings_from_rsl_rl(
     rollout = {"steps_per_env": runner["num_steps_per_env"]}
     if "init_at_random_ep_len" in runner:
         rollout["init_at_random_ep_len"] = runner["init_at_random_ep_len"]
-    algorithm.expect("use_mixed_precision", False, "ppo.precision says it")
+    algorithm.expect("use_mixed_precision", False, "fp32 here; ppo.precision=bf16, on a GPU")
     if algorithm.get("share_cnn_encoders"):
         policy["share_encoders"] = True
     runner.expect("torch_compile_mode", None, "ppo.compile says what is compiled")

@@ -10,7 +10,7 @@ memory is differentiated through one window at a time, and begins it with what i
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -22,9 +22,10 @@ from isaac_hydra_ext.learner.distillation.teacher import make_teacher
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.images import Rows
 from isaac_hydra_ext.learner.ppo.ppo import copies, copy_each
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
-from isaac_hydra_ext.learner.ppo.preparation import CHUNK_ROWS
+from isaac_hydra_ext.learner.ppo.preparation import CHUNK_BYTES, CHUNK_ROWS
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.policy import Samples, Sequences, State, restarted
@@ -68,8 +69,9 @@ class Distillation:
         self.policy = make_policy(config, spec, device)
         T, distribution = config.rollout.steps_per_env, self.policy.distribution
         fields, state = self.policy.fields, self.policy.initial_state(1)
+        dtype, images = distribution.action_dtype, self.policy.images
         self.batch = RolloutBatch(
-            spec, config.num_collectors, T, distribution.action_dtype, device, fields, state
+            spec, config.num_collectors, T, dtype, device, fields, state, images
         )
         self._parameters = [p for ps in self.policy.parameter_groups().values() for p in ps]
         steps = PPOConfig(
@@ -85,6 +87,7 @@ class Distillation:
         self._tags: list[str] = []  # of the numbers that `_compute` returns
         self._stream = LearnerStream(device)
         self._update: Captured[torch.Tensor] | None = None
+        self._capture_later = False  # once it is known where the images lie
 
     # ---------------------------------------------------------------- in and out
 
@@ -94,6 +97,8 @@ class Distillation:
             self.batch.load(slots)
         if slots[0].reward_TB.device.type == "cpu":
             self._stream.wait()
+        if self._capture_later:
+            self.capture()
 
     def publish(self, store: WeightStore, version: int) -> None:
         with self._stream.in_turn():
@@ -105,6 +110,9 @@ class Distillation:
         """Capture the update as a CUDA graph, if `ppo.cuda_graphs` and the teacher allow it."""
         stream = self._stream.stream
         if stream is None or not self._ppo.cuda_graphs or self._teacher.on_host:
+            return
+        self._capture_later = not self.batch.is_placed
+        if self._capture_later:
             return
         before = copies(self.state_dict())
         with naming_memory(self.device, self._config.n_buffer):
@@ -151,7 +159,7 @@ class Distillation:
 
     def _compute(self) -> torch.Tensor:
         """Ask the teacher and take all gradient steps; returns numbers in the order of `_tags`."""
-        samples = cast("Samples", self.batch.samples_N)  # its batch holds images too
+        samples = self.batch.samples_N
         with matrix_products(self._ppo.precision, self.device):
             wanted_NA = self._asked(samples)
         optimizer, whole = self._optimizer, self.batch.sequences(self.batch.reward_TN.shape[0])
@@ -160,7 +168,7 @@ class Distillation:
         for _ in range(self._own.update_epochs):
             state = self.batch.state
             for rows, when in self._windows():
-                window = {name: samples[name][rows] for name in self.policy.actor_groups}
+                window = {group: samples[group][rows] for group in self.policy.actor_groups}
                 sequences = whole and Sequences(state, whole.starts_TC[when])
                 length = when.stop - when.start
                 numbers, state = self._step(window, wanted_NA[rows], length, sequences)
@@ -180,12 +188,14 @@ class Distillation:
         self._tags = list(numbers)
         return self._group.mean(torch.stack([*numbers.values()]))
 
-    def _asked(self, samples: Samples) -> torch.Tensor:
-        """Return the teacher's mean actions [N, A]."""
-        rows = self.batch.reward_TN.numel()
+    def _asked(self, samples: Mapping[str, Rows]) -> torch.Tensor:
+        """Return the teacher's mean actions [N, A]; pictures are given to it in parts."""
+        rows, obs = self.batch.reward_TN.numel(), {g: samples[g] for g in self._teacher.here}
+        picture = sum(images.nbytes for group, images in self.batch.images.items() if group in obs)
+        size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // picture)) if picture else CHUNK_ROWS
         parts = [
-            self._teacher.mean_action({k: x[at : at + CHUNK_ROWS] for k, x in samples.items()})
-            for at in range(0, rows, CHUNK_ROWS)
+            self._teacher.mean_action({g: x[at : min(at + size, rows)] for g, x in obs.items()})
+            for at in range(0, rows, size)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -86,8 +86,12 @@ def _of_run(path: Path, device: torch.device) -> "Teacher":
     if policy.initial_state(1):
         raise ConfigError(f"{KEY}{path}: has a memory (policy.recurrent); a student may")
 
+    # As its own rollouts held them: pictures in half, maybe, where these do not.
+    dtypes = {g: getattr(torch, s.dtype) for g, s in {**spec.obs, **policy.images}.items()}
+
     def mean_action(obs: Samples) -> torch.Tensor:
-        return policy.distribution.mode(policy.action_params(obs))
+        own = {group: x.to(dtypes[group]) for group, x in obs.items()}
+        return policy.distribution.mode(policy.action_params(own))
 
     groups = {g: spec.obs[g] for g in policy.actor_groups if g in spec.obs}
     return Teacher(str(path), groups, spec.action, _unit(config.policy), mean_action)

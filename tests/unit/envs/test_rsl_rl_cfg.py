@@ -163,11 +163,7 @@ def test_without_a_distribution_cfg_rsl_rls_defaults_hold() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (
-            "algorithm.use_mixed_precision",
-            True,
-            "algorithm.use_mixed_precision=True: ppo.precision says it",
-        ),
+        ("algorithm.use_mixed_precision", True, "algorithm.use_mixed_precision=True: fp32 here"),
         ("torch_compile_mode", "default", "torch_compile_mode=default: ppo.compile"),
         ("check_for_nan", False, "check_for_nan=False: looked for here too"),
         ("algorithm.of_a_fork", 3, "algorithm.of_a_fork=3: has no counterpart here"),
