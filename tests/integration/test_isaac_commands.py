@@ -287,8 +287,9 @@ def test_the_resolved_configuration_says_where_each_value_comes_from(
         "ppo.lam=0.7", "--cfg", "job", "--resolve", task="Isaac-Recommended-v0"
     )
     assert done.returncode == 0, done.stderr
-    told = {line.split(":")[0].strip(): line.split("# ")[-1] for line in done.stdout.splitlines()}
-    values = {line.split(":")[0].strip(): line for line in done.stdout.splitlines()}
+    lines = done.stdout.splitlines()[::-1]  # a student's lr comes after PPO's
+    told = {line.split(":")[0].strip(): line.split("# ")[-1] for line in lines}
+    values = {line.split(":")[0].strip(): line for line in lines}
     assert "0.7" in values["lam"] and told["lam"] == "typed"
     assert "0.93" in values["gamma"] and told["gamma"] == "appo_cfg_entry_point"
     assert "0.0003" in values["lr"] and told["lr"] == "the task's agent cfg"
