@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isaac_hydra_ext.config.encoders import check_encoders
+from isaac_hydra_ext.config.encoders import check_encoders, check_frame_stack
 from isaac_hydra_ext.config.knob import MAX_INT
 from isaac_hydra_ext.config.mirrors import check_symmetry
 from isaac_hydra_ext.config.policy_checks import check_policy
@@ -51,6 +51,7 @@ def check(config: RunConfig) -> None:
     check_symmetry(config.ppo.symmetry)
     check_ray(config)
     check_encoders(config.policy.encoders)
+    check_frame_stack(config)
     window = config.logging.profile
     if window and not (len(window) == 2 and 0 <= window[1] - window[0] < MAX_TRACED):
         raise ConfigError(

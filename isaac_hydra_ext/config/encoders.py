@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from isaac_hydra_ext.config.knob import knob
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 BUILT_IN_KIND = "cnn"
@@ -121,3 +122,24 @@ def check_encoders(encoders: Mapping[str, Any]) -> None:
             )
         if kind_of(settings) == BUILT_IN_KIND:
             read_cnn(group, settings)
+
+
+def check_frame_stack(config: RunConfig) -> None:
+    """Check that there are pictures to stack, and nobody who could not read stacks.
+
+    Raises:
+        ConfigError: The first finding.
+    """
+    where = f"rollout.frame_stack={config.rollout.frame_stack}"
+    if config.rollout.frame_stack == 1:
+        return
+    if not config.policy.encoders:
+        raise ConfigError(f"{where}: of pictures that policy.encoders names, and it names none")
+    if config.policy.recurrent.kind:
+        raise ConfigError(f"{where}: policy.recurrent remembers what it sees; use one of the two")
+    for key, found, only in (
+        ("policy.kind", config.policy.kind, "actor_critic"),
+        ("algorithm.kind", config.algorithm.kind, "ppo"),
+    ):
+        if found != only:
+            raise ConfigError(f"{where}: with {key}={only} alone, not {found}")

@@ -83,6 +83,9 @@ class RolloutConfig:
         None, "[envs] B: in each worker; null: the env's own number", ge=1, le=10**6
     )
     steps_per_env: int = knob(32, "[steps] T: in each env per rollout", ge=1, le=10**6)
+    frame_stack: int = knob(
+        1, "[pictures] K: the last ones of an episode, which the actor's encoders see", ge=1, le=64
+    )
     image_storage: str = knob(
         "as_is",
         "of float images that an encoder reads: as they come, or half as large (up to 65,504)",

@@ -79,6 +79,11 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
             f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
             "package; only policies of this one can be exported"
         )
+    if config.rollout.frame_stack > 1:
+        raise ExportError(
+            f"{checkpoint.path}: rollout.frame_stack={config.rollout.frame_stack}: a policy that "
+            "sees stacks of pictures cannot be exported; have the env stack them"
+        )
     network = RecurrentActorCritic if config.policy.recurrent.kind else ActorCritic
     policy = network(config.policy, spec, config.experiment.seed, "cpu", critic=False)
     load_weights(policy, checkpoint)

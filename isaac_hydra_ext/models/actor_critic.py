@@ -70,6 +70,7 @@ class ActorCritic(nn.Module, Policy):
     """Two networks with their own obs groups and normalisers; see `Policy` for the attributes."""
 
     fields: Mapping[str, TensorSpec] = {}
+    frame_stack = 1  # K; see `stacks.py`
     std: torch.Tensor | None
     make_network = staticmethod(make_network)
 

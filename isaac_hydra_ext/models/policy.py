@@ -16,6 +16,9 @@ from isaac_hydra_ext.envs.contract import TensorSpec
 from isaac_hydra_ext.models.distributions import ActionDistribution
 from isaac_hydra_ext.models.normalizer import Normalizer, Reduction, own_alone
 
+# Of a state, where pictures are seen in stacks of K: see `stacks.py`.
+FRAMES = "frames/"  # and the group: [B, K - 1, ...], the oldest first
+SEEN = "frames_seen"  # [B] how many of them are of this episode
 # Name -> [B, ...]: what a policy remembers of each env's episode. Empty for one without memory.
 State = Mapping[str, torch.Tensor]
 # Name -> [M, ...]: obs groups by their own names, recorded fields as `field/<name>`.

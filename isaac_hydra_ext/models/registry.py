@@ -20,7 +20,8 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
     """Build the run's policy with the weights that its seed gives: the same in every process.
 
     Args:
-        config: `policy`, `experiment.seed` and `rollout.image_storage` are read.
+        config: `policy`, `experiment.seed`, `rollout.frame_stack` and `rollout.image_storage` are
+            read.
         spec: Of one collector's env.
         device: Where it acts or is learned.
 
@@ -36,10 +37,21 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
         if config.policy.recurrent.kind:
             # Here, as it takes PyTorch's compiler, which takes each process a second to import.
             from isaac_hydra_ext.models.recurrent import RecurrentActorCritic as network
-        images = stored_images(config, spec)
-        as_stored = replace(spec, obs={**spec.obs, **images})
-        policy = network(asked, as_stored, seed, device, critic=not config.has_teacher)
+        images, stack = stored_images(config, spec), config.rollout.frame_stack
+        seen = dict(images)
+        if stack > 1:
+            from isaac_hydra_ext.models.stacks import StackingActorCritic as network
+
+            actor, _ = choose_obs_groups(config.policy.obs_groups, list(spec.obs))
+            seen |= {
+                group: replace(frame, shape=(stack, *frame.shape))
+                for group, frame in images.items()
+                if group in actor
+            }
+        as_seen = replace(spec, obs={**spec.obs, **seen})
+        policy = network(asked, as_seen, seed, device, critic=not config.has_teacher)
         policy.images = images
+        policy.frame_stack = stack
         return policy
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(asked, spec, seed, device)

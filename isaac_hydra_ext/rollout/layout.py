@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
-from isaac_hydra_ext.models.policy import Policy
+from isaac_hydra_ext.models.policy import FRAMES, Policy
 from isaac_hydra_ext.rollout.remembered import json_bytes
 
 PAGE = 4096  # bytes: slots never share a page, and registered memory wants whole ones
@@ -51,7 +51,8 @@ class SlotLayout:
     """The fields of one [T, B] slot.
 
     `obs/<group>` has T + 1 rows: row t is what the policy saw at step t, row T is the observation
-    after the last step. `field/<name>` has a row a step of what the policy records besides its
+    after the last step; of pictures that are seen in stacks, K - 1 earlier ones lie before row 0.
+    `field/<name>` has a row a step of what the policy records besides its
     action, `state/<name>` what it remembered before the first step. `final_obs/<group>` are sparse
     rows whose (t, b) stand in `final_index`; the block has T * B rows, whose untouched pages cost
     nothing, so they are never pinned.
@@ -80,11 +81,13 @@ class SlotLayout:
         """
         T, B = steps_per_env, spec.num_envs
         self.spec, self.steps_per_env, self.images = spec, steps_per_env, dict(images or {})
-        obs = {**spec.obs, **self.images}
+        obs, state = {**spec.obs, **self.images}, state or {}
         self.fields: dict[str, Field] = {}
         self._end = align(HEADER.itemsize, 64)
         for group, tensor in obs.items():
-            self._add(f"obs/{group}", (T + 1, B, *tensor.shape), getattr(torch, tensor.dtype))
+            past = state[f"{FRAMES}{group}"].shape[0] if f"{FRAMES}{group}" in state else 0
+            rows = past + T + 1
+            self._add(f"obs/{group}", (rows, B, *tensor.shape), getattr(torch, tensor.dtype))
         self._add("action", (T, B, spec.action.dim), action_dtype)
         self._add("behavior_log_prob", (T, B), torch.float32)
         self._add("reward", (T, B), torch.float32)
@@ -92,7 +95,9 @@ class SlotLayout:
         self._add("truncated", (T, B), torch.bool)
         for name, tensor in (fields or {}).items():
             self._add(f"field/{name}", (T, B, *tensor.shape), getattr(torch, tensor.dtype))
-        for name, tensor in (state or {}).items():
+        for name, tensor in state.items():
+            if name.startswith(FRAMES):
+                continue  # in front of its group's pictures
             self._add(f"state/{name}", (B, *tensor.shape), getattr(torch, tensor.dtype))
         self.dense_nbytes = self._end  # from the slot's start; what is written in every rollout
         if spec.has_final_obs:
@@ -104,7 +109,7 @@ class SlotLayout:
         self._add("restarted", (B,), torch.bool)
         extra = EXTRA_BYTES + (EXTRA_BYTES_PER_ENV * B if spec.has_state else 0)
         if spec.whole_state:
-            extra += B * sum(json_bytes(tensor) for tensor in (state or {}).values())
+            extra += B * sum(json_bytes(tensor) for tensor in state.values())
         self._add("extra", (extra,), torch.uint8)
         self.nbytes = align(self._end, PAGE)
 

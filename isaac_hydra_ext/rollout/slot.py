@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from isaac_hydra_ext.models.policy import FRAMES
 from isaac_hydra_ext.rollout.layout import HEADER, SlotLayout
 
 
@@ -42,10 +43,12 @@ class Slot:
     def __init__(self, header: np.ndarray, tensors: dict[str, torch.Tensor]) -> None:
         """Wrap memory that `map` or `allocate` has cut into fields."""
         self.header, self._tensors = header, tensors
-        # Image groups of all slots of this process, [S, T + 1, B, ...], and which of S this is.
+        # Image groups of all slots of this process, [S, ...] of `frames`, and which of S this is.
         self.side_by_side: dict[str, torch.Tensor] = {}
         self.place = 0
-        self.obs = _with_prefix(tensors, "obs/")  # group -> [T + 1, B, ...]
+        self.frames = _with_prefix(tensors, "obs/")  # group -> [K - 1 + T + 1, B, ...]
+        steps = tensors["reward"].shape[0] + 1
+        self.obs = {group: x[len(x) - steps :] for group, x in self.frames.items()}  # [T + 1, ...]
         self.action_TBA = tensors["action"]
         self.behavior_log_prob_TB = tensors["behavior_log_prob"]
         self.reward_TB = tensors["reward"]
@@ -53,6 +56,9 @@ class Slot:
         self.truncated_TB = tensors["truncated"]
         self.fields = _with_prefix(tensors, "field/")  # name -> [T, B, ...]
         self.state = _with_prefix(tensors, "state/")  # name -> [B, ...]
+        for group, frames in self.frames.items():
+            if past := len(frames) - steps:
+                self.state[f"{FRAMES}{group}"] = frames[:past].transpose(0, 1)
         self.final_index_C2 = tensors.get("final_index")  # row -> (t, b)
         self.final_obs = _with_prefix(tensors, "final_obs/")  # group -> [C, ...]
         self.dropped_B = tensors["dropped"]  # on the host, as is all that follows

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.checkpoints.find import find_checkpoint
-from isaac_hydra_ext.errors import IsaacHydraExtError
+from isaac_hydra_ext.errors import ExportError, IsaacHydraExtError
 from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import export
 from isaac_hydra_ext.export.run_onnx import run_onnx
@@ -70,3 +71,16 @@ def test_what_cannot_be_is_one_line(
     with pytest.raises(IsaacHydraExtError) as found:
         train_run(*CATCH[:3], f"policy.encoders={encoders}", "rollout.num_workers=0")
     assert said in str(found.value) and "\n" not in str(found.value)
+
+
+def test_workers_and_this_process_learn_the_same_from_stacks(
+    train_run: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    common = [
+        *CATCH, "rollout.frame_stack=3", "rollout.deterministic=true", "experiment.max_iterations=3"
+    ]  # fmt: skip
+    here, there = (train_run(*common, f"rollout.num_workers={w}") for w in (0, 1))
+    assert all(torch.equal(tensor, there.tensors[name]) for name, tensor in here.tensors.items())
+    assert evaluate(here, 4, 0)["mean_length"] == 7.0
+    with pytest.raises(ExportError, match="rollout.frame_stack=3"):
+        export(here, tmp_path / "exported")

@@ -175,6 +175,11 @@ class RolloutBatch:
         images = self.images.get(group)
         return self.obs[group].flatten(0, 1) if images is None else images
 
+    def finals(self, group: str) -> torch.Tensor:
+        """Return a group's final observations [F, ...], as the networks read them."""
+        rows, images = self.final_obs[group], self.images.get(group)
+        return rows if images is None else images.with_past(rows, self.final_step)
+
     def sequences(self, steps: int) -> Sequences | None:
         """Return the columns' first steps as sequences, if the policy remembers anything.
 

@@ -27,6 +27,7 @@ from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.learner.trained_terms import TrainedTerm, make_terms
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.registry import make_policy
+from isaac_hydra_ext.models.stacks import without_frames
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system import compiler
@@ -73,7 +74,8 @@ class PPO:
             self.shown = [metric for metric in self.shown if metric.tag != "Policy/mean_std"]
         seed, T = config.experiment.seed, config.rollout.steps_per_env
         dtype, fields = self.policy.distribution.action_dtype, self.policy.fields
-        state = {**self.policy.initial_state(1), **self.policy.initial_critic_state(1)}
+        state = without_frames(self.policy.initial_state(1))
+        state |= self.policy.initial_critic_state(1)
         if state:
             check_columns(config)
         self.batch = RolloutBatch(

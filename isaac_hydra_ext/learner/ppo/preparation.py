@@ -110,7 +110,7 @@ def _values(
     sequences, finals = batch.sequences(T + 1), batch.final_step.shape[0]
     parts: list[tuple[Mapping[str, Rows], int]] = [(obs, (T + 1) * N)]
     if finals and sequences is None:
-        rows = {group: batch.final_obs[group] for group in obs}
+        rows = {group: batch.finals(group) for group in obs}
         if any(group in batch.images for group in obs):
             parts.append((rows, finals))
         else:  # in one pass

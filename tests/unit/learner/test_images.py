@@ -1,10 +1,12 @@
 """Learning from pictures: shared encoders, and what the learner keeps of a rollout."""
 
+from collections import deque
 from typing import Any
 
 import pytest
 import torch
 
+from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.learner.group import OneProcess
 from isaac_hydra_ext.learner.ppo import preparation
 from isaac_hydra_ext.learner.ppo.images import Images
@@ -155,3 +157,58 @@ def test_a_picture_that_never_changes_is_warned_of_by_name(dark: bool) -> None:
         run.update(k)
     assert bool(found[0]) is dark and not found[1]
     assert not dark or found[0][0].startswith("the obs group policy is the same in all 8 steps")
+
+
+# ------------------------------------------------------------------ stacks
+
+
+def test_stacks_are_those_of_gymnasium_and_no_picture_is_held_twice() -> None:
+    K, T, B = 4, 10, 4
+    run = catch(rollout={"frame_stack": K, "steps_per_env": T, "max_policy_lag": 1})
+    last: list[deque[torch.Tensor]] = []
+    ended = torch.ones(B, dtype=torch.bool)
+    for k in range(3):
+        (slot,) = run.source.gather(k)
+        assert slot.frames["policy"].shape[0] == K - 1 + T + 1
+        run.learner.load([slot])
+        images = run.learner.batch.images["policy"]
+        for t in range(T):
+            for b in range(B):
+                picture = slot.obs["policy"][t, b]
+                if ended[b]:
+                    last = last or [deque(maxlen=K) for _ in range(B)]
+                    last[b].extend([picture] * K)
+                else:
+                    last[b].append(picture)
+                (stack,) = images[t * B + b : t * B + b + 1]
+                assert torch.equal(stack, torch.stack(list(last[b]))), (k, t, b)
+            ended = slot.terminated_TB[t] | slot.truncated_TB[t]
+        last = [deque([x.clone() for x in stack], maxlen=K) for stack in last]
+        rows = torch.randperm(T * B)[:9]
+        finals = torch.randint(256, (9, 16, 16, 3), dtype=torch.uint8)
+        expected = torch.cat([images[rows][:, 1:], finals.unsqueeze(1)], dim=1)
+        assert torch.equal(images.with_past(finals, rows), expected)
+        metrics = run.learner.update(k)
+        assert k or metrics["Async/ratio_deviation"] <= 1e-4
+        run.source.release(k)
+        run._publish(k + 1)
+
+
+def test_what_acts_on_stacks_is_what_learns_from_them() -> None:
+    run = catch({"share_encoders": True}, rollout={"frame_stack": 3}, ppo={"batch_size": 16})
+    for k in range(3):
+        run.collect(k)
+        metrics = run.update(k)
+        assert metrics["Async/ratio_deviation"] <= 1e-4 and not metrics["Loss/undone"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({"encoders": {}}, "policy.encoders names, and it names none"),
+        ({"recurrent": {"kind": "gru"}}, "policy.recurrent remembers what it sees"),
+    ],
+)
+def test_stacks_are_of_pictures_and_instead_of_a_memory(policy: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"rollout.frame_stack=2: .*{said}"):
+        catch(policy, rollout={"frame_stack": 2})
