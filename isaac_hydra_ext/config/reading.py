@@ -19,6 +19,7 @@ from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
 from isaac_hydra_ext.config.renamed import NOTE, has_old_names, with_new_names
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import as_tokens, is_typed
+from isaac_hydra_ext.config.unread import typed_in_vain
 from isaac_hydra_ext.errors import ConfigError
 
 
@@ -112,12 +113,12 @@ def complete(
         user: What the user has set, `Settings.user`.
 
     Returns:
-        One line for each thing that was changed, to be shown.
+        One line for each thing that was changed, or typed in vain, to be shown.
 
     Raises:
         ConfigError: A typed minibatch does not fit into N_buffer.
     """
-    rollout, ppo, notes = config.rollout, config.ppo, []
+    rollout, ppo, notes = config.rollout, config.ppo, typed_in_vain(config, typed)
     if rollout.envs_per_worker is None:
         rollout.envs_per_worker = max(1, default_num_envs // config.num_collectors)
         total = config.num_collectors * rollout.envs_per_worker

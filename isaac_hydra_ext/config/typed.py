@@ -54,7 +54,7 @@ def is_typed(key: str, typed: Sequence[str]) -> bool:
         ConfigError: A token that Hydra cannot read.
     """
     below = f"{key}."
-    return any(k == key or k.startswith(below) for token in typed for k in _keys_set_by(token))
+    return any(k == key or k.startswith(below) for token in typed for k in typed_keys(token))
 
 
 def typed_value(key: str, typed: Sequence[str]) -> Any:
@@ -77,7 +77,12 @@ def typed_value(key: str, typed: Sequence[str]) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _keys_set_by(token: str) -> tuple[str, ...]:
+def typed_keys(token: str) -> tuple[str, ...]:
+    """Return the keys that an override sets: `ppo={lr: 1e-4, clip: 0.1}` sets two.
+
+    Raises:
+        ConfigError: Hydra cannot read it.
+    """
     override = parse(token)
     if override.is_delete():
         return ()

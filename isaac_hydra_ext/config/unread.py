@@ -1,0 +1,41 @@
+"""What a user typed and the run's algorithm does not read. Runs in the learner's process."""
+
+from collections.abc import Sequence
+
+from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.typed import typed_keys
+
+# Of PPO's knobs those that a student has too, and of the policy's those of what it has not.
+SHARED = ("ppo.precision", "ppo.cuda_graphs", "ppo.max_bad_updates")
+OF_PPO_ALONE = (
+    "policy.critic_hidden_dims", "policy.critic_activation", "policy.normalize_critic_obs",
+    "policy.normalize_values", "policy.share_encoders", "policy.learn_std",
+    "policy.obs_groups.critic",
+)  # fmt: skip
+
+
+def typed_in_vain(config: RunConfig, typed: Sequence[str]) -> list[str]:
+    """Return a line for the user that names the knobs, or none.
+
+    Files may serve both algorithms, so only what was typed is told. What a registered algorithm
+    reads is its own.
+
+    Args:
+        config: The run's.
+        typed: The user's override tokens.
+
+    Raises:
+        ConfigError: A token that Hydra cannot read.
+    """
+    keys = list(dict.fromkeys(key for token in typed for key in typed_keys(token)))
+    if config.has_teacher:
+        vain = [k for k in keys if k.startswith("ppo.") and k not in SHARED or k in OF_PPO_ALONE]
+        instead = "a student has distillation.*; of PPO's it reads " + ", ".join(SHARED)
+    elif config.algorithm.kind == "ppo":
+        vain = [key for key in keys if key.startswith("distillation.")]
+        instead = "for a student say algorithm.kind=distillation"
+    else:
+        return []
+    if not vain:
+        return []
+    return [f"no effect with algorithm.kind={config.algorithm.kind}: {', '.join(vain)} ({instead})"]

@@ -1,0 +1,45 @@
+"""Knobs of another algorithm than the run's: one line, and only where they were typed."""
+
+from typing import Any
+
+import pytest
+
+from isaac_hydra_ext.config.unread import typed_in_vain
+
+from ..builders import run_config
+
+STUDENT: dict[str, Any] = {"algorithm": {"kind": "distillation"}, "distillation": {"teacher": "."}}
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        (["ppo.lr=1e-4"], "ppo.lr"),
+        (["+ppo.terms.rnd.weight=1", "ppo={clip: 0.1, cuda_graphs: false}"],
+         "ppo.terms.rnd.weight, ppo.clip"),
+        (["policy.obs_groups={actor: [policy], critic: [policy]}", "policy.init_std=0.1"],
+         "policy.obs_groups.critic"),
+        (["ppo.precision=fp32", "ppo.cuda_graphs=false", "ppo.max_bad_updates=0", "ppo=vtrace",
+          "distillation.lr=1e-3", "policy.hidden_dims=[8]", "rollout.steps_per_env=8"], None),
+    ],
+)  # fmt: skip
+def test_a_student_run_says_what_it_does_not_read(typed: list[str], named: str | None) -> None:
+    lines = typed_in_vain(run_config(**STUDENT), typed)
+    if named is None:
+        assert lines == []
+        return
+    (line,) = lines
+    assert line.startswith(f"no effect with algorithm.kind=distillation: {named} (a student has ")
+    assert "\n" not in line and "ppo.precision, ppo.cuda_graphs, ppo.max_bad_updates" in line
+
+
+def test_a_ppo_run_says_that_it_has_no_teacher() -> None:
+    typed = ["distillation.teacher=RUN", "ppo.lr=1e-4", "ppo.clip=0.1"]
+    (line,) = typed_in_vain(run_config(), typed)
+    assert line == (
+        "no effect with algorithm.kind=ppo: distillation.teacher (for a student say "
+        "algorithm.kind=distillation)"
+    )
+    config = run_config()
+    config.algorithm.kind = "third_party"  # whose knobs are its own to read
+    assert typed_in_vain(config, typed) == []
