@@ -74,6 +74,14 @@ def test_the_recorded_update_of_a_student_is_the_eager_one(
     )
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_the_recorded_teacher_remembers_as_the_eager_one_does(kind: str, tmp_path: Path) -> None:
+    path = teacher(tmp_path, PENDULUM, recurrent={"kind": kind, "hidden": 16})
+    runs = [student(path, {}, ppo={"cuda_graphs": graphs}) for graphs in (False, True)]
+    assert_recorded_is_eager(runs)
+    assert [name for name in learner_state(runs[1].learner) if name.startswith("teacher.")]
+
+
 @pytest.mark.parametrize("reads", ["full", "camera"])
 def test_the_recorded_update_from_pictures_is_the_eager_one(reads: str, tmp_path: Path) -> None:
     theirs = SEES if reads == "camera" else {"obs_groups": {"actor": ["full"]}}

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.schema import PPOConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import NonFiniteError
+from isaac_hydra_ext.learner.distillation.memory import TeacherMemory
 from isaac_hydra_ext.learner.distillation.teacher import make_teacher
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
@@ -66,6 +68,8 @@ class Distillation:
         self._group, self.device = group or OneProcess(), device
         self.notes: list[str] = []
         self._teacher = make_teacher(config, spec, device)
+        self._memory = TeacherMemory(self._teacher.fresh, config.num_collectors * spec.num_envs)
+        self._saves_memory = spec.whole_state  # else episodes start anew where a run goes on
         self.policy = make_policy(config, spec, device)
         T, distribution = config.rollout.steps_per_env, self.policy.distribution
         fields, state = self.policy.fields, self.policy.initial_state(1)
@@ -95,6 +99,7 @@ class Distillation:
         """Copy the iteration's rollouts in; as of `PPO.load`."""
         with naming_memory(self.device, self._config.n_buffer), self._stream.in_turn():
             self.batch.load(slots)
+            self._memory.begin(slots)
         if slots[0].reward_TB.device.type == "cpu":
             self._stream.wait()
         if self._capture_later:
@@ -114,10 +119,11 @@ class Distillation:
         self._capture_later = not self.batch.is_placed
         if self._capture_later:
             return
-        before = copies(self.state_dict())
+        changes = {**self.state_dict(), **self._memory.all}
+        before = copies(changes)
         with naming_memory(self.device, self._config.n_buffer):
             self._update = Captured(self._compute, stream)
-        copy_each(self.state_dict(), before)
+        copy_each(changes, before)
         torch.cuda.synchronize(self.device)
 
     def update(self, iteration: int) -> dict[str, float]:
@@ -190,14 +196,30 @@ class Distillation:
 
     def _asked(self, samples: Mapping[str, Rows]) -> torch.Tensor:
         """Return the teacher's mean actions [N, A]; pictures are given to it in parts."""
+        if self._memory.all:
+            return self._asked_by_step(samples)
         rows, obs = self.batch.reward_TN.numel(), {g: samples[g] for g in self._teacher.here}
         picture = sum(images.nbytes for group, images in self.batch.images.items() if group in obs)
         size = min(CHUNK_ROWS, max(1, CHUNK_BYTES // picture)) if picture else CHUNK_ROWS
         parts = [
-            self._teacher.mean_action({g: x[at : min(at + size, rows)] for g, x in obs.items()})
+            self._teacher.mean_action(
+                {g: x[at : min(at + size, rows)] for g, x in obs.items()}, {}
+            )[0]
             for at in range(0, rows, size)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _asked_by_step(self, samples: Mapping[str, Rows]) -> torch.Tensor:
+        """Ask a teacher that remembers, which goes on from the rollout before; likewise."""
+        N, memory = self.batch.reward_TN.shape[1], self._memory
+        state, wanted = memory.current(), []
+        for t, ended_N in enumerate(self.batch.terminated_TN | self.batch.truncated_TN):
+            obs = {g: samples[g][t * N : (t + 1) * N] for g in self._teacher.here}
+            action_NA, after = self._teacher.mean_action(obs, state)
+            state = restarted(after, memory.fresh, ended_N)
+            wanted.append(action_NA)
+        memory.keep(state)
+        return torch.cat(wanted)
 
     def _windows(self) -> Iterator[tuple[slice, slice]]:
         """Yield the samples and the env steps of each gradient step, by time.
@@ -270,18 +292,24 @@ class Distillation:
     def state_dict(self) -> dict[str, torch.Tensor]:
         self._stream.wait()
         policy = {f"policy.{name}": value for name, value in self.policy.state_dict().items()}
-        return policy | self._optimizer.state_dict()
+        memory = self._memory.all if self._saves_memory else {}
+        return {
+            **policy,
+            **{f"teacher.{name}{PER_ENV}": x for name, x in memory.items()},
+            **self._optimizer.state_dict(),
+        }
 
     def load_state_dict(
         self, state: Mapping[str, torch.Tensor], before: Mapping[str, Any] | None = None
     ) -> None:
         """Moments that are not there stay as they are; a learning rate that was changed, too."""
-        own = self.state_dict()
-        copy_each(
-            own, {name: own[name] if state.get(name) is None else state[name] for name in own}
-        )
-        saved = (before or {}).get("distillation")
-        if saved and saved["lr"] != self._own.lr:
+        for name, ours in self.state_dict().items():
+            saved, per_env = state.get(name), name.endswith(PER_ENV)
+            if saved is None or (per_env and (saved.shape != ours.shape or self._group.size > 1)):
+                continue  # what is per env may be of others than these
+            ours.copy_(saved)
+        asked = (before or {}).get("distillation")
+        if asked and asked["lr"] != self._own.lr:
             self.lr.fill_(self._own.lr)
         if self._stream.stream is not None:
             torch.cuda.synchronize(self.device)

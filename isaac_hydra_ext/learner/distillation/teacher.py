@@ -5,7 +5,7 @@ an iteration, all of a rollout together; the workers know nothing of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.distributions import Gaussian
-from isaac_hydra_ext.models.policy import Samples
+from isaac_hydra_ext.models.policy import Samples, State
 from isaac_hydra_ext.models.registry import make_policy
 
 KEY = "distillation.teacher="
@@ -83,18 +83,17 @@ def _of_run(path: Path, device: torch.device) -> "Teacher":
     config, spec = config_of(checkpoint), EnvSpec.from_json(checkpoint.meta["spec"])
     policy = make_policy(config, spec, device)
     load_weights(policy, checkpoint)
-    if policy.initial_state(1):
-        raise ConfigError(f"{KEY}{path}: has a memory (policy.recurrent); a student may")
-
     # As its own rollouts held them: pictures in half, maybe, where these do not.
     dtypes = {g: getattr(torch, s.dtype) for g, s in {**spec.obs, **policy.images}.items()}
 
-    def mean_action(obs: Samples) -> torch.Tensor:
+    def answer(obs: Samples, state: State) -> tuple[torch.Tensor, State]:
         own = {group: x.to(dtypes[group]) for group, x in obs.items()}
-        return policy.distribution.mode(policy.action_params(own))
+        acted = policy.act(own, state, None)
+        return acted.action_BA, acted.state
 
     groups = {g: spec.obs[g] for g in policy.actor_groups if g in spec.obs}
-    return Teacher(str(path), groups, spec.action, _unit(config.policy), mean_action)
+    unit, fresh = _unit(config.policy), policy.initial_state(1)
+    return Teacher(str(path), groups, spec.action, unit, answer, fresh)
 
 
 def _exported(path: Path, device: torch.device) -> "Teacher":
@@ -102,22 +101,23 @@ def _exported(path: Path, device: torch.device) -> "Teacher":
     policy = OnnxPolicy(path.parent)
     about = policy.about["action"]
     if policy.about.get("state"):
-        raise ConfigError(f"{KEY}{path}: has a memory (policy.recurrent); a student may")
+        raise ConfigError(f"{KEY}{path}: has a memory; name the run that it was exported from")
     groups = {o["group"]: TensorSpec(tuple(o["shape"]), o["dtype"]) for o in policy.about["obs"]}
     low = tuple(-torch.inf if x is None else float(x) for x in about["low"])
     high = tuple(torch.inf if x is None else float(x) for x in about["high"])
     action = ActionSpec(about["kind"], about["dim"], low, high, tuple(about["nvec"]))
     squashed = Gaussian(action, True, None, device) if about["squash"] == "tanh" else None
 
-    def mean_action(obs: Samples) -> torch.Tensor:
+    def answer(obs: Samples, state: State) -> tuple[torch.Tensor, State]:
         acted = policy.act({group: x.cpu().numpy() for group, x in obs.items()})
         env_action = torch.from_numpy(acted).to(device)
         if squashed is None:
-            return env_action
-        return ((env_action - squashed.center) / squashed.scale).clamp(-LARGEST, LARGEST).atanh()
+            return env_action, state
+        unit_action = (env_action - squashed.center) / squashed.scale
+        return unit_action.clamp(-LARGEST, LARGEST).atanh(), state
 
     unit = f"policy.squash={about['squash']}"
-    return Teacher(str(path), groups, action, unit, mean_action, on_host=True)
+    return Teacher(str(path), groups, action, unit, answer, on_host=True)
 
 
 @dataclass
@@ -129,7 +129,9 @@ class Teacher:
         groups: Obs groups that it reads, by the names that its own env has for them.
         action: Of its env.
         unit: Of its mean actions: the knob that says how they become the env's.
-        answer: Own group -> [N, ...] to its mean actions [N, A], before squashing.
+        answer: Own group -> [N, ...], and what it remembers, to its mean actions [N, A], before
+            squashing, and what it then remembers.
+        fresh: What it remembers of one env at an episode's start; empty without memory.
         on_host: Whether it answers on the CPU, so that no CUDA graph can hold it.
     """
 
@@ -137,7 +139,8 @@ class Teacher:
     groups: Mapping[str, TensorSpec]
     action: ActionSpec
     unit: str
-    answer: Callable[[Samples], torch.Tensor]
+    answer: Callable[[Samples, State], tuple[torch.Tensor, State]]
+    fresh: State = field(default_factory=dict)
     on_host: bool = False
 
     def __post_init__(self) -> None:
@@ -197,10 +200,16 @@ class Teacher:
             raise ConfigError(f"{KEY}{self.path}: {unit}, and its env's bounds are others: {other}")
 
     @torch.no_grad()
-    def mean_action(self, obs: Samples) -> torch.Tensor:
-        """Return its mean actions [N, A], before squashing; observations [N, ...] of this env."""
+    def mean_action(self, obs: Samples, state: State) -> tuple[torch.Tensor, State]:
+        """Return its mean actions [N, A], before squashing, and what it remembers after them.
+
+        Args:
+            obs: Of this env, [N, ...] each.
+            state: What it remembers before, of each.
+        """
         own = {group: obs[here] for group, here in zip(self.groups, self.here, strict=True)}
-        return self.answer(own).float()
+        action, state = self.answer(own, state)
+        return action.float(), state
 
 
 def _unit(policy: PolicyConfig) -> str:

@@ -94,7 +94,7 @@ def test_a_teacher_is_shown_pictures_in_parts_of_so_many_bytes(
     monkeypatch.setattr(distillation, "CHUNK_BYTES", 5 * 4 * 6 * 24)  # five at a time
     seen: list[int] = []
     answer = learner._teacher.answer
-    learner._teacher.answer = lambda obs: (seen.append(len(obs["camera"])), answer(obs))[1]
+    learner._teacher.answer = lambda o, s: (seen.append(len(o["camera"])), answer(o, s))[1]
     torch.testing.assert_close(learner._asked(learner.batch.samples_N), whole)
     assert seen == [5] * 6 + [2]
 
@@ -107,6 +107,6 @@ def test_a_teacher_reads_pictures_as_its_own_rollouts_held_them(
     picture = torch.rand(3, 6, 24, 1)
     learned_from = load_teacher(Path(str(config.distillation.teacher)), torch.device("cpu"))
     found, of_halves = (
-        learned_from.mean_action({"camera": x}) for x in (picture, picture.half().float())
+        learned_from.mean_action({"camera": x}, {})[0] for x in (picture, picture.half().float())
     )
     assert torch.equal(found, of_halves) == (storage == "float16")
