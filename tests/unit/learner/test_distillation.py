@@ -35,13 +35,13 @@ def spec_of(num_envs: int = B, obs: Any = OURS, action: Any = ACTION) -> EnvSpec
 
 
 def teacher(
-    where: Path, spec: EnvSpec | None = None, storage: str = "as_is", **policy: Any
+    where: Path, spec: EnvSpec | None = None, rollout: dict[str, Any] | None = None, **policy: Any
 ) -> Path:
     """A checkpoint of a policy as it is initialised, with statistics that are not the identity."""
     config = run_config(
         policy={"hidden_dims": [5], **policy},
         experiment={"seed": 11},
-        rollout={"image_storage": storage},
+        rollout=rollout or {},
     )
     spec = spec or spec_of(2, THEIRS)
     made = make_policy(config, spec)

@@ -33,7 +33,7 @@ def student_config(
     ours: dict[str, Any],
     storage: str,
     floats: bool = True,
-    theirs_in: str = "as_is",
+    rollout: dict[str, Any] | None = None,
 ) -> RunConfig:
     """A student of a teacher that has drawn its weights."""
     small = {"policy": {"hidden_dims": [8]}, "env": pictured(floats)}
@@ -46,7 +46,7 @@ def student_config(
         policy={"hidden_dims": [8], **ours},
         algorithm={"kind": "distillation"},
         distillation={
-            "teacher": str(teacher(where / "teacher", spec, theirs_in, **theirs)),
+            "teacher": str(teacher(where / "teacher", spec, rollout, **theirs)),
             "teacher_groups": groups,
             "gradient_length": 3,
         },
@@ -103,10 +103,29 @@ def test_a_teacher_is_shown_pictures_in_parts_of_so_many_bytes(
 def test_a_teacher_reads_pictures_as_its_own_rollouts_held_them(
     tmp_path: Path, storage: str
 ) -> None:
-    config = student_config(tmp_path, SEES, SEES, "as_is", theirs_in=storage)
+    config = student_config(tmp_path, SEES, SEES, "as_is", rollout={"image_storage": storage})
     picture = torch.rand(3, 6, 24, 1)
     learned_from = load_teacher(Path(str(config.distillation.teacher)), torch.device("cpu"))
     found, of_halves = (
         learned_from.mean_action({"camera": x}, {})[0] for x in (picture, picture.half().float())
     )
     assert torch.equal(found, of_halves) == (storage == "float16")
+
+
+def test_a_teacher_of_stacks_sees_those_of_the_running_episodes(tmp_path: Path) -> None:
+    """As the one that acts: frame by frame, also where a rollout begins in an episode."""
+    run = InProcessRun(student_config(tmp_path, SEES, BLIND, "as_is", rollout={"frame_stack": 3}))
+    learner = cast("Distillation", run.learner)
+    loaded = load_teacher(Path(str(run.config.distillation.teacher)), torch.device("cpu"))
+    state = {name: x.repeat_interleave(4, 0) for name, x in loaded.fresh.items()}
+    for k in range(2):
+        run.collect(k)
+        assert not bool((learner.batch.terminated_TN | learner.batch.truncated_TN).any())
+        found = learner._asked(learner.batch.samples_N).unflatten(0, (8, 4))
+        for t in range(8):
+            picture = learner.batch.images["camera"][4 * t : 4 * t + 4]
+            wanted, state = loaded.mean_action({"camera": picture}, state)
+            torch.testing.assert_close(found[t], wanted)
+        run.source.release(k)
+        run._publish(k + 1)
+    assert len(state) == 2

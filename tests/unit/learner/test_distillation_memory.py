@@ -6,8 +6,12 @@ from typing import Any, cast
 import pytest
 import torch
 
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.export.export import export
 from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.learner.distillation.distillation import Distillation
+from isaac_hydra_ext.learner.distillation.teacher import settle_teacher
 from isaac_hydra_ext.models.policy import Sequences
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.rollout.slot import Slot
@@ -106,3 +110,13 @@ def test_an_update_learns_from_it_and_a_resumed_run_goes_on_with_it(tmp_path: Pa
         each.load(slots)
         each.update(2)
     assert changed(*(learner_state(cast("Any", x)) for x in (learner, other))) == []
+
+
+def test_an_exported_one_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = teacher(tmp_path / "run" / "checkpoints", recurrent={"kind": "gru", "hidden": 4})
+    files = export(load_checkpoint(path), tmp_path / "files").directory
+    with pytest.raises(ConfigError) as refused:
+        settle_teacher(student_config(files, distillation={"teacher_groups": None}))
+    assert "has a memory; name the run that it was exported from" in str(refused.value)
+    assert "\n" not in str(refused.value)
