@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-WARM_ITERATIONS = 5  # of a steady rate
+WARM_ITERATIONS, WARM_STEPS = 5, 100  # before what a rate counts
 WINDOW = 100  # finished episodes a mean is over, as in isaac_hydra_ext.run.episodes
 
 
@@ -60,17 +60,17 @@ def main() -> None:
 
 
 def simulate(env: Any, num_envs: int, device: str, seconds: float = 10.0) -> dict[str, Any]:
-    """Step with random actions; the first second is not counted."""
+    """Step with random actions; the first steps, in which kernels are compiled, do not count."""
     torch.set_num_threads(1)
     env.reset()
     shape = (num_envs, *env.unwrapped.single_action_space.shape)
-    begun, counted, steps = time.monotonic(), 0.0, 0
+    for _ in range(WARM_STEPS):
+        env.step(torch.randn(shape, device=device))
+    begun, steps = _now(device), 0
     while time.monotonic() - begun < seconds:
         env.step(torch.randn(shape, device=device))
-        if time.monotonic() - begun > 1.0:
-            counted = counted or _now(device)
-            steps += 1
-    return {"fps": (steps - 1) * num_envs / (_now(device) - counted)}
+        steps += 1
+    return {"fps": steps * num_envs / (_now(device) - begun)}
 
 
 def _now(device: str) -> float:

@@ -34,7 +34,8 @@ def lstm_scan(
     """
     w_ih, w_hh, b_ih, b_hh = weights
     gates_TCG = F.linear(x_TCI, w_ih, b_ih + b_hh)
-    return _LSTM.apply(gates_TCG, *state, keep_T1C1, w_hh)  # type: ignore[return-value]
+    # A state that autocast's own steps made is in its type, and adds up in float32 from here.
+    return _LSTM.apply(gates_TCG, *(part.float() for part in state), keep_T1C1, w_hh)  # type: ignore[return-value]
 
 
 def gru_scan(
@@ -46,7 +47,7 @@ def gru_scan(
     """Return outputs [T, C, H]; see `lstm_scan`."""
     w_ih, w_hh, b_ih, b_hh = weights
     gates_TCG = F.linear(x_TCI, w_ih, b_ih)
-    return _GRU.apply(gates_TCG, *state, keep_T1C1, w_hh, b_hh)  # type: ignore[return-value]
+    return _GRU.apply(gates_TCG, *(part.float() for part in state), keep_T1C1, w_hh, b_hh)  # type: ignore[return-value]
 
 
 class _LSTM(torch.autograd.Function):

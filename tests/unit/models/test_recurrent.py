@@ -127,3 +127,13 @@ def test_popart_rescales_the_layers_after_the_memory() -> None:
     policy.update_statistics(obs, torch.tensor([100.0, 50.0, 70.0, 90.0]))
     after = policy.denormalize_value(policy.raw_value(obs, sequences))
     torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_state_in_half_goes_on_in_full(kind: type[nn.RNNBase]) -> None:
+    rnn, x_TCI = kind(3, 8), torch.randn(6, 5, 3)
+    starts_TC = torch.zeros(6, 5, dtype=torch.bool)
+    state = tuple(torch.randn(5, 1, 8).bfloat16() for _ in range(1 + (kind is nn.LSTM)))
+    found = sequence.run_masked(rnn, x_TCI, state, starts_TC)
+    wanted = sequence.run_masked(rnn, x_TCI, tuple(x.float() for x in state), starts_TC)
+    assert torch.equal(found, wanted)
