@@ -92,6 +92,7 @@ class ActorCritic(nn.Module, Policy):
         """
         super().__init__()
         self.actor_groups, self.critic_groups = choose_obs_groups(config.obs_groups, list(spec.obs))
+        shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]
         if not critic:
             self.critic_groups = []
         read = [*self.actor_groups, *self.critic_groups]
@@ -99,7 +100,7 @@ class ActorCritic(nn.Module, Policy):
         check_groups(config, spec, read)
         self.distribution = make_distribution(config, spec.action, device)
         actor_out = self.distribution.num_outputs
-        shared = [g for g in self.actor_groups if config.share_encoders and g in self.critic_groups]
+        shared = [group for group in shared if group in config.encoders]
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: `torch.manual_seed` would seed every GPU's too, and a
             # simulation that draws there would repeat another worker's numbers.

@@ -2,7 +2,8 @@
 
 import contextlib
 import csv
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class TensorBoardTracker:
         from torch.utils.tensorboard.summary import hparams  # here alone: slow to import
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        self._hook = threading.excepthook
+        threading.excepthook = _left_to_the_next_call(self._hook)
         self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
         # For the HParams tab, whose columns are last points of curves. `add_hparams` would make a
         # run of its own of it.
@@ -50,7 +53,23 @@ class TensorBoardTracker:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+
+def _left_to_the_next_call(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """Return a hook for threads that leaves TensorBoard's error to its next call, which raises it.
+
+    Else its thread's traceback stands in the console when a disk is full or a directory is gone.
+    """
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        if not type(raised.thread).__module__.startswith("tensorboard."):
+            otherwise(raised)
+
+    return hook
 
 
 class CsvTracker:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -65,6 +66,22 @@ def test_tensorboard_points_have_their_tag_value_and_iteration(tmp_path: Path) -
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("Train/mean_reward")] == [(3, 1.5), (4, 2.5)]
     assert [(e.step, e.value) for e in events.Scalars("Loss/value")] == [(4, 4.0)]
+
+
+def test_what_tensorboards_thread_cannot_write_is_one_line_of_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)  # prints a traceback
+    said: list[str] = []
+    trackers = opened(tmp_path / "run", "tensorboard", warn=said.append)
+    shutil.rmtree(tmp_path / "run")
+    deadline = time.monotonic() + 60.0
+    while not said and time.monotonic() < deadline:
+        trackers.log({"Train/mean_reward": 1.5}, 3)
+        trackers.flush()
+    trackers.close()
+    assert not told and len(said) == 1 and "FileNotFoundError" in said[0]
 
 
 def test_tensorboards_hparams_tab_has_the_settings_and_the_last_results(tmp_path: Path) -> None:
