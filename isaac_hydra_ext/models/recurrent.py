@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
+from isaac_hydra_ext.errors import LearnerError
 from isaac_hydra_ext.models import sequence
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.networks import make_network
@@ -120,7 +121,10 @@ def _remembered(
 ) -> torch.Tensor:
     """Return what the memory says at each step, [M, H]."""
     if sequences is None:
-        raise TypeError("a policy with memory is asked for samples of whole columns (sequences)")
+        raise LearnerError(
+            "policy.recurrent: the policy was asked about samples without `sequences`, as a loss "
+            "of ppo.terms or a package's algorithm may do; leave that out, or policy.recurrent"
+        )
     T, C = sequences.starts_TC.shape
     inputs_TCI = inputs_MI.unflatten(0, (T, C))
     state = tuple(sequences.state[name] for name in network.names(role))

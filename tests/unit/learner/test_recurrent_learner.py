@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.errors import ConfigError, LearnerError
 from isaac_hydra_ext.learner.ppo.preparation import _values
+from isaac_hydra_ext.learner.terms import Term
+from isaac_hydra_ext.learner.trained_terms import OWN
+from isaac_hydra_ext.models.policy import Policy, Samples
 from isaac_hydra_ext.models.recurrent import RecurrentActorCritic
 from unit.builders import InProcessRun, changed, learner_state, run_config
 
@@ -119,6 +122,27 @@ def test_mirrored_samples_are_refused() -> None:
     symmetry = {"use_mirror_loss": True, "mirrors": {"left": mirror}}
     with pytest.raises(ConfigError, match="policy.recurrent learns from whole columns"):
         run_config(policy={"recurrent": {"kind": "gru"}}, ppo={"symmetry": symmetry})
+
+
+class PullToZero(Term):
+    """Asks the policy about samples, as a package's loss does that knows of no memory."""
+
+    learning_rate = 0.0
+
+    def loss(self, policy: Policy, samples: Samples) -> torch.Tensor:
+        return policy.action_params(samples).square().mean()
+
+
+def test_a_loss_that_knows_no_sequences_ends_the_run_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(OWN, "rnd", lambda *_: PullToZero())
+    run = make_run(terms={"rnd": {}})
+    run.collect(0)
+    with pytest.raises(LearnerError) as ended:
+        run.update(0)
+    (line,) = str(ended.value).splitlines()
+    assert line.startswith("policy.recurrent: ") and "a loss of ppo.terms" in line
 
 
 def test_vtrace_and_clipped_values_go_with_it() -> None:
