@@ -18,17 +18,16 @@ from torch.nn import functional as F
 from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.schema import PPOConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.errors import NonFiniteError
 from isaac_hydra_ext.learner.distillation.memory import TeacherMemory
 from isaac_hydra_ext.learner.distillation.teacher import make_teacher
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.images import Rows
-from isaac_hydra_ext.learner.ppo.ppo import copies, copy_each
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.learner.ppo.preparation import CHUNK_BYTES, CHUNK_ROWS
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
+from isaac_hydra_ext.learner.undoing import BadUpdates, check_samples, copies, copy_each
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.policy import Samples, Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
@@ -87,7 +86,8 @@ class Distillation:
         self._optimizer = FlatOptimizer(steps, self.policy, self._group, compiled=False)
         self.lr = self._optimizer.lr
         self._loss = LOSSES[self._own.loss]
-        self._bad_in_a_row = 0
+        hint = "observations, or lower distillation.lr"
+        self._bad_updates = BadUpdates(config.ppo.max_bad_updates, hint)
         self._tags: list[str] = []  # of the numbers that `_compute` returns
         self._stream = LearnerStream(device)
         self._update: Captured[torch.Tensor] | None = None
@@ -139,11 +139,7 @@ class Distillation:
                 sample.
             DeviceMemoryError: The GPU is too small for it; nothing has changed.
         """
-        if not self.batch.reward_TN.numel():
-            raise NonFiniteError(
-                f"iteration {iteration}: every env has been left out for NaN or Inf "
-                "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
-            )
+        check_samples(self.batch.reward_TN.numel(), iteration)
         with naming_memory(self.device, self._config.n_buffer), self._stream.current():
             before = copies(self._changing())
             try:
@@ -156,9 +152,10 @@ class Distillation:
                 raise
             metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
             if metrics["Loss/undone"]:
-                self._undo(iteration, before)
+                copy_each(self._changing(), before)
+                self._bad_updates.count(iteration)
                 return metrics | {"Loss/minibatch_steps": 0.0}
-            self._bad_in_a_row = 0
+            self._bad_updates.forget()
             returns_N = torch.zeros(0, device=self.device)  # nobody predicts any
             self.policy.update_statistics(self.batch.obs_N, returns_N, self._combine)
         return metrics
@@ -272,18 +269,6 @@ class Distillation:
         return combined(self._group, rows, mean, var)
 
     # ---------------------------------------------------------------- state
-
-    def _undo(self, iteration: int, before: dict[str, torch.Tensor]) -> None:
-        """Go back to the state before the update."""
-        copy_each(self._changing(), before)
-        self._bad_in_a_row += 1
-        if self._bad_in_a_row > self._ppo.max_bad_updates:
-            raise NonFiniteError(
-                f"iteration {iteration}: non-finite loss or gradient in "
-                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
-                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
-                "good ones; look for huge values in observations, or lower distillation.lr"
-            )
 
     def _changing(self) -> dict[str, torch.Tensor]:
         """Return what gradient steps change; normalisers follow them."""

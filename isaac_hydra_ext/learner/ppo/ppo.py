@@ -15,7 +15,6 @@ from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.reading import check_columns
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.errors import NonFiniteError
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
@@ -25,6 +24,7 @@ from isaac_hydra_ext.learner.ppo.scaled import scaled
 from isaac_hydra_ext.learner.ppo.symmetry import MirrorLoss, Symmetry, make_symmetry
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.learner.trained_terms import TrainedTerm, make_terms
+from isaac_hydra_ext.learner.undoing import BadUpdates, check_samples, copies, copy_each
 from isaac_hydra_ext.models.normalizer import Moments
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.models.stacks import without_frames
@@ -92,7 +92,8 @@ class PPO:
         self.lr = self._epochs.optimizer.lr
         noisy = config.policy.squash == "tanh" and spec.action.kind == "continuous"
         self._randomness = Randomness(config, self.policy.distribution, noisy, device, group.rank)
-        self._bad_in_a_row = 0
+        hint = "observations and rewards, or lower ppo.lr"
+        self._bad_updates = BadUpdates(config.ppo.max_bad_updates, hint)
         self._tags: list[str] = []  # of the numbers that `_compute` returns
         self._stream = LearnerStream(device)
         self._draws: Draws | None = None  # where the captured update reads them
@@ -193,11 +194,7 @@ class PPO:
                 sample.
             DeviceMemoryError: The GPU is too small for it; nothing has changed.
         """
-        if not self.batch.reward_TN.numel():
-            raise NonFiniteError(
-                f"iteration {iteration}: every env has been left out for NaN or Inf "
-                "(rollout.on_invalid=drop_env): nothing is left to learn from; see nan_dump/"
-            )
+        check_samples(self.batch.reward_TN.numel(), iteration)
         ppo = self._ppo
         with naming_memory(self.device, self._config.n_buffer), self._stream.current():
             before = copies(self._changing())
@@ -215,7 +212,7 @@ class PPO:
             metrics = dict(zip(self._tags, numbers.tolist(), strict=True))
             if metrics["Loss/undone"]:
                 return metrics | self._undo(iteration, before)
-            self._bad_in_a_row = 0
+            self._bad_updates.forget()
             if captured and self._statistics is not None:
                 self._statistics()
             else:
@@ -269,14 +266,7 @@ class PPO:
     def _undo(self, iteration: int, before: dict[str, torch.Tensor]) -> dict[str, float]:
         """Go back to the state before the update; returns the metrics that are then other ones."""
         copy_each(self._changing(), before)
-        self._bad_in_a_row += 1
-        if self._bad_in_a_row > self._ppo.max_bad_updates:
-            raise NonFiniteError(
-                f"iteration {iteration}: non-finite loss or gradient in "
-                f"{self._bad_in_a_row} updates in a row (ppo.max_bad_updates="
-                f"{self._ppo.max_bad_updates}); they were undone and the weights are the last "
-                "good ones; look for huge values in observations and rewards, or lower ppo.lr"
-            )
+        self._bad_updates.count(iteration)
         std = self.policy.mean_std()
         own = {} if std is None else {"Policy/mean_std": std.item()}
         return {"Loss/minibatch_steps": 0.0, "Loss/learning_rate": self.lr.item(), **own}
@@ -309,14 +299,3 @@ class PPO:
             self.lr.fill_(self._ppo.lr)
         if self._stream.stream is not None:
             torch.cuda.synchronize(self.device)
-
-
-def copy_each(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors into those of the same name."""
-    for name, tensor in ours.items():
-        tensor.copy_(theirs[name])
-
-
-def copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return copies by name."""
-    return {name: tensor.clone() for name, tensor in tensors.items()}
