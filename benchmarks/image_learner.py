@@ -23,6 +23,7 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from benchmarks.common import markdown, run_benchmark
+from benchmarks.learner import on_filled_storage
 from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
@@ -222,20 +223,7 @@ def rsl_rl_update(num_envs: int, steps: int, pixels: int) -> tuple[Trainer, int]
         num_mini_batches=MINIBATCHES, learning_rate=3e-4, schedule="fixed", value_loss_coef=2.0,
         entropy_coef=0.0, desired_kl=0.008, device=str(DEVICE),
     )  # fmt: skip
-    with torch.inference_mode():
-        for _ in range(steps):
-            ppo.act(obs)
-            dones = torch.rand(num_envs, device=DEVICE) < 0.003
-            ppo.process_env_step(obs, torch.randn(num_envs, device=DEVICE), dones, {})
-    filled = storage.step
-
-    def update() -> object:
-        storage.step = filled
-        with torch.inference_mode():
-            ppo.compute_returns(obs)
-        return ppo.update()
-
-    return update, stored
+    return on_filled_storage(ppo, storage, obs, steps), stored
 
 
 def render(results: dict[str, Any]) -> str:

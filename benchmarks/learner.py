@@ -32,6 +32,7 @@ from isaac_hydra_ext.rollout.slot import Slot
 T, ACTIONS, HIDDEN = 24, 12, [512, 256, 128]
 OBS = {"actor": 48, "critic": 72}
 EPOCHS, MINIBATCHES = 5, 4
+ENDED = 0.003  # of rsl_rl's steps
 SIZES = {"98304": 4096, "393216": 16384}  # samples: envs
 # What is measured: precision, torch.compile, CUDA graphs; rsl_rl's mode of torch.compile.
 VARIANTS: dict[str, tuple[str, str, bool, str]] = {
@@ -179,15 +180,23 @@ def rsl_rl_update(num_envs: int, mode: str) -> Callable[[], object]:
     )
     ppo, storage = make_rsl_rl(obs)
     ppo.compile(mode or None)
+    return on_filled_storage(ppo, storage, obs, T)
+
+
+def on_filled_storage(
+    ppo: RslRlPPO, storage: RolloutStorage, obs: TensorDict, steps: int
+) -> Callable[[], object]:
+    """Act for `steps`; returns rsl_rl's `compute_returns` and `update` on what that has stored."""
+    num_envs, device = obs.batch_size[0], ppo.device
     with torch.inference_mode():
-        for _ in range(T):
+        for _ in range(steps):
             ppo.act(obs)
-            dones = torch.rand(num_envs, device=DEVICE) < 0.003
-            ppo.process_env_step(obs, torch.randn(num_envs, device=DEVICE), dones, {})
-    steps = storage.step
+            dones = torch.rand(num_envs, device=device) < ENDED
+            ppo.process_env_step(obs, torch.randn(num_envs, device=device), dones, {})
+    filled = storage.step
 
     def update() -> object:
-        storage.step = steps
+        storage.step = filled
         with torch.inference_mode():
             ppo.compute_returns(obs)
         return ppo.update()

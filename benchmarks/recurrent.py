@@ -21,6 +21,7 @@ from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 
 from benchmarks.common import markdown, run_benchmark
+from benchmarks.learner import ENDED, on_filled_storage
 from isaac_hydra_ext.config.reading import complete
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
@@ -31,7 +32,6 @@ from isaac_hydra_ext.rollout.slot import Slot
 
 T, OBS, ACTIONS, HIDDEN, MEMORY = 24, 48, 12, [256, 128], 256
 EPOCHS, MINIBATCHES = 5, 4
-ENDED = 0.003  # of all steps
 SIZES = {"98304": 4096, "tiny": 16}  # samples: envs
 KINDS = ("lstm", "gru")
 # precision, torch.compile, CUDA graphs
@@ -176,20 +176,7 @@ def rsl_rl_update(num_envs: int, kind: str) -> Callable[[], object]:
         num_mini_batches=MINIBATCHES,
         device=str(DEVICE),
     )
-    with torch.inference_mode():
-        for _ in range(T):
-            ppo.act(obs)
-            dones = torch.rand(num_envs, device=DEVICE) < ENDED
-            ppo.process_env_step(obs, torch.randn(num_envs, device=DEVICE), dones, {})
-    steps = storage.step
-
-    def update() -> object:
-        storage.step = steps
-        with torch.inference_mode():
-            ppo.compute_returns(obs)
-        return ppo.update()
-
-    return update
+    return on_filled_storage(ppo, storage, obs, T)
 
 
 def render(results: dict[str, Any]) -> str:

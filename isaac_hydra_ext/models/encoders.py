@@ -19,7 +19,7 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
 from isaac_hydra_ext.models import mlp_encoder
-from isaac_hydra_ext.models.networks import ACTIVATIONS
+from isaac_hydra_ext.models.networks import ACTIVATIONS, check_contract
 from isaac_hydra_ext.system import entry_points
 
 EVERY_PICTURE = "*"  # of `policy.encoders`: what has no encoder of its own
@@ -194,12 +194,7 @@ def make_encoder(group: str, settings: Mapping[str, Any] | None, spec: TensorSpe
         raise ConfigError(f"{where} cannot be built: {type(e).__name__}: {text}") from e
     if first.dim() != 2 or first.shape[0] != 3:
         raise ConfigError(f"{where} gives {tuple(first.shape)} for 3 pictures, not (3, features)")
-    if any(True for _ in encoder.buffers()):
-        raise ConfigError(f"{where} has buffers (batch norm?); only parameters are supported")
-    if wrong := [n for n, p in encoder.named_parameters() if p.dtype != torch.float32]:
-        raise ConfigError(f"{where}: the parameter {wrong[0]} is not float32")
-    if not torch.equal(first, second):
-        raise ConfigError(f"{where} gives another result each time (dropout?); it must not")
+    check_contract(encoder, first, second, where)
     return encoder
 
 

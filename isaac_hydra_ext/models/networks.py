@@ -113,10 +113,27 @@ def _registered(config: PolicyConfig, role: str, num_inputs: int, num_outputs: i
         raise ConfigError(f"{where} cannot be built: {type(e).__name__}: {text}") from e
     if tuple(first.shape) != (3, num_outputs):
         raise ConfigError(f"{where} gives {tuple(first.shape)} for 3 rows, not (3, {num_outputs})")
+    check_contract(network, first, second, where)
+    return network
+
+
+def check_contract(
+    network: nn.Module, first: torch.Tensor, second: torch.Tensor, where: str
+) -> None:
+    """Check that a registered module remembers and draws nothing, as acting and learning need.
+
+    Args:
+        network: Built by another package.
+        first: What it gives for a sample.
+        second: What it gives for the same one again.
+        where: Begins the messages.
+
+    Raises:
+        ConfigError: It breaks the contract.
+    """
     if any(True for _ in network.buffers()):
         raise ConfigError(f"{where} has buffers (batch norm?); only parameters are supported")
     if wrong := [n for n, p in network.named_parameters() if p.dtype != torch.float32]:
         raise ConfigError(f"{where}: the parameter {wrong[0]} is not float32")
     if not torch.equal(first, second):
         raise ConfigError(f"{where} gives another result each time (dropout?); it must not")
-    return network
