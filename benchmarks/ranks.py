@@ -3,8 +3,10 @@
 python -m benchmarks.ranks --json benchmarks/results/ranks.json
 
 All runs of a task are started at once, and then take turns: all but one are paused. Each rank has
-as many cores as it would have among the most ranks, so that a run of R has R times as many. What is
-told is the rate over R times that of one rank. Linux; needs no package but mjlab.
+as many cores as it would have among the most ranks, so that a run of R has R times as many; two
+threads of one core belong to one rank. What is told is the rate over R times that of one rank, and
+over R runs of one rank side by side on the same cores, which share nothing but the machine. Linux;
+needs no package but mjlab.
 """
 
 import os
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,18 +93,15 @@ class Run:
         for pid in _tree(self._process.pid):
             os.kill(pid, signum)
 
-    def turn(self, seconds: float) -> float:
-        """Let it alone train for a while; returns its rate [env steps/s].
+    @property
+    def iterations(self) -> int:
+        """How many have ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError("".join(self._said[-20:]))
+        return len(self._times)
 
-        The first iteration, which was paused, does not count; the last one ends the turn.
-        """
-        self.signal(signal.SIGCONT)
-        before, deadline = len(self._times), time.monotonic() + seconds
-        while time.monotonic() < deadline or len(self._times) < before + 3:
-            if self._process.poll() is not None:
-                raise RuntimeError("".join(self._said[-20:]))
-            time.sleep(0.01)
-        self.signal(signal.SIGSTOP)
+    def rate_since(self, before: int) -> float:
+        """Return its rate since its iteration `before`, which was paused [env steps/s]."""
         times = self._times[before:]
         return (len(times) - 1) * self.samples / (times[-1] - times[0])
 
@@ -116,6 +115,31 @@ class Run:
         except subprocess.TimeoutExpired:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
+
+
+def turn(runs: Sequence[Run], seconds: float) -> float:
+    """Let these alone train for a while, at the same time; returns their rate [env steps/s].
+
+    The first iteration, which was paused, does not count; the last one ends the turn.
+    """
+    before = [run.iterations for run in runs]
+    for run in runs:
+        run.signal(signal.SIGCONT)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline or any(
+        run.iterations < count + 3 for run, count in zip(runs, before, strict=True)
+    ):
+        time.sleep(0.01)
+    for run in runs:
+        run.signal(signal.SIGSTOP)
+    return sum(run.rate_since(count) for run, count in zip(runs, before, strict=True))
+
+
+def _cores() -> list[int]:
+    """Return the cores that we may use, the threads of one side by side."""
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    own = os.sched_getaffinity(0)
+    return sorted(own, key=lambda cpu: (Path(topology.format(cpu)).read_text(), cpu))
 
 
 def _tree(root: int) -> list[int]:
@@ -134,21 +158,28 @@ def _tree(root: int) -> list[int]:
 
 
 @contextmanager
-def _running(overrides: list[str], counts: tuple[int, ...]) -> Iterator[list[Run]]:
-    cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // max(counts))
+def _running(
+    overrides: list[str], counts: tuple[int, ...]
+) -> Iterator[dict[int, tuple[list[Run], list[Run]]]]:
+    """Start and pause all runs; gives, by R, the run of R ranks and R runs of one."""
+    cores, most = _cores(), max(counts)
+    each = max(1, len(cores) // most)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        runs = []
-        for ranks in counts:
-            run = Run(ranks, cores[: ranks * each], overrides, directory)
+
+        def start(ranks: int, first: int) -> Run:
+            run = Run(ranks, cores[first * each : (first + ranks) * each], overrides, directory)
             stack.callback(run.end)
-            runs.append(run)
+            return run
+
+        alone = [start(1, first) for first in range(most)]
+        together = {ranks: start(ranks, 0) if ranks > 1 else alone[0] for ranks in counts}
+        runs = {*alone, *together.values()}
         for run in runs:
             run.wait_until_warm()
         for run in runs:
             run.signal(signal.SIGSTOP)
-        yield runs
+        yield {ranks: ([run], alone[:ranks]) for ranks, run in together.items()}
 
 
 def measure(tasks: dict[str, list[str]], quick: bool) -> dict[str, Any]:
@@ -157,20 +188,24 @@ def measure(tasks: dict[str, list[str]], quick: bool) -> dict[str, Any]:
     counts = RANKS[:2] if quick else RANKS
     results = {}
     for name, overrides in tasks.items():
-        rates: dict[int, list[float]] = {ranks: [] for ranks in counts}
+        rates: dict[int, tuple[list[float], list[float]]] = {ranks: ([], []) for ranks in counts}
         with _running(overrides, counts) as runs:
             for _ in range(rounds):
-                for run in runs:
-                    rates[run.ranks].append(run.turn(seconds))
-        one = statistics.median(rates[1])
+                for ranks, (together, alone) in runs.items():
+                    rates[ranks][0].append(turn(together, seconds))
+                    rates[ranks][1].append(turn(alone, seconds) if ranks > 1 else rates[1][0][-1])
+                    print(name, ranks, *(f"{found[-1]:,.0f}" for found in rates[ranks]), flush=True)
+        one = statistics.median(rates[1][0])
         results[name] = [
             {
                 "ranks": ranks,
-                "steps_per_s": statistics.median(found),
-                "of_linear": statistics.median(found) / (ranks * one),
-                "turns": found,
+                "steps_per_s": statistics.median(together),
+                "of_linear": statistics.median(together) / (ranks * one),
+                "of_side_by_side": statistics.median(together) / statistics.median(alone),
+                "turns": together,
+                "side_by_side_turns": alone,
             }
-            for ranks, found in rates.items()
+            for ranks, (together, alone) in rates.items()
         ]
     return results
 
@@ -178,11 +213,15 @@ def measure(tasks: dict[str, list[str]], quick: bool) -> dict[str, Any]:
 def render(results: dict[str, Any]) -> str:
     """Return the table."""
     rows = [
-        (name, row["ranks"], f"{row['steps_per_s']:,.0f}", f"{row['of_linear']:.2f}")
+        (
+            *(name, row["ranks"], f"{row['steps_per_s']:,.0f}", f"{row['of_linear']:.2f}"),
+            f"{row['of_side_by_side']:.2f}",
+        )
         for name, of_task in results.items()
         for row in of_task
     ]
-    return markdown(["task", "ranks R", "steps/s", "over R x that of one"], rows)
+    header = ["task", "ranks R", "steps/s", "over R x that of one", "over R runs side by side"]
+    return markdown(header, rows)
 
 
 if __name__ == "__main__":
