@@ -4,6 +4,7 @@ A rank is one process that learns from rollouts of its own; gradients and statis
 all ranks together, so that the weights are the same bits on each. One process is a group of one.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -93,6 +94,20 @@ class OneProcess(Group):
 
     def broadcast(self, x: torch.Tensor) -> torch.Tensor:
         return x
+
+
+def on_any(group: Group, flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return whether each of the flags is set on any rank. With several, the host waits for them.
+
+    Args:
+        group: The ranks.
+        flags: This rank's.
+        device: The learner's.
+    """
+    if group.size == 1:
+        return [*flags]
+    counts = group.sum(torch.tensor(flags, dtype=torch.float32, device=device))
+    return [count > 0 for count in counts.tolist()]
 
 
 def combined(group: Group, rows: int, mean: torch.Tensor, var: torch.Tensor) -> Moments:

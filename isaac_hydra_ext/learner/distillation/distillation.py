@@ -20,7 +20,7 @@ from isaac_hydra_ext.config.schema import PPOConfig, RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.learner.distillation.memory import TeacherMemory
 from isaac_hydra_ext.learner.distillation.teacher import make_teacher
-from isaac_hydra_ext.learner.group import Group, OneProcess, combined
+from isaac_hydra_ext.learner.group import Group, OneProcess, combined, on_any
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.images import Rows
@@ -102,8 +102,11 @@ class Distillation:
             self._memory.begin(slots)
         if slots[0].reward_TB.device.type == "cpu":
             self._stream.wait()
-        if self._capture_later:
-            self.capture()
+        if self._capture_later:  # from a whole batch, and on all ranks or none
+            with self._stream.in_turn():
+                (narrow,) = on_any(self._group, [self.batch.narrow], self.device)
+            if not narrow:
+                self.capture()
 
     def publish(self, store: WeightStore, version: int) -> None:
         with self._stream.in_turn():

@@ -15,7 +15,7 @@ from isaac_hydra_ext.checkpoints.fit import PER_ENV
 from isaac_hydra_ext.config.reading import check_columns
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.learner.group import Group, OneProcess, combined
+from isaac_hydra_ext.learner.group import Group, OneProcess, combined, on_any
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
 from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
 from isaac_hydra_ext.learner.ppo.preparation import prepare
@@ -133,17 +133,19 @@ class PPO:
             self._stream.wait()
         # More final observations than there was room for: what is captured reads the old tensors.
         self._outgrown |= self.batch.final_step.shape[0] != room
-        if self._capture_later or (self._update is not None and self._captures_again()):
+        may_outgrow = self._update is not None and self._spec.has_final_obs
+        if (self._capture_later or may_outgrow) and self._captures_now():
             self.capture()
 
-    def _captures_again(self) -> bool:
-        """Whether an outgrown graph is captured anew: all ranks do it, or none."""
-        outgrown, narrow = float(self._outgrown), float(self.batch.narrow)
-        if self._group.size > 1 and self._spec.has_final_obs:
-            with self._stream.in_turn():
-                flags = torch.tensor([outgrown, narrow], device=self.device)
-                outgrown, narrow = self._group.sum(flags).tolist()
-        return outgrown > 0 and not narrow
+    def _captures_now(self) -> bool:
+        """Whether the update is captured, first or anew: all ranks do it, or none.
+
+        From whole batches alone: a graph of fewer columns would be replayed for all that follow.
+        """
+        with self._stream.in_turn():
+            flags = self._capture_later or self._outgrown, self.batch.narrow
+            wanted, narrow = on_any(self._group, flags, self.device)
+        return wanted and not narrow
 
     def publish(self, store: WeightStore, version: int) -> None:
         with self._stream.in_turn():

@@ -102,6 +102,28 @@ def test_a_rollout_of_pictures_exists_once() -> None:
         run._publish(k + 1)
 
 
+@pytest.mark.parametrize("dropped", [[], [0], [0, 1]], ids=["none", "first", "both"])
+def test_an_update_is_captured_from_the_first_rollout_without_a_gap(
+    monkeypatch: pytest.MonkeyPatch, dropped: list[int]
+) -> None:
+    """A graph of fewer columns would be replayed for all rollouts that follow."""
+    run = catch()
+    captured: list[tuple[int, tuple[int, ...]]] = []
+    for k in range(4):
+        monkeypatch.setattr(
+            run.learner,
+            "_capture",
+            lambda k=k: captured.append((k, tuple(run.learner.batch.reward_TN.shape))),
+        )
+        slots = run.source.gather(k)
+        slots[0].dropped_B[1] = k in dropped
+        run.learner.load(slots)
+        shape = run.learner.batch.images["policy"][0 : run.learner.batch.reward_TN.numel()].shape
+        assert shape[0] == 8 * (3 if k in dropped else 4)
+        assert run.update(k)["Loss/undone"] == 0.0
+    assert captured == [(len(dropped), (8, 4))]
+
+
 @pytest.mark.parametrize("storage", ["as_is", "float16"])
 def test_float_pictures_are_acted_on_and_learned_from_as_they_are_stored(storage: str) -> None:
     env = {**CATCH, "kwargs": {"floats": True}}
