@@ -49,6 +49,8 @@ class OnnxPolicy:
         self._inputs = {o["input"]: (o["group"], o["dtype"]) for o in self.about["obs"]}
         self._remembers = self.about.get("state", [])  # exports of before have none
         self._state: list[np.ndarray] = []
+        self._stack = {o["group"]: o.get("frame_stack", 1) for o in self.about["obs"]}  # likewise
+        self._frames: dict[str, np.ndarray] = {}  # group -> [N, K, ...], the oldest first
 
     def __call__(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the action [A] for one env's obs groups."""
@@ -57,10 +59,12 @@ class OnnxPolicy:
     def act(self, obs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the actions [N, A] for N envs' obs groups [N, ...].
 
-        A policy with memory goes on from the call before; with another N it begins anew.
+        A policy that remembers, or sees stacks of pictures, goes on from the call before; with
+        another N it begins anew.
         """
         feed = {
-            name: np.asarray(obs[group], dtype) for name, (group, dtype) in self._inputs.items()
+            name: self._seen(group, np.asarray(obs[group], dtype))
+            for name, (group, dtype) in self._inputs.items()
         }
         count = len(next(iter(feed.values())))
         if self._remembers and (not self._state or self._state[0].shape[1] != count):
@@ -72,9 +76,20 @@ class OnnxPolicy:
         actions, *self._state = (np.asarray(output) for output in found)
         return actions
 
+    def _seen(self, group: str, newest: np.ndarray) -> np.ndarray:
+        """Return the last K of an episode, the first repeated at its start; K = 1: the newest."""
+        count = self._stack[group]
+        if count == 1:
+            return newest
+        frames, past = newest[:, None], self._frames.get(group)
+        if past is None or len(past) != len(newest):
+            past = np.repeat(frames, count, axis=1)
+        self._frames[group] = np.concatenate([past[:, 1:], frames], axis=1)
+        return self._frames[group]
+
     def forget(self) -> None:
-        """Begin new episodes; only a policy with memory remembers anything of those before."""
-        self._state = []
+        """Begin new episodes, and remember nothing of those before."""
+        self._state, self._frames = [], {}
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

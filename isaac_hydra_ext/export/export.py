@@ -36,6 +36,7 @@ from isaac_hydra_ext.export.formats import (
 from isaac_hydra_ext.export.remembering import ENVS
 from isaac_hydra_ext.models.actor_critic import ActorCritic
 from isaac_hydra_ext.models.recurrent import RecurrentActorCritic
+from isaac_hydra_ext.models.registry import seen_spec
 from isaac_hydra_ext.system import entry_points
 
 SCHEMA_VERSION = 1
@@ -79,18 +80,14 @@ def export(checkpoint: Checkpoint, directory: Path | None = None) -> Exported:
             f"{checkpoint.path}: its policy is policy.kind={config.policy.kind}, of another "
             "package; only policies of this one can be exported"
         )
-    if config.rollout.frame_stack > 1:
-        raise ExportError(
-            f"{checkpoint.path}: rollout.frame_stack={config.rollout.frame_stack}: a policy that "
-            "sees stacks of pictures cannot be exported; have the env stack them"
-        )
     network = RecurrentActorCritic if config.policy.recurrent.kind else ActorCritic
-    policy = network(config.policy, spec, config.experiment.seed, "cpu", critic=False)
+    seen = seen_spec(config, spec)  # stacks are the file's input: whoever calls it makes them
+    policy = network(config.policy, seen, config.experiment.seed, "cpu", critic=False)
     load_weights(policy, checkpoint)
     if not bool(policy.flat.isfinite().all()):
         raise CheckpointError(f"{checkpoint.path}: holds NaN or Inf; export an earlier checkpoint")
     envs = ENVS if policy.initial_state(1) else 1
-    obs = sample_inputs(policy, spec, CHECKED_INPUTS * envs)
+    obs = sample_inputs(policy, seen, CHECKED_INPUTS * envs)
     expected = reference(policy, obs)
     module = DeployedPolicy(policy).eval()
     try:
@@ -165,11 +162,13 @@ def describe(
     module: DeployedPolicy,
 ) -> dict[str, Any]:
     """Return what `policy.json` says; numbers that are infinite are null."""
-    scales = normalisation(module.policy)
+    scales, seen = normalisation(module.policy), seen_spec(config, spec)
     obs = []
     for name, group in module.inputs.items():
         mean, std = scales[group] or (None, None)
-        about = {"input": name, "group": group, "shape": list(spec.obs[group].shape)}
+        shape, stacked = seen.obs[group].shape, seen.obs[group] != spec.obs[group]
+        about = {"input": name, "group": group, "shape": list(shape)}
+        about["frame_stack"] = shape[0] if stacked else 1
         obs.append({**about, "dtype": spec.obs[group].dtype, "mean": mean, "std": std})
     action = spec.action
     return {

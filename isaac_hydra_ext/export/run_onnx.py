@@ -72,12 +72,13 @@ def _make_env(about: Mapping[str, Any]) -> gym.Env:
         raise EnvNotFoundError(f"env.id={env['id']}: cannot be made here ({shown(e)})") from e
     groups = _groups(made.observation_space)
     for wanted in about["obs"]:
-        space = groups.get(wanted["group"])
-        if space is None or list(space.shape or ()) != wanted["shape"]:
+        space, shape = groups.get(wanted["group"]), wanted["shape"]
+        shape = shape if wanted.get("frame_stack", 1) == 1 else shape[1:]  # `OnnxPolicy` stacks
+        if space is None or list(space.shape or ()) != shape:
             found = None if space is None else space.shape
             raise EnvError(
                 f"env.id={env['id']}: obs group {wanted['group']!r} is {found} here, the policy's "
-                f"is {tuple(wanted['shape'])}"
+                f"is {tuple(shape)}"
             )
     size = _num_actions(made.action_space)
     if size != about["action"]["dim"]:

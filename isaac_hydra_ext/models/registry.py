@@ -38,23 +38,34 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
             # Here, as it takes PyTorch's compiler, which takes each process a second to import.
             from isaac_hydra_ext.models.recurrent import RecurrentActorCritic as network
         images, stack = stored_images(config, spec), config.rollout.frame_stack
-        seen = dict(images)
         if stack > 1:
             from isaac_hydra_ext.models.stacks import StackingActorCritic as network
-
-            actor, _ = choose_obs_groups(config.policy.obs_groups, list(spec.obs))
-            seen |= {
-                group: replace(frame, shape=(stack, *frame.shape))
-                for group, frame in images.items()
-                if group in actor
-            }
-        as_seen = replace(spec, obs={**spec.obs, **seen})
-        policy = network(asked, as_seen, seed, device, critic=not config.has_teacher)
+        seen = seen_spec(config, replace(spec, obs={**spec.obs, **images}))
+        policy = network(asked, seen, seed, device, critic=not config.has_teacher)
         policy.images = images
         policy.frame_stack = stack
         return policy
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(asked, spec, seed, device)
+
+
+def seen_spec(config: RunConfig, spec: EnvSpec) -> EnvSpec:
+    """Return a spec as the networks see it: the actor's pictures in stacks [K, ...], if so asked.
+
+    Args:
+        config: `policy` and `rollout.frame_stack` are read.
+        spec: Of one collector's env, or of its rollouts.
+    """
+    stack = config.rollout.frame_stack
+    if stack == 1:
+        return spec
+    actor, _ = choose_obs_groups(config.policy.obs_groups, list(spec.obs))
+    stacks = {
+        group: replace(spec.obs[group], shape=(stack, *spec.obs[group].shape))
+        for group in stored_images(config, spec)
+        if group in actor
+    }
+    return replace(spec, obs={**spec.obs, **stacks})
 
 
 def stored_images(config: RunConfig, spec: EnvSpec) -> dict[str, TensorSpec]:

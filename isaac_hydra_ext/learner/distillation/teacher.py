@@ -100,8 +100,10 @@ def _exported(path: Path, device: torch.device) -> "Teacher":
     """Load what `appo export` wrote. It acts on the CPU, whatever the device: the host waits."""
     policy = OnnxPolicy(path.parent)
     about = policy.about["action"]
-    if policy.about.get("state"):
-        raise ConfigError(f"{KEY}{path}: has a memory; name the run that it was exported from")
+    stacks = any(o.get("frame_stack", 1) > 1 for o in policy.about["obs"])
+    if stacks or policy.about.get("state"):
+        what = "sees stacks of pictures" if stacks else "has a memory"
+        raise ConfigError(f"{KEY}{path}: {what}; name the run that it was exported from")
     groups = {o["group"]: TensorSpec(tuple(o["shape"]), o["dtype"]) for o in policy.about["obs"]}
     low = tuple(-torch.inf if x is None else float(x) for x in about["low"])
     high = tuple(torch.inf if x is None else float(x) for x in about["high"])

@@ -27,9 +27,11 @@ BOUNDS = ((-9.0, 9.0), (-9.0, 9.0))
 TWO_GROUPS = {"policy": ((3,), "float32"), "goal": ((2,), "float32")}
 
 
-def saved(tmp_path: Path, spec: EnvSpec, **policy: Any) -> tuple[Path, Policy]:
+def saved(
+    tmp_path: Path, spec: EnvSpec, rollout: dict[str, Any] | None = None, **policy: Any
+) -> tuple[Path, Policy]:
     """The checkpoint of a run, and the policy that was saved."""
-    config = run_config(policy=policy, experiment={"name": "toy"})
+    config = run_config(policy=policy, rollout=rollout or {}, experiment={"name": "toy"})
     made = make_policy(config, spec)
     generator = torch.Generator().manual_seed(7)
     made.flat.copy_(torch.rand(made.flat.shape, generator=generator) * 0.3 + 0.1)
@@ -148,6 +150,24 @@ def test_a_policy_with_memory_remembers_until_it_is_reset() -> None:
     assert policy(two)[:, 0].tolist() == [2, 2]
     policy.reset(np.array([True, False]))
     assert policy(two)[:, 0].tolist() == [1, 3]
+
+
+def test_stacks_of_pictures_are_each_episodes_own(tmp_path: Path) -> None:
+    spec = env_spec(2, {"camera": ((6, 8, 1), "uint8")}, continuous((-1e9, 1e9)))
+    encoders = {"camera": {"channels": [3], "kernel": 3, "stride": 2}}
+    path, _ = saved(tmp_path, spec, {"frame_stack": 3}, encoders=encoders)
+    both, alone = load_policy(path), [load_policy(path) for _ in range(2)]
+    shown = np.random.default_rng(0).integers(256, size=(7, 2, 6, 8, 1), dtype=np.uint8)
+    repeated = []
+    for step, pictures in enumerate(shown):
+        found = both(pictures)
+        own = [policy(picture) for policy, picture in zip(alone, pictures, strict=True)]
+        np.testing.assert_allclose(found, own, rtol=1e-5)
+        repeated.append(np.allclose(found, load_policy(path)(pictures)))
+        if step == 3:  # env 1 goes on
+            both.reset(np.array([True, False]))
+            alone[0].reset()
+    assert repeated == [True] + 6 * [False], "what was seen before counts"
 
 
 def test_the_package_imports_nothing_until_a_public_name_is_asked_for() -> None:

@@ -16,6 +16,7 @@ from gymnasium import spaces
 
 from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
 from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint, save_checkpoint
+from isaac_hydra_ext.checkpoints.saved_policy import config_of, load_weights
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.errors import (
@@ -31,6 +32,7 @@ from isaac_hydra_ext.export.export import FILES, export, export_actor
 from isaac_hydra_ext.export.formats import DeployedPolicy, Reference, compare
 from isaac_hydra_ext.export.run_onnx import run_onnx
 from isaac_hydra_ext.learner.ppo.ppo import PPO
+from isaac_hydra_ext.models.registry import make_policy
 
 from ..builders import continuous, discrete, env_spec, run_config
 from ..checkpoint_samples import meta
@@ -293,6 +295,34 @@ def test_a_memory_is_an_input_and_an_output_as_rsl_rl_names_it(tmp_path: Path) -
     assert shapes == {"h_in": state, "c_in": state, "h_out": state, "c_out": state}
     about = json.loads((directory / "policy.json").read_text())["state"]
     assert about[1] == {"input": "c_in", "output": "c_out", "shape": [2, None, 8]}
+
+
+def test_stacks_of_pictures_are_an_input_and_are_made_from_each_episodes_own(
+    tmp_path: Path,
+) -> None:
+    spec = env_spec(obs={"camera": ((6, 8, 1), "uint8"), "x": ((2,), "float32")})
+    encoders = {"camera": {"channels": [3], "kernel": 3, "stride": 2}}
+    checkpoint = trained(tmp_path, spec, policy={"encoders": encoders}, rollout={"frame_stack": 3})
+    directory = export(checkpoint).directory
+    inputs = onnxruntime.InferenceSession(directory / "policy.onnx").get_inputs()
+    assert [(i.name, i.shape) for i in inputs] == [("camera", ["N", 3, 6, 8, 1]), ("x", ["N", 2])]
+    about = json.loads((directory / "policy.json").read_text())["obs"]
+    assert [(o["shape"], o["frame_stack"]) for o in about] == [([3, 6, 8, 1], 3), ([2], 1)]
+    exported, own = OnnxPolicy(directory), make_policy(config_of(checkpoint), spec)
+    load_weights(own, checkpoint)
+    for count in (2, 1):  # another number of envs begins anew
+        state = own.initial_state(count)
+        for step in range(7):
+            if step == 4:
+                exported.forget()
+                state = own.initial_state(count)
+            camera = torch.randint(256, (count, 6, 8, 1), dtype=torch.uint8)
+            obs = {"camera": camera, "x": 100 + 20 * torch.randn(count, 2)}
+            with torch.no_grad():
+                acted = own.act(obs, state, None)
+            state = acted.state
+            found = exported.act({group: x.numpy() for group, x in obs.items()})
+            np.testing.assert_allclose(found, acted.env_action_BA.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ from typing import Any, cast
 import pytest
 import torch
 
+from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.errors import ConfigError
+from isaac_hydra_ext.export.export import export
 from isaac_hydra_ext.learner.algorithm import make_algorithm
 from isaac_hydra_ext.learner.distillation import distillation
 from isaac_hydra_ext.learner.distillation.distillation import Distillation
@@ -129,3 +132,13 @@ def test_a_teacher_of_stacks_sees_those_of_the_running_episodes(tmp_path: Path) 
         run.source.release(k)
         run._publish(k + 1)
     assert len(state) == 2
+
+
+def test_an_exported_teacher_of_stacks_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    config = student_config(tmp_path, SEES, BLIND, "as_is", rollout={"frame_stack": 3})
+    trained = load_checkpoint(Path(str(config.distillation.teacher)))
+    files = export(trained, tmp_path / "files").directory
+    with pytest.raises(ConfigError, match="sees stacks of pictures; name the run") as refused:
+        load_teacher(files / "policy.onnx", torch.device("cpu"))
+    assert "\n" not in str(refused.value)
