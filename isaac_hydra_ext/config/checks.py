@@ -6,7 +6,7 @@ line: the key, what is wrong, what would be right.
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,12 @@ def check(config: RunConfig) -> None:
     check_names(config)
     check_bounds(config)
     if "rnd" in config.ppo.terms:
-        check_bounds(read_rnd(config.ppo.terms["rnd"]))
+        rnd = read_rnd(config.ppo.terms["rnd"])
+        check_bounds(rnd)
+        _check_groups("ppo.terms.rnd.obs_groups", rnd.ppo.terms.rnd.obs_groups)
+    for role, groups in (config.policy.obs_groups or {}).items():
+        _check_groups(f"policy.obs_groups.{shown(role)}", groups)
+    _check_groups("distillation.teacher_groups", config.distillation.teacher_groups)
     check_policy(config.policy)
     _check_device_names(config)
     _check_evaluate(config)
@@ -65,6 +70,11 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "distillation.teacher: missing; name the run, or the checkpoint, to learn from"
         )
+
+
+def _check_groups(key: str, groups: Sequence[str] | None) -> None:
+    if groups is not None and not groups:
+        raise ConfigError(f"{key}=[]: names no group; leave it out to have them chosen")
 
 
 def check_bounds(config: Any) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 from isaac_hydra_ext.config.schema import SymmetryConfig
 from isaac_hydra_ext.errors import ConfigError, shown
+from isaac_hydra_ext.system.entry_points import names_object
 
+FUNCTION = "ppo.symmetry.data_augmentation_func"
 FORM = "{obs: {GROUP: [1, -2, ...]}, action: [-1, ...]} is expected"
 
 
@@ -15,11 +17,16 @@ def check_symmetry(symmetry: SymmetryConfig) -> None:
     Raises:
         ConfigError: Says where, and what is expected; or that there is nothing to mirror by.
     """
+    name = symmetry.data_augmentation_func
+    if name is not None:
+        module, _, function = name.replace(":", ".").rpartition(".")
+        if not names_object(f"{module}:{function}"):
+            raise ConfigError(f"{FUNCTION}={shown(name)}: package.module:function is expected")
     for use in ("use_data_augmentation", "use_mirror_loss"):
         if getattr(symmetry, use) and not (symmetry.mirrors or symmetry.data_augmentation_func):
             raise ConfigError(
                 f"ppo.symmetry.{use}=true: nothing says what is symmetric; set "
-                "ppo.symmetry.mirrors or ppo.symmetry.data_augmentation_func"
+                f"ppo.symmetry.mirrors or {FUNCTION}"
             )
     for name, mirror in symmetry.mirrors.items():
         key = f"ppo.symmetry.mirrors.{shown(name)}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import typed_keys
+from isaac_hydra_ext.system import entry_points
 
 # Of PPO's knobs those that a student has too, and of the policy's those of what it has not.
 SHARED = ("ppo.precision", "ppo.cuda_graphs", "ppo.max_bad_updates")
@@ -17,15 +18,15 @@ OF_PPO_ALONE = (
 def typed_in_vain(config: RunConfig, typed: Sequence[str]) -> list[str]:
     """Return a line for the user that names the knobs, or none.
 
-    Files may serve both algorithms, so only what was typed is told. What a registered algorithm
-    reads is its own.
+    Files may serve both algorithms, so only what was typed is told. A registered algorithm may
+    say what it reads of `ppo` and `distillation`: its `make.knobs`, knobs and whole sections.
 
     Args:
         config: The run's.
         typed: The user's override tokens.
 
     Raises:
-        ConfigError: A token that Hydra cannot read.
+        ConfigError: A token that Hydra cannot read, or an algorithm that cannot be imported.
     """
     keys = list(dict.fromkeys(key for token in typed for key in typed_keys(token)))
     if config.has_teacher:
@@ -35,7 +36,14 @@ def typed_in_vain(config: RunConfig, typed: Sequence[str]) -> list[str]:
         vain = [key for key in keys if key.startswith("distillation.")]
         instead = "for a student say algorithm.kind=distillation"
     else:
-        return []
+        vain = [key for key in keys if key.startswith(("ppo.", "distillation."))]
+        if not vain:
+            return []
+        make = entry_points.load("algorithm.kind", config.algorithm.kind, entry_points.ALGORITHMS)
+        if (read := getattr(make, "knobs", None)) is None:
+            return []
+        vain = [k for k in vain if not any(f"{k}.".startswith(f"{knob}.") for knob in read)]
+        instead = f"of ppo and distillation it reads {', '.join(read) or 'nothing'}"
     if not vain:
         return []
     return [f"no effect with algorithm.kind={config.algorithm.kind}: {', '.join(vain)} ({instead})"]

@@ -24,7 +24,11 @@ def import_packages(imports: Sequence[str], key: str = "env.imports") -> None:
         try:
             found = _import(module)
             if function:
-                getattr(found, function)()
+                called = getattr(found, function)
+                if not callable(called):
+                    kind = type(called).__name__
+                    raise EnvNotFoundError(f"{key}: {name!r} is a {kind}, not a function")
+                called()
         except (ImportError, AttributeError) as e:
             raise EnvNotFoundError(f"{key}: cannot import {name!r} ({e})") from e
 

@@ -179,8 +179,8 @@ def check_env(config: RunConfig) -> None:
     if "id" in env.kwargs:
         raise ConfigError("env.kwargs.id: say env.id instead")
     for module in env.imports:
-        name, _, function = module.partition(":")  # Isaac Lab's --external_callback is called
-        if not all(part.isidentifier() for part in [*name.split("."), function or "none"]):
+        # Isaac Lab's --external_callback, `module:function`, is called.
+        if not entry_points.names_object(module if ":" in module else f"{module}:none"):
             raise ConfigError(f"env.imports={shown(repr(module))}: not the name of a module")
     devices = {"rollout": config.rollout.device, "evaluate": config.evaluate.device}
     for section, device in devices.items():

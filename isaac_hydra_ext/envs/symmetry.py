@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from isaac_hydra_ext.config.mirrors import FUNCTION
 from isaac_hydra_ext.envs.contract import EnvSpec, Mirror, VecEnv
 from isaac_hydra_ext.errors import ConfigError, shown
 
 PROBES = 64  # random vectors
 ACTION = "action"
-KNOB = "ppo.symmetry.data_augmentation_func"
 Parts = dict[str, torch.Tensor]  # obs groups by name, and the action: [rows, size] each
 
 
@@ -32,7 +32,7 @@ def find_mirrors(env: VecEnv, name: str) -> tuple[Mirror, ...]:
         ConfigError: It cannot be imported or called, or what it makes of an observation or action
             is no permutation with signs; says what differs.
     """
-    spec, key = env.spec, f"{KNOB}={shown(name)}"
+    spec, key = env.spec, f"{FUNCTION}={shown(name)}"
     if spec.action.kind != "continuous":
         raise ConfigError(f"{key}: needs continuous actions")
     inputs = _inputs(spec)

@@ -4,9 +4,12 @@ Imports no torch: a robot's computer has none. Runs in the process that plays.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
+
+from isaac_hydra_ext.errors import InvalidNumberError
 
 
 def summarize_episodes(returns: Sequence[float], lengths: Sequence[int]) -> dict[str, Any]:
@@ -18,6 +21,19 @@ def summarize_episodes(returns: Sequence[float], lengths: Sequence[int]) -> dict
         "mean_length": float(np.mean(lengths)),
         "std_length": float(np.std(lengths)),
     }
+
+
+def check_returns(returns: Sequence[float]) -> None:
+    """Refuse what nothing can be made of.
+
+    Raises:
+        InvalidNumberError: A return is NaN or Inf.
+    """
+    if wrong := [x for x in returns if not isfinite(x)]:
+        raise InvalidNumberError(
+            f"{len(wrong)} of {len(returns)} episodes have a return of {wrong[0]}: the env gave a "
+            "reward that is NaN or Inf; appo check says where it does so under random actions"
+        )
 
 
 def line_of(result: Mapping[str, Any]) -> str:

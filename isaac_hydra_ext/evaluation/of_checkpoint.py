@@ -20,7 +20,7 @@ from isaac_hydra_ext.config.typed import parse
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import check_env, make_env
 from isaac_hydra_ext.errors import CheckpointError, ConfigError, EnvError, shown
-from isaac_hydra_ext.evaluation.episodes import summarize_episodes
+from isaac_hydra_ext.evaluation.episodes import check_returns, summarize_episodes
 from isaac_hydra_ext.evaluation.playing import check_same_spaces, play_episodes
 from isaac_hydra_ext.evaluation.video import DIRECTORY, VideoWriter, check_rendering
 from isaac_hydra_ext.models.registry import make_policy
@@ -56,7 +56,7 @@ def evaluate(
 
     Raises:
         ConfigError: `episodes` or `num_envs` is not positive.
-        EnvError: An episode does not end.
+        EnvError: An episode does not end, or its return is NaN or Inf.
         RenderError: There can be no video.
         CheckpointError: The weights do not fit the env, or the networks of their configuration.
     """
@@ -84,6 +84,7 @@ def evaluate(
             real_time=real_time,
             on_state=writer.add if writer else lambda: None,
         )
+    check_returns(returns)
     return {
         **summarize_episodes(returns, lengths),
         "iteration": checkpoint.meta["iteration"],

@@ -22,7 +22,7 @@ from isaac_hydra_ext.errors import (
     EnvNotFoundError,
     shown,
 )
-from isaac_hydra_ext.evaluation.episodes import summarize_episodes
+from isaac_hydra_ext.evaluation.episodes import check_returns, summarize_episodes
 
 MAX_ENVS = 32  # as in `appo eval`
 DEFAULT_GROUP = "policy"  # of an observation that is not a Dict
@@ -42,7 +42,7 @@ def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
     Raises:
         ConfigError: `episodes` is not positive, or the env is not a Gymnasium one.
         EnvNotFoundError: The env is not registered here.
-        EnvError: It has other observations or actions than the policy.
+        EnvError: It has other observations or actions than the policy, or a return is NaN or Inf.
     """
     if episodes < 1:
         raise ConfigError(f"--episodes={episodes}: must be at least 1")
@@ -56,6 +56,7 @@ def run_onnx(policy: OnnxPolicy, episodes: int, seed: int) -> dict[str, Any]:
         finally:
             env.close()
     returns, lengths = zip(*played, strict=True)
+    check_returns(returns)
     return {**summarize_episodes(returns, lengths), "iteration": policy.about["iteration"]}
 
 

@@ -2,8 +2,9 @@
 
 Runs in the learner's process. A package registers its own in the entry-point group
 `isaac_hydra_ext.algorithms`, as `make(config, spec, device, group) -> Algorithm`, and is chosen by
-`algorithm.kind`; `config.algorithm.kwargs` is its own to read. This package brings `ppo/` and
-`distillation/`.
+`algorithm.kind`; `config.algorithm.kwargs` is its own to read, and `make.knobs`, if there is such,
+names what it reads of `ppo` and `distillation` (`("ppo.lr", "ppo.symmetry")`): others that a user
+types are told to have no effect. This package brings `ppo/` and `distillation/`.
 """
 
 from collections.abc import Collection, Mapping, Sequence

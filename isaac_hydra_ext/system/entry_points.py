@@ -34,7 +34,7 @@ from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from isaac_hydra_ext.errors import ConfigError, did_you_mean
+from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 ENVS = "isaac_hydra_ext.envs"
 ENV_FACTS = "isaac_hydra_ext.env_facts"
@@ -68,7 +68,11 @@ def check_name(key: str, name: str, built_in: Collection[str], group: str) -> No
     Raises:
         ConfigError: Names all that there are.
     """
-    if name in built_in or (group == NETWORKS and ":" in name):
+    if name in built_in:
+        return
+    if group == NETWORKS and ":" in name:
+        if not names_object(name):
+            raise ConfigError(f"{key}={shown(name)}: package.module:function is expected")
         return
     known = [*built_in, *registered(group)]
     if name not in known:
@@ -76,6 +80,12 @@ def check_name(key: str, name: str, built_in: Collection[str], group: str) -> No
             f"{key}={name}: must be one of {', '.join(known)}{did_you_mean(name, known)}"
             f" (packages register theirs in the entry-point group {group})"
         )
+
+
+def names_object(name: str) -> bool:
+    """Return whether a text may name what a module holds: `package.module:name`."""
+    module, _, attribute = name.partition(":")
+    return all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
 
 
 def load(key: str, name: str, group: str) -> Any:

@@ -11,6 +11,7 @@ from isaac_hydra_ext.errors import ConfigError
 
 from .test_config_refusals import loaded, refusal
 
+MIRROR = "ppo.symmetry.data_augmentation_func"
 LONG = "a" * 5000
 PENDULUM = OmegaConf.create({"env": {"id": "Pendulum-v1"}})
 
@@ -100,6 +101,15 @@ def test_numbers_beyond_any_use(override: str, says: str) -> None:
         ("env.imports=['']", "env.imports='': not the name of a module"),
         ("env.imports=[..]", "env.imports='..': not the name of a module"),
         ("env.imports=['os; evil']", "env.imports='os; evil': not the name of a module"),
+        ("env.imports=['json:']", "env.imports='json:': not the name of a module"),
+        ("policy.network='json:'", "policy.network=json:: package.module:function is expected"),
+        ("policy.network=.a:b", "policy.network=.a:b: package.module:function is expected"),
+        (f"{MIRROR}=nope", f"{MIRROR}=nope: package.module:function is expected"),
+        (f"{MIRROR}=''", f"{MIRROR}=: package.module:function is expected"),
+        (f"{MIRROR}='a.:b'", f"{MIRROR}=a.:b: package.module:function is expected"),
+        ("+ppo.terms.rnd={obs_groups: []}", "ppo.terms.rnd.obs_groups=[]: names no group"),
+        ("policy.obs_groups={critic: []}", "policy.obs_groups.critic=[]: names no group"),
+        ("distillation.teacher_groups=[]", "distillation.teacher_groups=[]: names no group"),
         ("+env.kwargs.id=CartPole-v1", "env.kwargs.id: say env.id instead"),
         ("policy.obs_groups={actor:[[x]]}", "policy.obs_groups.actor: "),
         ("policy.obs_groups={actor:x}", "policy.obs_groups.actor: "),

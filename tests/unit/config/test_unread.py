@@ -1,10 +1,12 @@
 """Knobs of another algorithm than the run's: one line, and only where they were typed."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from isaac_hydra_ext.config.unread import typed_in_vain
+from isaac_hydra_ext.system import entry_points
 
 from ..builders import run_config
 
@@ -40,6 +42,30 @@ def test_a_ppo_run_says_that_it_has_no_teacher() -> None:
         "no effect with algorithm.kind=ppo: distillation.teacher (for a student say "
         "algorithm.kind=distillation)"
     )
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        (None, ""),  # it does not say
+        (("ppo.lr", "ppo.symmetry"), "distillation.loss, ppo.lr_schedule ({reads} ppo.lr, "
+         "ppo.symmetry)"),
+        (("ppo", "distillation"), ""),
+        ((), "distillation.loss, ppo.lr, ppo.lr_schedule, ppo.symmetry.use_mirror_loss "
+         "({reads} nothing)"),
+    ],
+)  # fmt: skip
+def test_a_registered_algorithm_may_say_what_it_reads(
+    knobs: tuple[str, ...] | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = SimpleNamespace() if knobs is None else SimpleNamespace(knobs=knobs)
+    monkeypatch.setattr(entry_points, "load", lambda *_: make)
     config = run_config()
-    config.algorithm.kind = "third_party"  # whose knobs are its own to read
-    assert typed_in_vain(config, typed) == []
+    config.algorithm.kind = "other"
+    typed = [
+        "distillation.loss=huber", "ppo.lr=1e-4", "ppo.lr_schedule=fixed",
+        "ppo.symmetry.use_mirror_loss=true", "policy.hidden_dims=[8]",
+    ]  # fmt: skip
+    told = told.format(reads="of ppo and distillation it reads")
+    expected = [f"no effect with algorithm.kind=other: {told}"] if told else []
+    assert typed_in_vain(config, typed) == expected

@@ -334,6 +334,8 @@ def test_imports_register_before_the_id_is_looked_up() -> None:
     find_spec(EnvConfig(id="Pendulum-v1", imports=["json"]))
     with pytest.raises(EnvNotFoundError, match=r"env\.imports: cannot import 'no_such_module'"):
         find_spec(EnvConfig(id="Pendulum-v1", imports=["no_such_module"]))
+    with pytest.raises(EnvNotFoundError, match="'math:pi' is a float, not a function"):
+        find_spec(EnvConfig(id="Pendulum-v1", imports=["math:pi"]))
 
 
 @pytest.mark.parametrize(

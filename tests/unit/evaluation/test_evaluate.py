@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import (
     CheckpointError,
     ConfigError,
+    InvalidNumberError,
     RenderError,
 )
 from isaac_hydra_ext.evaluation.of_checkpoint import config_of, evaluate, video_path, with_overrides
@@ -22,7 +24,7 @@ from isaac_hydra_ext.learner.ppo.ppo import PPO
 from ..builders import discrete, env_spec, run_config
 from ..checkpoint_samples import write
 from ..config.test_config_refusals import loaded
-from ..gym_samples import PREFIX, register
+from ..gym_samples import PREFIX, Counter, register
 
 register()
 
@@ -96,6 +98,19 @@ def test_whole_episodes_are_counted(end: int, total: int, length: int, episodes:
     assert (result["mean_return"], result["std_return"]) == (total, 0.0)
     assert (result["mean_length"], result["std_length"]) == (length, 0.0)
     assert (result["iteration"], result["checkpoint"]) == (9, "some/model_9.safetensors")
+
+
+def test_a_return_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counter.step
+
+    def step(self: Counter, action: int) -> Any:
+        obs, _, *rest = counted(self, action)
+        return obs, float("nan"), *rest
+
+    monkeypatch.setattr(Counter, "step", step)
+    says = r"^2 of 2 episodes have a return of nan: .* NaN or Inf; appo check says where"
+    with pytest.raises(InvalidNumberError, match=says):
+        evaluate(counting(3), 2, seed=0)
 
 
 def test_no_episodes_and_weights_that_do_not_fit_are_refused() -> None:
