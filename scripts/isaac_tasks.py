@@ -30,11 +30,11 @@ DEFAULTS = "From our defaults, as there is no agent configuration of PPO"
 NEWTON, KIT = "Newton", "Kit"
 DRAWS = " (draws)"
 TITLE = "# What each task of Isaac Lab does here"
-HEAD = """{count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which resolves their
-configurations and simulates none. {newton} simulate with Newton, so without Kit, and {ready} of
+HEAD = """{count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which reads their
+configurations and simulates none. {newton} have Newton physics, so need no Kit, and {ready} of
 these train by their own agent configuration. {accepted} Students need `distillation.teacher`. A
-preset in backticks is taken where Isaac Sim is missing. What draws needs
-`renderer=newton_renderer`. What is refused trains from our defaults with `env.agent=none`.
+preset in backticks is taken without Isaac Sim. Tasks that draw need `renderer=newton_renderer`.
+Refused ones train from our defaults with `env.agent=none`.
 """
 
 

@@ -32,7 +32,6 @@ CUT = [
 # Read, not run: a pattern, and why.
 NOT_RUN = {
     r"(.venv/bin/)?appo doctor\b.*": "imports every simulator; test_doctor.py has its checks",
-    r"python -m isaac_hydra_ext.doctor": "the same",
     r"(.venv/bin/)?appo list tasks .*": "starts every simulator; test_new_package.py lists them",
     r"appo train env=my_task": "test_new_package.py writes that package and trains it",
     r"appo train .*env.imports=\[my_tasks\].*": "the page's own files: a test below",

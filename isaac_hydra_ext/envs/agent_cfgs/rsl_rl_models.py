@@ -39,7 +39,7 @@ UNBOUNDED_STD = (1e-6, 1e6)  # rsl_rl's std_range where nobody says one
 NETWORK = ["config", "role", "num_inputs", "num_outputs"]
 TO_IMPLEMENT = (
     "is a class of the task's own, made for rsl_rl: implement build(config, role, num_inputs, "
-    "num_outputs) -> nn.Module, and register it as policy.network (docs/own_env.md)"
+    "num_outputs) -> nn.Module, and register it as policy.network (docs/extending.md)"
 )
 
 
