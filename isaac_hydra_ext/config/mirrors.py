@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from isaac_hydra_ext.config.schema import SymmetryConfig
+from isaac_hydra_ext.config.ppo_schema import SymmetryConfig
 from isaac_hydra_ext.errors import ConfigError, shown
 from isaac_hydra_ext.system.entry_points import names_object
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from isaac_hydra_ext.config.distillation_schema import DistillationConfig
 from isaac_hydra_ext.config.knob import MAX_INT, MAX_WAIT_S, knob
+from isaac_hydra_ext.config.logging_schema import LoggingConfig
 from isaac_hydra_ext.config.nested import walk
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
+from isaac_hydra_ext.config.ppo_schema import PPOConfig
 from isaac_hydra_ext.config.seat import Seat
 
 
@@ -138,88 +140,6 @@ class ClusterConfig:
 
 
 @dataclass
-class SymmetryConfig:
-    """What the task is symmetric in; the names are rsl_rl's (Mittal et al. 2024)."""
-
-    data_augmentation_func: str | None = knob(
-        None, "the task's own function, MODULE:FUNCTION; it is called where the env lives"
-    )
-    mirrors: dict[str, Any] = knob(
-        {},
-        "written out instead: {flipped: {obs: {policy: [1, -2, -3]}, action: [-1]}}: which entry, "
-        "from 1, stands at each place, and its sign",
-    )
-    use_data_augmentation: bool = knob(False, "each minibatch has its mirrored samples too")
-    use_mirror_loss: bool = knob(False, "else, without augmentation too, it is only measured")
-    mirror_loss_coeff: float = knob(0.0, "[-] weight of that loss, on mean actions", ge=0)
-
-
-@dataclass
-class PPOConfig:
-    """The update. Names and defaults follow rsl_rl where it has them."""
-
-    update_epochs: int = knob(5, "[passes] over the N_buffer samples per iteration", ge=1)
-    batch_size: int = knob(
-        8192, "[samples] M: per minibatch at most; ceil(N_buffer / M) equal ones an epoch", ge=1
-    )
-    num_mini_batches: int | None = knob(
-        None, "[minibatches] per epoch, instead of batch_size", ge=1, le=MAX_INT
-    )
-    optimizer: str = knob(
-        "adam",
-        "with torch's defaults, as in rsl_rl",
-        choices=("adam", "adamw", "sgd", "rmsprop"),
-    )
-    lr: float = knob(1e-3, "[-] learning rate, at the start where a schedule moves it", gt=0)
-    lr_schedule: str = knob(
-        "adaptive", "adaptive on KL (rsl_rl's rule)", choices=("adaptive", "fixed", "linear")
-    )
-    desired_kl: float = knob(0.01, "[nats] what the adaptive schedule aims at", gt=0)
-    stop_kl: float | None = knob(None, "[nats] skip the rest of an update beyond it", gt=0)
-    gamma: float = knob(0.99, "[-] discount per env step", ge=0, le=1)
-    lam: float = knob(0.95, "[-] GAE's (or V-trace's) lambda", ge=0, le=1)
-    clip: float = knob(0.2, "[-] ratio clip around the proximal policy", gt=0)
-    value_clip: float | None = knob(
-        0.2, "[return] clip of the value's move per iteration; null: off", gt=0
-    )
-    entropy_coef: float = knob(0.005, "[-] weight of the entropy bonus", ge=0)
-    value_coef: float = knob(1.0, "[-] weight of the (not halved) squared value error", ge=0)
-    max_grad_norm: float = knob(1.0, "[-] gradient norm clip, of actor and critic apart", gt=0)
-    normalize_advantages: bool = knob(True, "to mean 0, std 1, once over the iteration")
-    normalize_advantages_per_mini_batch: bool = knob(False, "in each minibatch instead")
-    advantages: str = knob("gae", "estimator", choices=("gae", "vtrace"))
-    rho_bar: float = knob(1.0, "[-] V-trace: truncation of rho in delta", gt=0)
-    c_bar: float = knob(1.0, "[-] V-trace: truncation of the trace coefficient", gt=0)
-    max_importance_weight: float = knob(
-        2.0, "[-] truncation of proximal/behaviour in the decoupled loss", ge=1
-    )
-    symmetry: SymmetryConfig = field(default_factory=SymmetryConfig)
-    terms: dict[str, Any] = knob(
-        {}, "losses that packages register, with what each reads: {my_term: {weight: 0.1}}"
-    )
-    max_bad_updates: int = knob(
-        3, "[updates] in a row that are undone for NaN or Inf; one more ends the run", ge=0
-    )
-    scale_with_ranks: list[str] = knob(
-        [],
-        "what is multiplied by the number of learners R: lr, num_mini_batches, update_epochs",
-        choices=("lr", "num_mini_batches", "update_epochs"),
-    )
-    precision: str = knob(
-        "auto",
-        "matrix products: tf32 and bf16 need CUDA; auto: tf32 on a GPU that has it, else fp32",
-        choices=("auto", "fp32", "tf32", "bf16"),
-    )
-    cuda_graphs: bool = knob(True, "record updates, and acting, once and replay them, on a GPU")
-    compile: str = knob(
-        "auto",
-        "fuse the update's kernels with torch.compile (3 to 30 s at the start; needs a compiler); "
-        "auto: on a GPU, from 16,384 samples an iteration on",
-        choices=("auto", "always", "never"),
-    )
-
-
-@dataclass
 class AlgorithmConfig:
     """Which algorithm learns from the rollouts."""
 
@@ -247,69 +167,6 @@ class EvaluateConfig:
         {}, "variables of its process, for the renderer: +evaluate.environment.MUJOCO_GL=osmesa"
     )
     timeout_s: float = knob(600.0, "[s] for one evaluation, before a kill", gt=0, le=MAX_WAIT_S)
-
-
-@dataclass
-class VideoConfig:
-    """Videos of evaluations, in the run's videos/. Needs the extra `video`."""
-
-    every: int = knob(0, "[iterations] between videos, each of an evaluation; 0: none", ge=0)
-    length: int = knob(200, "[env steps] at most, a picture each", ge=1, le=10**5)
-    fps: float | None = knob(None, "[frames/s] null: real time where known, else 30", gt=0, le=1000)
-
-
-@dataclass
-class WandbConfig:
-    """Weights & Biases. What is null comes from its own settings and variables (WANDB_...)."""
-
-    project: str | None = knob(None, "null: WANDB_PROJECT, else experiment.name")
-    entity: str | None = knob(None, "user or team that the project belongs to")
-    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
-    tags: list[str] = knob([], "of the run")
-    mode: str | None = knob(
-        None,
-        "null: WANDB_MODE, else online; offline: `wandb sync` uploads later",
-        choices=("online", "offline", "disabled"),
-    )
-
-
-@dataclass
-class SwanlabConfig:
-    """SwanLab. What is null comes from its own settings and variables (SWANLAB_...)."""
-
-    project: str | None = knob(None, "null: SWANLAB_PROJECT, else experiment.name")
-    workspace: str | None = knob(None, "user or organisation that the project belongs to")
-    group: str | None = knob(None, "what its pages group runs by, e.g. a study")
-    tags: list[str] = knob([], "of the run")
-    mode: str | None = knob(
-        None,
-        "null: SWANLAB_MODE, else online; offline: `swanlab sync` uploads later; local: `swanlab "
-        "watch` shows it",
-        choices=("online", "offline", "local", "disabled"),
-    )
-
-
-@dataclass
-class LoggingConfig:
-    """What is shown and written while the run goes on."""
-
-    backends: list[str] = knob(
-        ["tensorboard"], "trackers", choices=("tensorboard", "csv", "wandb", "swanlab")
-    )
-    every: int = knob(1, "[iterations] between lines and tracker points", ge=1)
-    console: str = knob(
-        "auto", "live table, plain lines, or nothing", choices=("auto", "table", "plain", "quiet")
-    )
-    report: bool = knob(True, "write report.md at the end, with the curve if matplotlib is there")
-    profile: list[int] = knob(
-        [], "[iterations] first and last one to trace into profile/, for Perfetto; []: none", ge=0
-    )
-    video: VideoConfig = field(default_factory=VideoConfig)
-    aliases: str = knob(
-        "none", "write metrics under another trainer's names too", choices=("none", "rlinf")
-    )
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    swanlab: SwanlabConfig = field(default_factory=SwanlabConfig)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isaac_hydra_ext.config.schema import VideoConfig
+from isaac_hydra_ext.config.logging_schema import VideoConfig
 from isaac_hydra_ext.errors import IsaacHydraExtError, MissingDependencyError, RenderError
 
 if TYPE_CHECKING:  # reports name videos, and need no torch

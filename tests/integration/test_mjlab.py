@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
-from isaac_hydra_ext.config.schema import EnvConfig, VideoConfig
+from isaac_hydra_ext.config.logging_schema import VideoConfig
+from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.mjlab import MjlabVecEnv
 from isaac_hydra_ext.errors import RenderError

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from isaac_hydra_ext.config.schema import EnvConfig, VideoConfig
+from isaac_hydra_ext.config.logging_schema import VideoConfig
+from isaac_hydra_ext.config.schema import EnvConfig
 from isaac_hydra_ext.envs.gym import GymVecEnv
 from isaac_hydra_ext.errors import MissingDependencyError, RenderError
 from isaac_hydra_ext.evaluation.video import (

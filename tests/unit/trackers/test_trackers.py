@@ -18,7 +18,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from tensorboard import default, program
 
-from isaac_hydra_ext.config.schema import LoggingConfig, WandbConfig
+from isaac_hydra_ext.config.logging_schema import LoggingConfig, WandbConfig
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError, MissingDependencyError, RunInterrupted
 from isaac_hydra_ext.trackers import in_thread
