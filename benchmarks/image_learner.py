@@ -44,8 +44,6 @@ VARIANTS: dict[str, tuple[str, str, bool, str, int]] = {
     "tf32, L = 1": ("tf32", "always", True, "as_is", 1),
     "tf32, L = 1, in half": ("tf32", "always", True, "float16", 1),
     "bf16, L = 1, in half": ("bf16", "always", True, "float16", 1),
-    "tf32, no torch.compile": ("tf32", "never", True, "as_is", 0),
-    "tf32, neither": ("tf32", "never", False, "as_is", 0),
 }
 ON_CPU: dict[str, tuple[str, str, bool, str, int]] = {
     "fp32": ("fp32", "never", False, "as_is", 0),

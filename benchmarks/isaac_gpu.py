@@ -24,8 +24,8 @@ PRESETS = {"physics": "newton_mjwarp"}
 DRAWN = {**PRESETS, "renderer": "newton_renderer"}
 # Task, presets, envs, iterations.
 TASKS: dict[str, tuple[str, dict[str, str], int, int]] = {
-    "camera, 512": (CAMERA, DRAWN, 512, 25),
-    "camera, 2,048": (CAMERA, DRAWN, 2048, 15),
+    "camera, 512": (CAMERA, DRAWN, 512, 15),
+    "camera, 2,048": (CAMERA, DRAWN, 2048, 10),
     "Cartpole, 4,096": (DIRECT, PRESETS, 4096, 150),
     "Cartpole, 16,384": (DIRECT, PRESETS, 16384, 150),
 }

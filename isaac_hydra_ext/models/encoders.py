@@ -18,7 +18,7 @@ from isaac_hydra_ext.config.encoders import BUILT_IN_KIND, CnnConfig, kind_of, r
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
-from isaac_hydra_ext.models import mlp_encoder
+from isaac_hydra_ext.models import convolution, mlp_encoder
 from isaac_hydra_ext.models.networks import ACTIVATIONS, check_contract
 from isaac_hydra_ext.system import entry_points
 
@@ -87,15 +87,16 @@ class CnnEncoder(nn.Module):
         x = self._as_channels(picture)
         for index, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             assert isinstance(layer, nn.Conv2d)
-            pads, weight, beyond = self._pads[index], layer.weight, layer.padding
+            pads, weight, beyond = self._pads[index], layer.weight, (0, 0)
             if any(pads) and self._mode != "constant":
                 x = functional.pad(x, pads, self._mode)
             elif any(pads):
                 beyond = (pads[2], pads[0])
             if index == 0 and self._scale != 1.0:
                 weight = weight * self._scale
-            x = functional.conv2d(x, weight, layer.bias, layer.stride, beyond, layer.dilation)
-            x = self._activation(norm(x))
+            assert layer.bias is not None
+            how = layer.stride[0], beyond, layer.dilation[0]
+            x = self._activation(norm(convolution.conv2d(x, weight, layer.bias, *how)))
             if self._max_pool[index]:
                 x = functional.max_pool2d(x, 3, 2, 1)
         if self._pool == "avg":

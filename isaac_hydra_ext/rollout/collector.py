@@ -89,6 +89,8 @@ class Collector:
             check_obs(self.obs, self.env.spec)
         self._find_mirrors()
         self.device = next(iter(self.obs.values())).device
+        if config.ppo.precision == "fp32":  # on by itself: acting rounds as learning does
+            torch.backends.cudnn.allow_tf32 = False
         self.policy = make_policy(config, self.env.spec, self.device)
         self._groups_read = {*self.policy.actor_groups, *self.policy.critic_groups}
         for group in config.teacher_groups:
