@@ -36,6 +36,7 @@ from isaac_hydra_ext.errors import (
     did_you_mean,
     shown,
 )
+from isaac_hydra_ext.system.garbage import garbage_uncollected, leave_garbage
 
 DEFAULT_NUM_ENVS = 64
 
@@ -62,6 +63,7 @@ def _import_task(env_config: EnvConfig) -> Any:
     return registry
 
 
+@garbage_uncollected()
 def describe(env_config: EnvConfig, device: str = "auto") -> TaskDescription:
     """Resolve the task and read its rsl_rl settings; see `TaskDescription`."""
     registry = _import_task(env_config)
@@ -96,6 +98,7 @@ def list_tasks() -> list[str]:
 class MjlabVecEnv:
     """One mjlab `ManagerBasedRlEnv`."""
 
+    @garbage_uncollected()
     def __init__(
         self, env_config: EnvConfig, num_envs: int, device: str, seed: int, render: bool = False
     ) -> None:
@@ -206,6 +209,7 @@ class MjlabVecEnv:
 
     def close(self) -> None:
         """Close the simulation."""
+        leave_garbage()
         self._env.close()
 
 

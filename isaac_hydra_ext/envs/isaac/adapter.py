@@ -5,7 +5,6 @@ configuration) the only code that imports isaaclab. Lives in the process that ho
 """
 
 import dataclasses
-import gc
 import importlib
 import sys
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from isaac_hydra_ext.envs.isaac.launch import check_gpu, explained, get_runtime
 from isaac_hydra_ext.envs.isaac.video import VideoPlan, picture, prepare_pictures
 from isaac_hydra_ext.envs.spaces import read_action_space
 from isaac_hydra_ext.errors import EnvError, RenderError
+from isaac_hydra_ext.system.garbage import garbage_uncollected, leave_garbage
 
 _said: list[str] = []  # what `describe` kept off the terminal, for the worker's log
 CLOSE_S = 20.0
@@ -62,6 +62,7 @@ def open_task(env_config: EnvConfig, device: str, worker: int) -> TaskConfigs:
     return configs
 
 
+@garbage_uncollected()
 def describe(env_config: EnvConfig, device: str) -> TaskDescription:
     """Resolve the task and what its trainer cfgs recommend; see `TaskDescription`."""
     with output_kept(_said):
@@ -117,6 +118,7 @@ def list_tasks() -> list[str]:
 class IsaacLabVecEnv:
     """One Isaac Lab environment."""
 
+    @garbage_uncollected()
     def __init__(
         self,
         env_config: EnvConfig,
@@ -281,7 +283,7 @@ class IsaacLabVecEnv:
         Raises:
             EnvError: It does not close.
         """
-        gc.freeze()  # Isaac Lab collects garbage here: seconds, of what the end frees anyway
+        leave_garbage()  # Isaac Lab's close would collect it
         with explained("closing the env"), time_limit(CLOSE_S, "closing the env"):
             self._env.close()
 
