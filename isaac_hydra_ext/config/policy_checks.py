@@ -1,6 +1,7 @@
 """What the policy's knobs must be together. Runs in the learner's process, before any worker."""
 
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError, shown
 
 
@@ -34,3 +35,27 @@ def check_policy(policy: PolicyConfig) -> None:
         raise ConfigError(
             f"policy.init_std={policy.init_std:g}: outside of policy.std_range={shown(std_range)}"
         )
+
+
+def check_burn_in(config: RunConfig) -> None:
+    """Check that there is a memory to burn in, and that a rollout has so many steps.
+
+    Raises:
+        ConfigError: The first finding.
+    """
+    rollout, where = config.rollout, f"rollout.burn_in={config.rollout.burn_in}"
+    if not rollout.burn_in:
+        return
+    if not config.policy.recurrent.kind:
+        raise ConfigError(f"{where}: computes a memory's state anew; set policy.recurrent.kind too")
+    if rollout.burn_in > rollout.steps_per_env:
+        raise ConfigError(
+            f"{where}: more than the {rollout.steps_per_env} steps of the rollout before "
+            "(rollout.steps_per_env)"
+        )
+    for key, found, only in (
+        ("policy.kind", config.policy.kind, ("actor_critic",)),
+        ("algorithm.kind", config.algorithm.kind, ("ppo", "distillation")),
+    ):
+        if found not in only:
+            raise ConfigError(f"{where}: with {key}={' or '.join(only)} alone, not {found}")

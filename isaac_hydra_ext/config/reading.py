@@ -16,6 +16,7 @@ from isaac_hydra_ext.config.checks import SAFE_NAME, check
 from isaac_hydra_ext.config.layers import merge_layers, with_one_size
 from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.plain import refuse_foreign, refuse_unknown, resolve
+from isaac_hydra_ext.config.policy_checks import check_burn_in
 from isaac_hydra_ext.config.renamed import NOTE, has_old_names, with_new_names
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import as_tokens, is_typed
@@ -116,7 +117,7 @@ def complete(
         One line for each thing that was changed, or typed in vain, to be shown.
 
     Raises:
-        ConfigError: A typed minibatch does not fit into N_buffer.
+        ConfigError: A typed minibatch, or the burn-in, does not fit.
     """
     rollout, ppo, notes = config.rollout, config.ppo, typed_in_vain(config, typed)
     if rollout.envs_per_worker is None:
@@ -132,6 +133,7 @@ def complete(
     if config.experiment.name is None:
         name = (config.env.id or config.env.task or "run").lower()
         config.experiment.name = "".join(c if c in SAFE_NAME else "-" for c in name)
+    check_burn_in(config)
     if config.has_teacher:
         return notes  # its minibatches are windows of time
     sizes = (

@@ -88,6 +88,11 @@ class RolloutConfig:
     frame_stack: int = knob(
         1, "[pictures] K: the last ones of an episode, which the actor's encoders see", ge=1, le=64
     )
+    burn_in: int = knob(
+        0,
+        "[steps] K: before a rollout, from which the learner computes a memory's state anew",
+        ge=0,
+    )
     image_storage: str = knob(
         "as_is",
         "of float images that an encoder reads: as they come, or half as large (up to 65,504)",

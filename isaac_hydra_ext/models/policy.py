@@ -100,6 +100,7 @@ class Policy(Protocol):
         critic_groups: What `raw_value` reads: obs groups, as it is asked for V(s_T) too.
         images: Obs groups that the learner reads where the rollout left them, without statistics,
             and what one of them is there.
+        burn_in: K steps before a rollout that its slot also holds; see `past.py`.
     """
 
     flat: torch.Tensor
@@ -109,6 +110,7 @@ class Policy(Protocol):
     actor_groups: Sequence[str]
     critic_groups: Sequence[str]
     images: Mapping[str, TensorSpec] = {}
+    burn_in: int = 0
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Return all parameters by name of group: `actor`, `shared` if any, then the critic's.

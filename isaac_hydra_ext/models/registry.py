@@ -20,8 +20,8 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
     """Build the run's policy with the weights that its seed gives: the same in every process.
 
     Args:
-        config: `policy`, `experiment.seed`, `rollout.frame_stack` and `rollout.image_storage` are
-            read.
+        config: `policy`, `experiment.seed`, and of `rollout` the knobs `frame_stack`,
+            `image_storage` and `burn_in` are read.
         spec: Of one collector's env.
         device: Where it acts or is learned.
 
@@ -44,6 +44,7 @@ def make_policy(config: RunConfig, spec: EnvSpec, device: str | torch.device = "
         policy = network(asked, seen, seed, device, critic=not config.has_teacher)
         policy.images = images
         policy.frame_stack = stack
+        policy.burn_in = config.rollout.burn_in
         return policy
     make = entry_points.load("policy.kind", kind, entry_points.POLICIES)
     return make(asked, spec, seed, device)

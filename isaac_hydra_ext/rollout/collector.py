@@ -5,7 +5,7 @@ Runs wherever the simulation does: in a worker, or in the learner's main thread 
 
 import time
 import traceback
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -19,10 +19,11 @@ from isaac_hydra_ext.envs.contract import StepResult, check_obs
 from isaac_hydra_ext.envs.registry import make_env
 from isaac_hydra_ext.errors import InvalidNumberError
 from isaac_hydra_ext.models.actor_critic import group_and_terms
+from isaac_hydra_ext.models.past import no_past, past_of
 from isaac_hydra_ext.models.policy import Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.acting import Acting, make_acting
-from isaac_hydra_ext.rollout.remembered import POLICY, from_json, to_json
+from isaac_hydra_ext.rollout.remembered import BURN_IN, POLICY, from_json, to_json
 from isaac_hydra_ext.rollout.slot import Slot
 from isaac_hydra_ext.system.activity import tell
 from isaac_hydra_ext.system.seeding import Stream, make_generator, stream_seed
@@ -99,9 +100,12 @@ class Collector:
         self._state = self._fresh  # of the policy, between two rollouts
         self._fresh_critic = self.policy.initial_critic_state(self.env.spec.num_envs)
         self._critic_state = self._fresh_critic
+        self._fresh_past = self._past = no_past(self.policy, self.env.spec, self.env.spec.num_envs)
         if env_state is not None and (saved := env_state.get(POLICY)):
             self._state = from_json(saved, self._fresh)
             self._critic_state = from_json(saved, self._fresh_critic)
+            if saved.get(BURN_IN) == self.policy.burn_in:
+                self._past = from_json(saved, self._fresh_past)
         self._leave_handover()
         self._last_slot: Slot | None = None
         self._acting: dict[Slot, Acting] = {}
@@ -180,7 +184,8 @@ class Collector:
         state = self.env.state_dict()
         if state is None or not self.env.spec.whole_state or not self._fresh:
             return state
-        return {**state, POLICY: to_json({**self._state, **self._critic_state})}
+        remembered = to_json({**self._state, **self._critic_state, **self._past})
+        return {**state, POLICY: {**remembered, BURN_IN: self.policy.burn_in}}
 
     @cached_property
     def _handover(self) -> "Handover":
@@ -202,12 +207,15 @@ class Collector:
         generator = make_generator(seed, Stream.POLICY_NOISE, *address, device=self.device)
         acting, log = self.acting_on(slot), defaultdict(list)
         with torch.no_grad():
-            for name, state in {**self._state, **self._critic_state}.items():
-                slot.state[name].copy_(state)
+            for name, x in {**self._state, **self._critic_state, **self._past}.items():
+                slot.state[name].copy_(x)
             for group, rows in slot.rows.obs.items():
                 rows[0].copy_(self.obs[group])
             acting.begin(distribution.draw_noise(shape, generator), self._state)
+        kept, before = T - self.policy.burn_in, self._state  # the first step of the next one's past
         for t in range(T):
+            if t == kept:
+                before = {name: x.clone() for name, x in acting.state.items()}
             on_step(t)
             with torch.no_grad():  # not around the env, which may differentiate
                 action = acting.act(t)
@@ -228,18 +236,30 @@ class Collector:
             self.obs = result.obs
         on_step(T)
         self._state = acting.state
-        if self._fresh_critic:
-            self._critic_state = self._followed(slot)
+        critic_before = self._follow_critic(slot) if self._fresh_critic else {}
+        if self._fresh_past:
+            obs = {group: x[kept:T] for group, x in slot.obs.items()}
+            ended_KB = (slot.terminated_TB | slot.truncated_TB)[kept:]
+            self._past = past_of(self._fresh_past, obs, ended_KB, {**before, **critic_before})
         self._write_log_prob(slot, acting.params(T))
         return _means(log)
 
-    def _followed(self, slot: Slot) -> State:
-        """Return what the critic remembers after a rollout: nobody asks it during one."""
+    def _follow_critic(self, slot: Slot) -> State:
+        """Keep what the critic remembers after a rollout: nobody asks it during one.
+
+        Returns:
+            What it remembered before the steps that are kept of the rollout.
+        """
         ended_TB = slot.terminated_TB | slot.truncated_TB
         starts_TB = torch.cat([torch.zeros_like(ended_TB[:1]), ended_TB[:-1]])
         obs = {g: slot.obs[g][:-1].flatten(0, 1) for g in self.policy.critic_groups}
-        states = self.policy.critic_states(obs, Sequences(self._critic_state, starts_TB))
-        return restarted(deque(states, maxlen=1)[0], self._fresh_critic, ended_TB[-1])
+        before, T = self._critic_state, len(ended_TB)
+        states = self.policy.critic_states(obs, Sequences(before, starts_TB))
+        for t, state in enumerate(states, 1):
+            if t in (T - self.policy.burn_in, T):
+                before = self._critic_state
+                self._critic_state = restarted(state, self._fresh_critic, ended_TB[t - 1])
+        return before
 
     def acting_on(self, slot: Slot) -> Acting:
         """Return what acts on a slot, made at the first call for it."""
@@ -297,12 +317,14 @@ class Collector:
             self._start_episodes(self._env_seed(*address), *address)
             slot.restarted_B.fill_(True)
             self._state, self._critic_state = self._fresh, self._fresh_critic
+            self._past = self._fresh_past
             return
         check_obs(rows, self.env.spec, rows=len(envs))
         slot.restarted_B[envs] = True
         ended_B = slot.restarted_B.to(self.device)
         self._state = restarted(self._state, self._fresh, ended_B)
         self._critic_state = restarted(self._critic_state, self._fresh_critic, ended_B)
+        self._past = restarted(self._past, self._fresh_past, ended_B)
         for group in self.env.spec.obs:
             self.obs[group][envs] = rows[group]
 

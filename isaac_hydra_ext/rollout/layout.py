@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
+from isaac_hydra_ext.models.past import no_past
 from isaac_hydra_ext.models.policy import FRAMES, Policy
 from isaac_hydra_ext.rollout.remembered import json_bytes
 
@@ -76,7 +77,7 @@ class SlotLayout:
             steps_per_env: T.
             action_dtype: float32, or int64 for discrete actions.
             fields: `Policy.fields`.
-            state: Of one env's `Policy.initial_state` and `initial_critic_state`.
+            state: Of one env's `Policy.initial_state` and `initial_critic_state`, and `no_past`.
             images: `Policy.images`.
         """
         T, B = steps_per_env, spec.num_envs
@@ -117,6 +118,7 @@ class SlotLayout:
     def of(cls, spec: EnvSpec, steps_per_env: int, policy: Policy) -> "SlotLayout":
         """Lay out a slot for what a policy reads and records."""
         fresh = {**policy.initial_state(1), **policy.initial_critic_state(1)}
+        fresh |= no_past(policy, spec, 1)
         state = {name: TensorSpec.of(x) for name, x in fresh.items()}
         dtype = policy.distribution.action_dtype
         return cls(spec, steps_per_env, dtype, policy.fields, state, policy.images)

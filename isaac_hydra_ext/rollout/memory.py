@@ -1,14 +1,16 @@
 """Whether a run fits into this machine. Runs in the learner, before it starts and allocates."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.envs.contract import EnvSpec
+from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.envs.registry import facts_of
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
+from isaac_hydra_ext.models.past import OBS, PAST, STATE
 from isaac_hydra_ext.models.registry import stored_images
 from isaac_hydra_ext.rollout.layout import SlotLayout
 from isaac_hydra_ext.system.cuda import free_memory
@@ -79,17 +81,20 @@ def rollout_bytes(config: RunConfig, spec: EnvSpec, learner: str) -> tuple[dict[
     """
     rollout, collectors = config.rollout, config.num_collectors
     images = stored_images(config, spec)
-    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32, images=images)
+    state = _remembered(config, spec, images)
+    layout = SlotLayout(spec, rollout.steps_per_env, torch.float32, state=state, images=images)
     dense = sum(f.nbytes for name, f in layout.fields.items() if not name.startswith(SPARSE))
     pictures = sum(layout.fields[f"obs/{group}"].nbytes for group in images)
     slots = collectors * (rollout.max_policy_lag + 1)
     where = "cpu" if config.num_workers else rollout.device
-    needs = {where: slots * dense}
+    past = sum(f.nbytes for name, f in layout.fields.items() if name.startswith(f"state/{PAST}"))
+    needs = {where: slots * dense + collectors * past}  # each keeps the next one's
     copied = dense - pictures if where == learner else dense
     needs[learner] = needs.get(learner, 0) + collectors * copied
     said = (
         f"{slots} slots of {dense / 2**30:,.2f} GiB (W = {collectors}, B = {spec.num_envs}, "
-        f"T = {rollout.steps_per_env}, L = {rollout.max_policy_lag})"
+        f"T = {rollout.steps_per_env}, L = {rollout.max_policy_lag}"
+        + (f", burn-in = {rollout.burn_in})" if past else ")")
     )
     if images:
         frame = sum(math.prod(s.shape) * getattr(torch, s.dtype).itemsize for s in images.values())
@@ -97,6 +102,26 @@ def rollout_bytes(config: RunConfig, spec: EnvSpec, learner: str) -> tuple[dict[
         if any(s.dtype.startswith("float") and s.dtype != "float16" for s in images.values()):
             said += " (half with rollout.image_storage=float16)"
     return needs, said
+
+
+def _remembered(
+    config: RunConfig, spec: EnvSpec, images: Mapping[str, TensorSpec]
+) -> dict[str, TensorSpec]:
+    """Return what a slot holds of a memory, for one env, with every obs group as its input."""
+    recurrent, K = config.policy.recurrent, config.rollout.burn_in
+    if not recurrent.kind:
+        return {}
+    of_layers = TensorSpec((recurrent.layers, recurrent.hidden), "float32")
+    roles = ("actor",) if config.has_teacher else ("actor", "critic")
+    parts = ("h", "c") if recurrent.kind == "lstm" else ("h",)
+    state = {f"{role}_{part}": of_layers for role in roles for part in parts}
+    if K:
+        state |= {f"{STATE}{name}": tensor for name, tensor in state.items()}
+        state |= {
+            f"{OBS}{group}": TensorSpec((K, *tensor.shape), tensor.dtype)
+            for group, tensor in {**spec.obs, **images}.items()
+        }
+    return state
 
 
 def _each(ranks: int) -> str:

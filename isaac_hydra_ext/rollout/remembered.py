@@ -18,6 +18,7 @@ from isaac_hydra_ext.errors import CheckpointError
 from isaac_hydra_ext.models.policy import State
 
 POLICY = "policy"  # the key in an env's state
+BURN_IN = "burn_in"  # in that, of how many steps there is a past
 
 
 def to_json(state: State) -> dict[str, str]:

@@ -13,11 +13,14 @@ from isaac_hydra_ext.rollout.remembered import POLICY, from_json, to_json
 SMALL = ("policy.recurrent.hidden=16", "policy.hidden_dims=[16]", "ppo.num_mini_batches=2")
 
 
-@pytest.mark.parametrize(("kind", "lag"), [("lstm", 0), ("gru", 1)])
-def test_no_worker_and_one_worker_learn_the_same(train_run: Train, kind: str, lag: int) -> None:
+@pytest.mark.parametrize(("kind", "lag", "burn_in"), [("lstm", 0, 0), ("gru", 1, 5)])
+def test_no_worker_and_one_worker_learn_the_same(
+    train_run: Train, kind: str, lag: int, burn_in: int
+) -> None:
     common = (
         *SMALL, "env=gym_cartpole", f"policy.recurrent.kind={kind}", "experiment.seed=7",
         f"rollout.max_policy_lag={lag}", "rollout.deterministic=true",
+        f"rollout.burn_in={burn_in}",
         "experiment.max_iterations=3",
     )  # fmt: skip
     in_process = train_run(*common, "rollout.num_workers=0")
@@ -25,12 +28,13 @@ def test_no_worker_and_one_worker_learn_the_same(train_run: Train, kind: str, la
     assert_bit_identical(in_process, one_worker)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_n_plus_n_equals_2n_to_the_last_bit(train_run: Train, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "burn_in"), [("lstm", 0), ("gru", 16), ("lstm", 3)])
+def test_n_plus_n_equals_2n_to_the_last_bit(train_run: Train, kind: str, burn_in: int) -> None:
     # Episodes of 200 steps over 2 x 4 rollouts of 16: all run across the restart.
     common = [
         *SMALL, f"policy.recurrent.kind={kind}", "rollout.num_workers=0",
         "rollout.max_policy_lag=0", "experiment.max_iterations=8",
+        "rollout.deterministic=true", f"rollout.burn_in={burn_in}",
     ]  # fmt: skip
     whole = train_run(*common, "checkpoint.every=4")
     first = whole.path.with_name("model_4.safetensors")
@@ -38,6 +42,7 @@ def test_n_plus_n_equals_2n_to_the_last_bit(train_run: Train, kind: str) -> None
     resumed = train_run(*common, f"resume={first}")
     assert_bit_identical(whole, resumed)
     assert resumed.meta["env_states"] == whole.meta["env_states"]
+    train_run(*common, "rollout.burn_in=2", f"resume={first}")  # what is saved is of other steps
 
 
 def test_a_checkpoint_with_another_memory_is_refused(train_run: Train) -> None:

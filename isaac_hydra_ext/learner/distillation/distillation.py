@@ -23,12 +23,14 @@ from isaac_hydra_ext.learner.distillation.teacher import make_teacher
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined, on_any
 from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.burn_in import burn_in
 from isaac_hydra_ext.learner.ppo.images import Rows
 from isaac_hydra_ext.learner.ppo.precision import matrix_products
 from isaac_hydra_ext.learner.ppo.preparation import CHUNK_BYTES, CHUNK_ROWS
 from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.learner.undoing import BadUpdates, check_samples, copies, copy_each
 from isaac_hydra_ext.models.normalizer import Moments
+from isaac_hydra_ext.models.past import no_past
 from isaac_hydra_ext.models.policy import Samples, Sequences, State, restarted
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.rollout.slot import Slot
@@ -71,7 +73,8 @@ class Distillation:
         self._saves_memory = spec.whole_state  # else episodes start anew where a run goes on
         self.policy = make_policy(config, spec, device)
         T, distribution = config.rollout.steps_per_env, self.policy.distribution
-        fields, state = self.policy.fields, self.policy.initial_state(1)
+        fields = self.policy.fields
+        state = {**self.policy.initial_state(1), **no_past(self.policy, spec, 1)}
         dtype, images = distribution.action_dtype, self.policy.images
         self.batch = RolloutBatch(
             spec, config.num_collectors, T, dtype, device, fields, state, images
@@ -165,6 +168,7 @@ class Distillation:
 
     def _compute(self) -> torch.Tensor:
         """Ask the teacher and take all gradient steps; returns numbers in the order of `_tags`."""
+        burn_in(self.policy, self.batch, self._ppo.precision)
         samples = self.batch.samples_N
         with matrix_products(self._ppo.precision, self.device):
             wanted_NA = self._asked(samples)

@@ -9,6 +9,7 @@ import torch
 
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.learner.ppo.images import Images
+from isaac_hydra_ext.models.past import PAST
 from isaac_hydra_ext.models.policy import Sequences, State
 from isaac_hydra_ext.rollout.slot import Slot
 
@@ -24,6 +25,7 @@ class RolloutBatch:
         action_TNA: As sampled; `behavior_log_prob_TN` beside it, float32.
         fields: Name -> [T, N, ...], what the policy recorded besides.
         state: Name -> [N, ...], what the policy remembered before the first step.
+        past: Name -> [N, ...], the steps before that one; see `models/past.py`.
         reward_TN: Raw, float32; `terminated_TN` and `truncated_TN` beside it, bool.
         final_obs: Group -> [F, ...], of episodes that were cut off; empty where none are given.
         final_step: [F] index t * N + n of the step each of them ended. On a GPU there is room for
@@ -51,7 +53,7 @@ class RolloutBatch:
             action_dtype: As the slots have it.
             device: Where to.
             fields: `Policy.fields`.
-            state: What the policy remembers of one env at an episode's start.
+            state: What the policy remembers of one env at an episode's start, and `no_past`.
             images: `Policy.images`.
         """
         T, N = steps_per_env, num_collectors * spec.num_envs
@@ -91,7 +93,9 @@ class RolloutBatch:
         self.narrow = columns < self._reward_TN.shape[1]
         self.obs = {group: obs[:, :columns] for group, obs in self._obs.items()}
         self.fields = {name: field[:, :columns] for name, field in self._fields.items()}
-        self.state = {name: state[:columns] for name, state in self._state.items()}
+        remembered = {name: state[:columns] for name, state in self._state.items()}
+        self.past = {name: x for name, x in remembered.items() if name.startswith(PAST)}
+        self.state = {name: x for name, x in remembered.items() if name not in self.past}
         self.action_TNA = self._action_TNA[:, :columns]
         self.behavior_log_prob_TN = self._behavior_log_prob_TN[:, :columns]
         self.reward_TN = self._reward_TN[:, :columns]

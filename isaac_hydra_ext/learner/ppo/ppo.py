@@ -17,6 +17,7 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.learner.group import Group, OneProcess, combined, on_any
 from isaac_hydra_ext.learner.ppo.batch import RolloutBatch
+from isaac_hydra_ext.learner.ppo.burn_in import burn_in
 from isaac_hydra_ext.learner.ppo.epochs import Epochs, Samples
 from isaac_hydra_ext.learner.ppo.preparation import prepare
 from isaac_hydra_ext.learner.ppo.randomness import Draws, Randomness
@@ -26,6 +27,7 @@ from isaac_hydra_ext.learner.stream import LearnerStream, naming_memory
 from isaac_hydra_ext.learner.trained_terms import TrainedTerm, make_terms
 from isaac_hydra_ext.learner.undoing import BadUpdates, check_samples, copies, copy_each
 from isaac_hydra_ext.models.normalizer import Moments
+from isaac_hydra_ext.models.past import no_past
 from isaac_hydra_ext.models.registry import make_policy
 from isaac_hydra_ext.models.stacks import without_frames
 from isaac_hydra_ext.rollout.slot import Slot
@@ -78,6 +80,7 @@ class PPO:
         state |= self.policy.initial_critic_state(1)
         if state:
             check_columns(config)
+        state |= no_past(self.policy, spec, 1)
         self.batch = RolloutBatch(
             spec, config.num_collectors, T, dtype, device, fields, state, self.policy.images
         )
@@ -237,6 +240,7 @@ class PPO:
         Returns:
             The update's numbers, in the order of `_tags`, and the value targets [N], on the device.
         """
+        burn_in(self.policy, self.batch, self._ppo.precision)
         inputs = self.batch.samples_N
         for trained in self._terms:
             inputs |= {f"term/{k}": x for k, x in trained.term.prepare(self.batch).items()}
