@@ -212,13 +212,15 @@ def explained(what: str) -> Iterator[None]:
             f"{what}: Isaac Lab ended with SystemExit({e.code}){'' if is_output_kept() else said}"
         ) from e
     except FileNotFoundError as e:
-        if not (root := _asset_root()):
+        if not (root := _asset_root(first_line(e))):
             raise EnvError(f"{what}: {first_line(e)}") from e
         raise EnvError(f"{what}: asset missing: {first_line(e)} ({root})") from e
 
 
-def _asset_root() -> str:
+def _asset_root(missing: str) -> str:
     """Return where assets are looked for; nothing before the module is there (in 2.x: Kit)."""
+    if "newton-assets" in missing:
+        return "Newton's own; NEWTON_ASSET_DIR names a checkout of newton-assets"
     assets = sys.modules.get("isaaclab.utils.assets")
     if assets is None:
         return ""

@@ -52,6 +52,14 @@ def test_a_missing_file_before_kit_runs_is_no_asset(monkeypatch: pytest.MonkeyPa
         raise FileNotFoundError("Invalid value for `experience`: x.kit.\n No such file")
 
 
+def test_a_missing_file_of_newtons_is_not_looked_for_in_the_asset_root() -> None:
+    with (
+        pytest.raises(EnvError, match="NEWTON_ASSET_DIR names a checkout of newton-assets"),
+        explained("env.task=Isaac-Fourbar-Pole-Swingup"),
+    ):
+        raise FileNotFoundError("Unable to find the file: https://x/newton-assets/main/bar.usda")
+
+
 def test_pypis_package_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "isaaclab" / "source" / "isaaclab_tasks").mkdir(parents=True)
     (tmp_path / "isaaclab" / "__init__.py").write_text("raise SystemExit")
