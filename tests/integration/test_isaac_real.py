@@ -27,6 +27,32 @@ print("camera: seen", flush=True)
 os._exit(0)
 """
 
+FINAL = """
+import os, torch
+from isaac_hydra_ext.config.schema import EnvConfig
+from isaac_hydra_ext.envs.isaac.adapter import IsaacLabVecEnv
+
+config = EnvConfig(
+    kind="isaaclab",
+    task="Isaac-Shadow-Handover-Direct",
+    agent="none",
+    cfg={"episode_length_s": 0.1},  # six steps: before the ball has fallen
+)
+env = IsaacLabVecEnv(config, 2, "cpu", seed=1)
+env.reset(1)
+for _ in range(6):
+    result = env.step(torch.zeros(2, env.spec.action.dim))
+    if result.truncated_B.any():
+        break
+assert result.truncated_B.all() and not result.terminated_B.any()
+extras = env._core.extras
+parts = [extras[agent]["final_obs"] for agent in ("right_hand", "left_hand")]
+assert result.final_obs["policy"].equal(torch.cat(parts, dim=-1))
+assert not result.final_obs["policy"].equal(result.obs["policy"])
+print("final: seen", flush=True)
+os._exit(0)
+"""
+
 
 COUNT = """
 import contextlib, io, os, runpy
@@ -48,6 +74,9 @@ os._exit(0)
         ("Isaac-Cart-Double-Pendulum-Direct-v0", "env.agent=skrl: "),  # DirectMARL
         ("Isaac-Velocity-Flat-Unitree-Go1-v0", "env.physics=newton_mjwarp: the task's own physics"),
         ("Isaac-Velocity-Flat-G1-v0", ""),
+        ("Isaac-Shadow-Handover-Direct", ""),  # DirectMARL, with motors on tendons
+        ("Isaac-Velocity-Rough-AnymalD", ""),  # a terrain, an LSTM as actuator
+        ("Isaac-Reach-Franka", ""),
         ("Isaac-Cartpole-Camera-Direct env.renderer=newton_renderer", ""),  # convolutions
         ("Isaac-Cartpole env.agent=rsl_rl_with_symmetry_cfg_entry_point", ""),
         ("Isaac-Cartpole-Direct env.agent=rl_games", "env.agent=rl_games: "),
@@ -80,3 +109,9 @@ def test_all_but_one_of_the_agent_cfgs_are_accepted(tmp_path: Path) -> None:
 def test_a_camera_on_the_cpu_sees_the_robot(tmp_path: Path) -> None:
     done = run_python(["-c", CAMERA], stage("real", tmp_path), tmp_path, timeout=1700)
     assert "camera: seen" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_each_agents_final_observation_arrives(tmp_path: Path) -> None:
+    """Of all agents of a DirectMARL task, in their order."""
+    done = run_python(["-c", FINAL], stage("real", tmp_path), tmp_path, timeout=1700)
+    assert "final: seen" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
