@@ -3,8 +3,11 @@
     .venv-isaaclab/bin/python scripts/isaac_tasks.py
 
 Resolves each task's configurations as a training does, and starts no simulation. Some minutes.
+ISAACSIM_ASSET_ROOT is what `scripts/make_isaac_assets.py` has made.
 """
 
+import dataclasses
+import os
 import re
 import sys
 import textwrap
@@ -28,13 +31,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "isaac_tasks.md"
 AS_TASK = "By its {} configuration"
 DEFAULTS = "From our defaults, as there is no agent configuration of PPO"
 NEWTON, KIT = "Newton", "Kit"
-DRAWS = " (draws)"
+DRAWS, OFFLINE = " (draws)", "†"
+NEWTONS = "/newton-assets/"  # a repository of its own
+MARKERS = "Props/UIElements"  # drawn where somebody looks
 TITLE = "# What each task of Isaac Lab does here"
 HEAD = """{count} tasks of Isaac Lab {version}, by `scripts/isaac_tasks.py`, which reads their
 configurations and simulates none. {newton} have Newton physics, so need no Kit, and {ready} of
 these train by their own agent configuration. {accepted} Students need `distillation.teacher`. A
 preset in backticks is taken without Isaac Sim. Tasks that draw need `renderer=newton_renderer`.
-Refused ones train from our defaults with `env.agent=none`.
+Refused ones train from our defaults with `env.agent=none`. The {offline} with a dagger find all
+their files in what `scripts/make_isaac_assets.py` makes.
 """
 
 
@@ -47,6 +53,8 @@ def trains(task: str, env_config: EnvConfig) -> tuple[str, str, str]:
     on, name = KIT, f"`{task}`"
     if type(configs.env.sim.physics).__name__ == "NewtonCfg":
         on = NEWTON if configs.chosen is None else f"{NEWTON}, `{configs.chosen}`"
+        if all(NEWTONS not in file and Path(file).exists() for file in files_of(configs.env)):
+            name += OFFLINE
         if "newton_renderer" in isaac_cfg.list_presets(task).get("renderer", []):
             name += DRAWS
     if configs.agent is None:
@@ -56,6 +64,28 @@ def trains(task: str, env_config: EnvConfig) -> tuple[str, str, str]:
     except IsaacHydraExtError as e:
         return refused(str(e)), on, name
     return AS_TASK.format(configs.trainer), on, name
+
+
+def files_of(cfg: Any) -> set[str]:
+    """Return the assets that a resolved cfg names."""
+    found: set[str] = set()
+    seen: dict[int, Any] = {}  # kept, so that no id is that of another by now
+    left = [cfg]
+    while left:
+        node = left.pop()
+        if isinstance(node, str):
+            if node.startswith(os.environ["ISAACSIM_ASSET_ROOT"]) or NEWTONS in node:
+                found.add(node)
+        elif id(node) in seen or isinstance(node, type):
+            continue
+        seen[id(node)] = node
+        if dataclasses.is_dataclass(node):
+            node = vars(node)
+        if isinstance(node, Mapping):
+            left += node.values()
+        elif isinstance(node, (list, tuple)):
+            left += node
+    return {file for file in found if MARKERS not in file}
 
 
 def refused(error: str) -> str:
@@ -104,8 +134,9 @@ def page(rows: list[tuple[str, str, str]], version: str, accepted: str) -> str:
     own = [AS_TASK.format(trainer) for trainer in TRAINERS]
     ready = sum(how in own for how in newton)
     head = HEAD.format(
-        count=len(rows), version=version, newton=len(newton), ready=ready, accepted=accepted
-    )
+        count=len(rows), version=version, newton=len(newton), ready=ready, accepted=accepted,
+        offline=sum(OFFLINE in name for _, _, name in rows),
+    )  # fmt: skip
     text = f"{TITLE}\n\n{textwrap.fill(head, 100)}\n"
     ways = sorted({how for how, _, _ in rows}, key=lambda how: (how.startswith("Refused"), how))
     for how in ways:
@@ -136,6 +167,8 @@ def accepted_cfgs() -> dict[tuple[str, str], bool]:
 
 def main() -> None:
     """Write the page."""
+    if not Path(os.environ.get("ISAACSIM_ASSET_ROOT", ""), "ABOUT.txt").exists():
+        sys.exit("error: ISAACSIM_ASSET_ROOT: name what scripts/make_isaac_assets.py has made")
     get_runtime(EnvConfig(kind="isaaclab"), "cpu", worker=0)
     accepted = accepted_cfgs()
     rows = []

@@ -1,6 +1,7 @@
 """What `scripts/isaac_tasks.py` writes of tasks that it has resolved."""
 
 import importlib.util
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +21,7 @@ def script() -> ModuleType:
 
 def test_a_heading_for_each_way_and_a_paragraph_for_each_physics(script: ModuleType) -> None:
     rows = [
-        ("By its rsl_rl configuration", "Newton", "`Isaac-Ant`"),
+        ("By its rsl_rl configuration", "Newton", "`Isaac-Ant`†"),
         ("Refused: AMP is not PPO", "Kit", "`Isaac-Dance`"),
         ("By its rsl_rl configuration", "Kit", "`Isaac-Gear`"),
         ("By its skrl configuration", "Newton, `newton_mjwarp`", "`Isaac-Show` (draws)"),
@@ -28,17 +29,34 @@ def test_a_heading_for_each_way_and_a_paragraph_for_each_physics(script: ModuleT
     page = script.page(rows, "3.0.0", "All are accepted.")
     assert "4 tasks of Isaac Lab 3.0.0" in page and "All are accepted." in page
     words = " ".join(page.split())
-    assert "2 simulate with Newton, so without Kit, and 2 of these train by their own" in words
+    assert "The 1 with a dagger find all their files" in words
+    assert "2 have Newton physics, so need no Kit, and 2 of these train by their own" in words
     paragraphs = page.rstrip().split("\n\n")[2:]
     assert paragraphs == [
         "## By its rsl_rl configuration",
-        "Newton (1): `Isaac-Ant`",
+        "Newton (1): `Isaac-Ant`†",
         "Kit (1): `Isaac-Gear`",
         "## By its skrl configuration",
         "Newton, `newton_mjwarp` (1): `Isaac-Show` (draws)",
         "## Refused: AMP is not PPO",
         "Kit (1): `Isaac-Dance`",
     ]
+
+
+def test_assets_are_found_wherever_a_cfg_names_them(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISAACSIM_ASSET_ROOT", "/assets")
+
+    @dataclass
+    class Robot:
+        path: str
+        again: list["Robot"] = field(default_factory=list)
+
+    ant, bar = Robot("/assets/ant.usd"), Robot("https://x/newton-assets/bar.usda")
+    ant.again = [ant, Robot("ant"), Robot("/assets/Props/UIElements/arrow_x.usd")]
+    cfg = {"robots": (ant, bar), "of": Robot, "count": 3}
+    assert script.files_of(cfg) == {"/assets/ant.usd", "https://x/newton-assets/bar.usda"}
 
 
 def test_refusals_are_named_by_what_is_refused(script: ModuleType) -> None:
