@@ -30,8 +30,9 @@ os.environ.setdefault(
 LONGEST = (
     "test_isaac_commands", "test_go1_nav", "test_worker_death", "test_isaac_start", "test_soak",
     "test_compiled_cpu", "test_stopping", "test_hydra_plugin", "test_sweep_signals",
-    "test_evaluation_in_runs", "test_evaluator", "test_isaac_processes", "test_memory",
-    "test_random_deaths", "test_raising_env", "test_tracing", "test_commands", "test_mjlab",
+    "test_evaluation_in_runs", "test_evaluator", "test_isaac_bad_input", "test_isaac_processes",
+    "test_memory", "test_random_deaths", "test_raising_env", "test_tracing", "test_commands",
+    "test_mjlab",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from isaac_commands import Stage
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoints.file import Checkpoint
@@ -47,3 +48,8 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def on_stage(tmp_path: Path) -> Callable[[str], Stage]:
+    return lambda generation: Stage(generation, tmp_path)

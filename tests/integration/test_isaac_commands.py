@@ -1,72 +1,27 @@
-"""Whole commands on stand-ins of Isaac Lab: training, playing, listing, and bad inputs.
+"""Whole commands on stand-ins of Isaac Lab: training, playing, listing.
 
 Each start of a process costs seconds, so here is one chain of commands a generation, and what only
 a whole command shows. What a generation does otherwise is checked in one process each
-(test_isaac_contract.py, test_isaac_tasks.py), flags are in tests/unit/scripts/test_isaac_flags.py.
+(test_isaac_contract.py, test_isaac_tasks.py, test_isaac_cfgs.py), bad input is in
+test_isaac_bad_input.py, flags are in tests/unit/scripts/test_isaac_flags.py.
 """
 
-import contextlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
-from isaac_stage import physics, run_python, stage
+from isaac_commands import APPO, SMALL, Done, Stage
+from isaac_stage import run_python
 from registration import register_package
 
 from isaac_hydra_ext.checkpoints.file import load_checkpoint
 from isaac_hydra_ext.cli.listing import LIST_TASKS
 
 pytestmark = pytest.mark.timeout(900)
-APPO = "isaac_hydra_ext.scripts.reinforcement_learning.appo"
-Done = subprocess.CompletedProcess[str]
-
-
-class Stage:
-    """One generation, and commands that run in it."""
-
-    def __init__(self, generation: str, where: Path) -> None:
-        self.where, self.env = where, stage(generation, where)
-        self.timeout_s = 600.0 if generation == "real" else 400.0
-        self.env["STAGE"] = str(where)
-        self.selectors = [f"physics={p}"] if (p := physics(generation)) else []
-
-    def train(self, *arguments: str, task: str = "Isaac-Cartpole-Direct-v0") -> Done:
-        line = ["-m", f"{APPO}.train", "--task", task, *self.selectors, "--headless"]
-        if "--device" not in arguments:
-            line += ["--device", "cpu"]
-        return run_python([*line, *arguments], self.env, self.where, self.timeout_s)
-
-    def run(self, *overrides: str) -> Done:
-        line = ["-m", "isaac_hydra_ext.appo_runner", *overrides]
-        return run_python(line, self.env, self.where, self.timeout_s)
-
-    def module(self, name: str, *arguments: str) -> Done:
-        line = ["-m", f"{APPO}.{name}", *arguments]
-        return run_python(line, self.env, self.where, self.timeout_s)
-
-    def left_running(self) -> list[str]:
-        """Processes of this stage's commands, which are all over."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("STAGE") == str(self.where):
-                    found.append(" ".join(process.cmdline()))
-        return found
-
-    def newest_run(self) -> Path:
-        runs = (p for p in self.where.glob("logs/appo/[!.]*/*") if not p.is_symlink())
-        return max(runs, key=lambda p: p.stat().st_mtime_ns)
-
-
-@pytest.fixture
-def on_stage(tmp_path: Path) -> Callable[[str], Stage]:
-    return lambda generation: Stage(generation, tmp_path)
 
 
 def told_to_ray(done: Done) -> Path:
@@ -76,9 +31,6 @@ def told_to_ray(done: Done) -> Path:
     name = second.removeprefix("Exact experiment name requested from command line: ")
     assert directory != first and name != second
     return Path(directory) / name
-
-
-SMALL = ["--num_envs", "8", "--num_workers", "2", "--max_iterations", "2"]
 
 
 @pytest.mark.parametrize(
@@ -346,84 +298,3 @@ def test_the_real_one_trains_resumes_plays_and_lists(on_stage: Callable[[str], S
         assert frames[0, -1].mean() > frames[0, 0].mean() + 20, "no ground below the sky"
     done = isaac.module("train", "--list_tasks", "--keyword", "cartpole-direct")
     assert "Isaac-Cartpole-Direct" in done.stdout.splitlines()
-
-
-@pytest.mark.isaaclab
-@pytest.mark.timeout(1800)
-def test_bad_input_to_the_real_one_is_one_line_and_nothing_is_left(
-    on_stage: Callable[[str], Stage],
-) -> None:
-    isaac = on_stage("real")
-    isaac.env |= {"CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(isaac.where)}
-    isaac.env["ISAACSIM_ASSET_ROOT"] = "/nowhere"
-    isaac.selectors = []
-    kitless = "physics=newton_mjwarp"
-    camera = ["--task", "Isaac-Cartpole-Camera-Direct", "--agent", "none"]
-    for arguments, says in (
-        ([kitless, "--task", "Isaac-Cartpol-Direct-v0"], "did you mean 'Isaac-Cartpole-Direct'"),
-        (["physics=newton_mjwrap"], "env.physics=newton_mjwrap: "),
-        (["physics=isaacsim_physx"], "needs Isaac Sim (Kit), which cannot be started here"),
-        ([kitless, *camera, "renderer=isaacsim_rtx"], "needs Isaac Sim (Kit), which cannot be"),
-        ([kitless, *camera, "renderer=ovrtx"], "ovrtx"),
-        ([kitless, "renderer=newton_renderer"], "has no such preset; it has none"),
-        ([kitless, "env.decimatoin=4"], "env.cfg.decimatoin: the task has no such setting; did "),
-        ([kitless, "env.episode_length_s=abc"], "env.cfg.episode_length_s=abc: str does not fit"),
-        ([kitless], "default_ground_plane.usda (the asset root is /nowhere;"),
-        ([kitless, "--device", "tpu"], "rollout.device=tpu: not a device"),
-        ([kitless, "--device", "cuda:0"], "rollout.device=cuda:0: PyTorch sees 0 CUDA devices"),
-    ):
-        done = isaac.train(*SMALL, *arguments)
-        assert done.returncode != 0, arguments
-        (line,) = done.stderr.strip().splitlines()
-        assert line.startswith("error: ") and says in line
-        assert isaac.left_running() == []
-    done = isaac.run("env=isaac_cartpole", f"env.{kitless}")  # the task's own device
-    assert done.returncode == 2 and isaac.left_running() == []
-    (line,) = done.stderr.strip().splitlines()
-    assert "rollout.device=cuda:0: the simulation wants a GPU" in line
-
-
-@pytest.mark.parametrize(
-    ("generation", "arguments", "says"),
-    [
-        ("v2", ["--task", "Isaac-Cartpol-Direct-v0"], "did you mean 'Isaac-Cartpole-Direct-v0'"),
-        ("ga", ["env.physics=isaacsim_physx"], "isaacsim_physx or newton_kamino or newton_m"),
-        ("ga", ["env.usd_path=/nowhere/a.usd"], "/nowhere/a.usd"),
-        ("ga", ["--device", "cuda:99"], "rollout.device=cuda:99: PyTorch sees"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_an_exit_code(
-    generation: str, arguments: list[str], says: str, on_stage: Callable[[str], Stage]
-) -> None:
-    isaac = on_stage(generation)
-    if any(token.startswith(("physics=", "env.physics=")) for token in arguments):
-        isaac.selectors = []
-    done = isaac.train(*SMALL, *arguments)
-    assert done.returncode != 0
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and says in line
-    assert isaac.left_running() == [] and not list(isaac.where.glob("logs/appo/.unnamed/*"))
-
-
-def test_a_gpu_simulation_without_a_gpu_is_refused(on_stage: Callable[[str], Stage]) -> None:
-    isaac = on_stage("ga")
-    isaac.env["CUDA_VISIBLE_DEVICES"] = ""
-    done = isaac.run("env=isaac_cartpole", *[f"env.{s}" for s in isaac.selectors])
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert "rollout.device=cuda:0: the simulation wants a GPU" in line
-
-
-@pytest.mark.skipif(importlib.util.find_spec("isaaclab") is not None, reason="there is a real one")
-def test_without_isaac_lab_or_with_an_old_one_the_way_out_is_told(tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    for package in ("omni/isaac/lab", "omni/isaac", "omni"):
-        (old / package).mkdir(parents=True, exist_ok=True)
-        (old / package / "__init__.py").write_text("")
-    isaac, ours = Stage("ga", tmp_path), os.environ.get("PYTHONPATH", "")
-    for path, says in ((str(old), "Isaac Lab 1.x is installed"), (ours, "./isaaclab.sh -p")):
-        isaac.env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [path, ours])))
-        done = isaac.run("env=isaac_cartpole", "rollout.device=cpu")
-        assert done.returncode == 2
-        (line,) = done.stderr.strip().splitlines()
-        assert says in line
