@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 MAX_SHOWN = 100  # characters of a value in a message
+LIST_EXPECTED = "a list is expected here, in brackets: [A,B]"
 
 
 class IsaacHydraExtError(Exception):
@@ -110,7 +111,9 @@ class RunInterrupted(IsaacHydraExtError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the nearest known names, or an empty string."""
-    near = get_close_matches(name, list(known), n=3, cutoff=0.6)
+    known = list(known)
+    near = [word for word in known if word.lower() == name.lower()]
+    near = near or get_close_matches(name, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
@@ -123,6 +126,6 @@ def shown(value: Any, limit: int = MAX_SHOWN) -> str:
 def first_line(error: BaseException) -> str:
     """Return what OmegaConf says is wrong, without its traceback in words."""
     line = (str(error) or type(error).__name__).splitlines()[0]
-    if "is not a ListConfig" in line:
-        return "a list is expected here, in brackets: [A,B]"
+    if "is not a ListConfig" in line or "type hint 'typing.List[" in line:
+        return LIST_EXPECTED
     return shown(line.split("raised while resolving interpolation: ")[-1], limit=300)

@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from isaac_hydra_ext.config.knob import knob
 from isaac_hydra_ext.config.schema import RunConfig
-from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
+from isaac_hydra_ext.errors import ConfigError, shown
 
-BUILT_IN_KIND = "cnn"
+Schema = TypeVar("Schema")
+CNN, MLP = "cnn", "mlp"  # the kinds that this package brings
+# Kernels and strides that nobody has given, a further layer's as the last: of Mnih et al. 2015, for
+# pictures of 84 x 84, and for pictures that are too small for these.
+USUAL = {"kernel": (8, 4, 3), "stride": (4, 2, 1)}
+SMALL = {"kernel": (3,), "stride": (2,)}
 PADDINGS = ("none", "zeros", "reflect", "replicate", "circular")
 ACTIVATIONS = ("elu", "relu", "tanh", "selu", "silu", "gelu")
 
@@ -20,10 +25,10 @@ class CnnConfig:
     A list has an entry a layer, or one for all of them.
     """
 
-    kind: str = knob(BUILT_IN_KIND, "cnn, or one that a package registers")
+    kind: str = knob(CNN, "cnn, mlp, module:function, or one that a package registers")
     channels: list[int] = knob([16, 32, 32], "[channels] that each layer gives", ge=1, le=4096)
-    kernel: list[int] = knob([8, 4, 3], "[pixels]", ge=1, le=256)
-    stride: list[int] = knob([4, 2, 1], "[pixels]", ge=1, le=256)
+    kernel: list[int] | None = knob(None, "[pixels]; null: as `with_kernels` says", ge=1, le=256)
+    stride: list[int] | None = knob(None, "[pixels]; null: likewise", ge=1, le=256)
     dilation: list[int] = knob([1], "[pixels] between those that a kernel reads", ge=1, le=256)
     padding: str = knob(
         "none", "at the edges, so that a picture shrinks by the stride alone", choices=PADDINGS
@@ -48,40 +53,68 @@ class CnnConfig:
 LISTS = tuple(f.name for f in fields(CnnConfig) if str(f.type).startswith("list"))
 
 
+@dataclass
+class MlpConfig:
+    """An MLP before the MLP, over a vector."""
+
+    kind: str = knob(MLP, "mlp")
+    hidden_dims: list[int] = knob([256], "[units] of its hidden layers", ge=1, le=2**16)
+    features: int = knob(64, "[numbers] that it gives", ge=1, le=2**16)
+    activation: str = knob("elu", "of the hidden layers", choices=ACTIVATIONS)
+    last_activation: str | None = knob("elu", "of the features; null: none", choices=ACTIVATIONS)
+
+
 def kind_of(settings: Any) -> str:
     """Return the kind of encoder that a group's settings name."""
-    return str((settings or {}).get("kind", BUILT_IN_KIND))
+    return str((settings or {}).get("kind", CNN))
 
 
-def read_cnn(group: str, settings: Mapping[str, Any] | None) -> CnnConfig:
-    """Return a group's settings with every list as long as there are layers.
-
-    Raises:
-        ConfigError: A key, a value or a length that cannot be; names it.
-    """
+def _read(group: str, settings: Mapping[str, Any] | None, schema: type[Schema]) -> Schema:
+    """Return a group's settings, each of its type and within its bounds."""
     # Here, as they take Hydra's parser: each worker imports this module.
+    from isaac_hydra_ext.config.checks import check_bounds
     from isaac_hydra_ext.config.layers import merge_layers
     from isaac_hydra_ext.config.plain import refuse_unknown
 
     path = f"policy.encoders.{group}"
-    if settings is not None and not isinstance(settings, Mapping):
-        raise ConfigError(f"{path}={shown(settings)}: {{kind: cnn, ...}} is expected here")
+    refuse_unknown(settings or {}, schema, f"{path}.")
+    try:
+        config = merge_layers(schema, [settings or {}])
+        check_bounds(config)
+    except ConfigError as e:
+        raise ConfigError(f"{path}.{e}") from e
+    return config
+
+
+def read_mlp(group: str, settings: Mapping[str, Any] | None) -> MlpConfig:
+    """Return the settings of a group whose kind is `mlp`.
+
+    Raises:
+        ConfigError: A key or a value that cannot be; names it.
+    """
+    return _read(group, settings, MlpConfig)
+
+
+def read_cnn(group: str, settings: Mapping[str, Any] | None) -> CnnConfig:
+    """Return a group's settings with every list that is given as long as there are layers.
+
+    Raises:
+        ConfigError: A key, a value or a length that cannot be; names it.
+    """
+    path = f"policy.encoders.{group}"
     given = {
-        key: [value] if key in LISTS and not isinstance(value, (list, tuple)) else value
+        key: [value] if key in LISTS and not isinstance(value, (list, tuple, type(None))) else value
         for key, value in (settings or {}).items()
     }
-    refuse_unknown(given, CnnConfig, f"{path}.")
-    try:
-        config = merge_layers(CnnConfig, [given])
-    except ConfigError as e:
-        raise ConfigError(f"policy.encoders.{group}.{e}") from e
-    _check(path, config)
+    config = _read(group, given, CnnConfig)
     layers = len(config.channels)
     if not layers:
         raise ConfigError(f"{path}.channels=[]: one layer at least")
     lists: dict[str, Any] = {}
     for name in LISTS:
         value = getattr(config, name)
+        if value is None:
+            continue
         if len(value) not in (1, layers):
             raise ConfigError(
                 f"{path}.{name}={value}: {len(value)} entries for {layers} layers "
@@ -91,22 +124,22 @@ def read_cnn(group: str, settings: Mapping[str, Any] | None) -> CnnConfig:
     return replace(config, **lists)
 
 
-def _check(path: str, config: CnnConfig) -> None:
-    """Check bounds and choices."""
-    for f in fields(CnnConfig):
-        value, limits = getattr(config, f.name), f.metadata
-        if limits["choices"] and value not in limits["choices"]:
-            allowed = ", ".join(limits["choices"])
-            hint = did_you_mean(str(value), limits["choices"])
-            raise ConfigError(f"{path}.{f.name}={shown(value)}: must be one of {allowed}{hint}")
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                continue
-            low, high = limits["ge"], limits["le"]
-            if not (low is None or number >= low) or (high is not None and number > high):
-                raise ConfigError(f"{path}.{f.name}={number}: must be {low:g} to {high:,g}")
-            if limits["gt"] is not None and not number > limits["gt"]:
-                raise ConfigError(f"{path}.{f.name}={number}: must be greater than 0")
+def with_kernels(config: CnnConfig) -> list[CnnConfig]:
+    """Return what is meant where kernel or stride is null; of two, the first that fits is it.
+
+    Null are 8, 4, 3 and 4, 2, 1, further layers as the last; where both are null and the picture is
+    too small for that, 3 and 2 in each layer.
+    """
+    free = [name for name in USUAL if getattr(config, name) is None]
+    layers = len(config.channels)
+
+    def filled(entries: tuple[int, ...]) -> list[int]:
+        return [*entries, *entries[-1:] * layers][:layers]
+
+    return [
+        replace(config, **{name: filled(default[name]) for name in free})
+        for default in ((USUAL, SMALL) if len(free) == len(USUAL) else (USUAL,))
+    ]
 
 
 def check_encoders(encoders: Mapping[str, Any]) -> None:
@@ -120,8 +153,10 @@ def check_encoders(encoders: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"policy.encoders.{group}={shown(settings)}: {{kind: cnn, ...}} is expected here"
             )
-        if kind_of(settings) == BUILT_IN_KIND:
+        if kind_of(settings) == CNN:
             read_cnn(group, settings)
+        elif kind_of(settings) == MLP:
+            read_mlp(group, settings)
 
 
 def check_frame_stack(config: RunConfig) -> None:

@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from isaac_hydra_ext.config.nested import nested
 from isaac_hydra_ext.config.typed import is_typed
-from isaac_hydra_ext.errors import ConfigError, first_line
+from isaac_hydra_ext.errors import LIST_EXPECTED, ConfigError, first_line, shown
 
 Schema = TypeVar("Schema")
 
@@ -34,7 +34,9 @@ def merge_layers(schema: type[Schema], layers: Sequence[Mapping[str, Any]]) -> S
     merged = OmegaConf.structured(schema)
     for layer in layers:
         # One by one, as not every error names its key.
-        for key, value in _leaves(_with_one_minibatch_knob(layer), schema, ""):
+        for key, value, kind in _leaves(_with_one_minibatch_knob(layer), schema, ""):
+            if wanted := _wanted(kind, value):
+                raise ConfigError(f"{key}={'null' if value is None else shown(value)}: {wanted}")
             try:
                 merged.merge_with(nested(key, value))
             except (OmegaConfBaseException, ValueError, TypeError) as e:
@@ -48,15 +50,32 @@ def merge_layers(schema: type[Schema], layers: Sequence[Mapping[str, Any]]) -> S
     return config
 
 
-def _leaves(layer: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of every knob that a layer sets, however deep its section lies."""
-    sections = {f.name: f.default_factory for f in fields(schema)}  # type: ignore[arg-type]
+def _leaves(layer: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, type) of every knob that a layer sets, however deep its section lies."""
+    known = {f.name: f for f in fields(schema)}  # type: ignore[arg-type]
     for name, value in layer.items():
-        section = sections[name]
+        section = known[name].default_factory
         if isinstance(section, type) and is_dataclass(section):
             yield from _leaves(value, section, f"{path}{name}.")
         else:
-            yield f"{path}{name}", value
+            yield f"{path}{name}", value, str(known[name].type)
+
+
+def _wanted(kind: str, value: Any) -> str:
+    """Return what a knob of this type wants instead of a list, a mapping, one value or null."""
+    if value == "???" or kind.split(".")[-1] == "Any":
+        return ""
+    if value is None:
+        return "" if "None" in kind else "not possible here; leave it out"
+    if kind.startswith("dict["):
+        fits, wanted = isinstance(value, Mapping), "a mapping is expected here: {NAME: VALUE}"
+    elif kind.startswith("list["):
+        fits = isinstance(value, (list, tuple))
+        wanted = LIST_EXPECTED
+    else:
+        fits = not isinstance(value, (list, tuple, Mapping))
+        wanted = "one value is expected here"
+    return "" if fits else wanted
 
 
 def with_one_size(user: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:

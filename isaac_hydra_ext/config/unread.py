@@ -1,6 +1,6 @@
-"""What a user typed and the run's algorithm does not read. Runs in the learner's process."""
+"""What a user typed, or set for pictures, that the run does not read. In the learner's process."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.config.typed import typed_keys
@@ -47,3 +47,32 @@ def typed_in_vain(config: RunConfig, typed: Sequence[str]) -> list[str]:
     if not vain:
         return []
     return [f"no effect with algorithm.kind={config.algorithm.kind}: {', '.join(vain)} ({instead})"]
+
+
+def pictures_in_vain(
+    config: RunConfig,
+    pictures: Mapping[str, str],
+    actor: Collection[str],
+    critic: Collection[str],
+) -> list[str]:
+    """Return a line for each knob of pictures that is set and does nothing in this env.
+
+    Args:
+        config: The run's.
+        pictures: The groups that an encoder reads, and their dtypes as the env gives them.
+        actor: The groups that the actor reads.
+        critic: The groups that the critic reads; none of a student.
+    """
+    rollout, stack = config.rollout, config.rollout.frame_stack
+    floats = [group for group, dtype in pictures.items() if dtype.startswith("float")]
+    of_actor = [group for group in pictures if group in actor]
+    of_both = [group for group in of_actor if group in critic]
+    group = "group that policy.encoders names"
+    lines = []
+    if config.policy.share_encoders and not of_both and not config.has_teacher:
+        lines.append(f"policy.share_encoders=true (actor and critic have no {group} in common)")
+    if rollout.image_storage == "float16" and not floats:
+        lines.append(f"rollout.image_storage=float16 (no {group} is of floats)")
+    if stack > 1 and not of_actor:
+        lines.append(f"rollout.frame_stack={stack} (the actor reads no {group})")
+    return [f"no effect here: {line}" for line in lines]

@@ -7,6 +7,7 @@ chosen by `policy.encoders.<group>.kind`.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from isaac_hydra_ext.config.encoders import BUILT_IN_KIND, CnnConfig, kind_of, read_cnn
+from isaac_hydra_ext.config.encoders import (
+    CNN,
+    MLP,
+    CnnConfig,
+    kind_of,
+    read_cnn,
+    read_mlp,
+    with_kernels,
+)
 from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError, did_you_mean
-from isaac_hydra_ext.models import convolution, mlp_encoder
+from isaac_hydra_ext.models import convolution
+from isaac_hydra_ext.models.mlp_encoder import MlpEncoder
 from isaac_hydra_ext.models.networks import ACTIVATIONS, check_contract
 from isaac_hydra_ext.system import entry_points
 
@@ -50,28 +60,17 @@ class CnnEncoder(nn.Module):
         self._scale = config.scale or (1.0 / 255.0 if spec.dtype == "uint8" else 1.0)
         self._mode = config.padding if config.padding not in ("none", "zeros") else "constant"
         self._pool = config.pool
+        config, sizes = _fitting(config, size, where)
+        assert config.kernel is not None and config.stride is not None
         channels, height, width = size
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
         self._pads: list[tuple[int, int, int, int]] = []
         for index, out in enumerate(config.channels):
-            reach = config.dilation[index] * (config.kernel[index] - 1) + 1
-            stride, pads = config.stride[index], (0, 0)
-            if config.padding != "none":
-                pads = _padding(height, reach, stride), _padding(width, reach, stride)
-            if reach > height + 2 * pads[0] or reach > width + 2 * pads[1]:
-                raise ConfigError(
-                    f"{where}.kernel[{index}]={config.kernel[index]}: larger than the "
-                    f"{height} x {width} pixels that layer {index} reads; fewer layers, smaller "
-                    "kernels or strides, or padding=zeros"
-                )
-            if self._mode == "reflect" and (pads[0] >= height or pads[1] >= width):
-                raise ConfigError(f"{where}.padding=reflect: wider than the picture; use zeros")
-            layer = nn.Conv2d(channels, out, config.kernel[index], stride,
+            layer = nn.Conv2d(channels, out, config.kernel[index], config.stride[index],
                               dilation=config.dilation[index])  # fmt: skip
             self.convolutions.append(layer)
+            pads, (height, width) = sizes[index]
             self._pads.append((pads[1], pads[1], pads[0], pads[0]))
-            height = (height + 2 * pads[0] - reach) // stride + 1
-            width = (width + 2 * pads[1] - reach) // stride + 1
             channels = out
             normed = config.norm == "layer"
             self.norms.append(nn.LayerNorm([out, height, width]) if normed else nn.Identity())
@@ -132,6 +131,58 @@ def spatial_softmax(x_NCHW: torch.Tensor) -> torch.Tensor:
     return torch.cat([(weight.sum(2) * xs).sum(-1), (weight.sum(3) * ys).sum(-1)], dim=-1)
 
 
+def _fitting(
+    config: CnnConfig, size: tuple[int, int, int], where: str
+) -> tuple[CnnConfig, list[tuple[tuple[int, int], tuple[int, int]]]]:
+    """Return the config with kernels and strides that fit, and `_sizes` of it.
+
+    Raises:
+        ConfigError: None fit.
+    """
+    *others, last = with_kernels(config)
+    for possible in others:
+        with suppress(ConfigError):
+            return possible, _sizes(possible, size, where)
+    return last, _sizes(last, size, where)
+
+
+def _sizes(
+    config: CnnConfig, size: tuple[int, int, int], where: str
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return each layer's padding and what it gives, before a max pool, (height, width) each.
+
+    Args:
+        config: With kernels and strides.
+        size: C, H and W of the picture.
+        where: Begins the messages.
+
+    Raises:
+        ConfigError: A kernel is larger than what it reads.
+    """
+    assert config.kernel is not None and config.stride is not None
+    (channels, height, width), found = size, []
+    for index, (kernel, stride) in enumerate(zip(config.kernel, config.stride, strict=True)):
+        reach, pads = config.dilation[index] * (kernel - 1) + 1, (0, 0)
+        if config.padding != "none":
+            pads = _padding(height, reach, stride), _padding(width, reach, stride)
+        if reach > height + 2 * pads[0] or reach > width + 2 * pads[1]:
+            wide = "" if reach == kernel else f" ({reach} pixels, as dilated)"
+            raise ConfigError(
+                f"{where}.kernel[{index}]={kernel}{wide}: larger than the {height} x {width} "
+                f"pixels, of {channels} channels, that layer {index} reads; fewer layers, smaller "
+                "kernels or strides, or padding=zeros"
+            )
+        if config.padding == "reflect" and (pads[0] >= height or pads[1] >= width):
+            raise ConfigError(f"{where}.padding=reflect: wider than the picture; use zeros")
+        height = (height + 2 * pads[0] - reach) // stride + 1
+        width = (width + 2 * pads[1] - reach) // stride + 1
+        found.append((pads, (height, width)))
+        channels = config.channels[index]
+        if config.max_pool[index]:
+            height, width = (height + 1) // 2, (width + 1) // 2
+    return found
+
+
 def _padding(size: int, reach: int, stride: int) -> int:
     """Return how many pixels each edge needs for `size // stride` pixels of a layer's output."""
     return max(0, -(-(reach - stride - size % stride) // 2))
@@ -178,11 +229,11 @@ def make_encoder(group: str, settings: Mapping[str, Any] | None, spec: TensorSpe
         ConfigError: The group is nothing that it encodes, or it breaks this contract.
     """
     where, kind = f"policy.encoders.{group}", kind_of(settings)
-    if kind == BUILT_IN_KIND:
+    if kind == CNN:
         return CnnEncoder(read_cnn(group, settings), spec, where)
-    build = mlp_encoder.build
-    if kind != "mlp":
-        build = entry_points.load(f"{where}.kind", kind, entry_points.ENCODERS)
+    if kind == MLP:
+        return MlpEncoder(read_mlp(group, settings), spec)
+    build = entry_points.load(f"{where}.kind", kind, entry_points.ENCODERS)
     try:
         encoder = build(dict(settings or {}), spec)
         if not isinstance(encoder, nn.Module):

@@ -4,47 +4,24 @@
 Isaac Lab's tasks; an encoder owns its normalisation, and this one has none.
 """
 
-from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import nn
 
+from isaac_hydra_ext.config.encoders import MlpConfig
 from isaac_hydra_ext.envs.contract import TensorSpec
 from isaac_hydra_ext.models.networks import ACTIVATIONS
-
-
-def build(settings: Mapping[str, Any], spec: TensorSpec) -> nn.Module:
-    """Build it; see `make_encoder`. Another key than those of `MlpEncoder` is a TypeError."""
-    options = {name: value for name, value in settings.items() if name != "kind"}
-    return MlpEncoder(spec, **options)
 
 
 class MlpEncoder(nn.Sequential):
     """Flattened observations [N, ...] -> [N, features]."""
 
-    def __init__(
-        self,
-        spec: TensorSpec,
-        hidden_dims: Sequence[int] = (256,),
-        features: int = 64,
-        activation: str = "elu",
-        last_activation: str | None = "elu",
-    ) -> None:
-        """Build it with fresh weights.
-
-        Args:
-            spec: Of the group.
-            hidden_dims: Units of its hidden layers.
-            features: How many numbers it gives.
-            activation: Of the hidden layers.
-            last_activation: Of the features; None for none.
-        """
-        kinds = [activation] * len(hidden_dims) + [last_activation]
-        if unknown := [kind for kind in kinds if kind is not None and kind not in ACTIVATIONS]:
-            raise ValueError(f"activation={unknown[0]}: must be one of {', '.join(ACTIVATIONS)}")
-        sizes = [max(1, torch.Size(spec.shape).numel()), *hidden_dims, features]
+    def __init__(self, config: MlpConfig, spec: TensorSpec) -> None:
+        """Build it with fresh weights; `spec` is the group's."""
+        size = max(1, torch.Size(spec.shape).numel())
+        sizes = [size, *config.hidden_dims, config.features]
+        kinds = [config.activation] * len(config.hidden_dims) + [config.last_activation]
         layers: list[nn.Module] = []
         for (fan_in, fan_out), kind in zip(pairwise(sizes), kinds, strict=True):
             layers.append(nn.Linear(fan_in, fan_out))

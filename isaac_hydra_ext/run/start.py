@@ -14,12 +14,14 @@ from isaac_hydra_ext.checkpoints.file import Checkpoint
 from isaac_hydra_ext.config.placed import picture
 from isaac_hydra_ext.config.reading import Settings
 from isaac_hydra_ext.config.schema import RunConfig
+from isaac_hydra_ext.config.unread import pictures_in_vain
 from isaac_hydra_ext.envs.contract import EnvSpec
 from isaac_hydra_ext.envs.registry import auto_is_gpu
 from isaac_hydra_ext.models.actor_critic import group_and_terms
 from isaac_hydra_ext.models.policy import Policy
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.run.ranks import Ranks
+from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.system.tracing import Tracer
 from isaac_hydra_ext.terminal.console import RunConsole
@@ -63,7 +65,7 @@ def about(
         spec: Of one collector's env.
         policy: That is trained.
         device: The learner's.
-        warn: Called with obs groups that the env gives and nobody reads.
+        warn: Called with obs groups that nobody reads, and knobs of pictures without effect.
     """
     yield (
         f"N_buffer = {config.num_collectors} x {spec.num_envs} x {config.rollout.steps_per_env} = "
@@ -90,6 +92,10 @@ def about(
     for group in spec.obs:
         if group not in (*actor, *critic, *teachers):
             warn(f"nobody reads the observation group {group} (policy.obs_groups)")
+    pictures = {group: spec.obs[group].dtype for group in policy.images}
+    if config.policy.kind in entry_points.BUILT_IN[entry_points.POLICIES]:
+        for line in pictures_in_vain(config, pictures, actor, critic):
+            warn(line)
 
 
 def _named(names: Sequence[str], spec: EnvSpec, policy: Policy) -> str:

@@ -46,6 +46,8 @@ ALGORITHMS = "isaac_hydra_ext.algorithms"
 TERMS = "isaac_hydra_ext.terms"
 SOURCES = "isaac_hydra_ext.sources"
 
+BY_PLACE = (NETWORKS, ENCODERS)  # of which one may also be named as module:function
+
 # What this package has itself, beside what others register; of envs: `envs/registry.py`.
 BUILT_IN = {
     NETWORKS: ("mlp",),
@@ -70,7 +72,7 @@ def check_name(key: str, name: str, built_in: Collection[str], group: str) -> No
     """
     if name in built_in:
         return
-    if group == NETWORKS and ":" in name:
+    if group in BY_PLACE and ":" in name:
         if not names_object(name):
             raise ConfigError(f"{key}={shown(name)}: package.module:function is expected")
         return
@@ -93,13 +95,14 @@ def load(key: str, name: str, group: str) -> Any:
 
     Args:
         key: The config key that names it, for messages.
-        name: Of the entry point; `check_name` has seen it. A network may be `module:name` itself.
+        name: Of the entry point; `check_name` has seen it. A network or an encoder may be
+            `module:name` itself.
         group: One of those above.
 
     Raises:
         ConfigError: It cannot be imported, or two packages have registered the name.
     """
-    if group == NETWORKS and ":" in name:
+    if group in BY_PLACE and ":" in name:
         found = [EntryPoint(name, name, group)]
     else:
         found = list(entry_points(group=group, name=name))

@@ -81,7 +81,7 @@ def test_an_unknown_flag_is_one_line_that_names_it(appo: Appo, command: str) -> 
         (["train", "env=gym_pendulum", "--cfg", "job", "ppo.lr=1"], "after all KEY=VALUE"),
         (["train", "env=gym_any"], "set env.id=NAME (appo list tasks"),
         (["train", "resume=nosuch"], "resume=latest"),
-        (["train", "policy.hidden_dims=64"], "policy.hidden_dims: a list is expected here"),
+        (["train", "policy.hidden_dims=64"], "policy.hidden_dims=64: a list is expected here"),
         (["eval", "latest", "--episode", "3"], "did you mean --episodes or"),
         (["eval", "latest", "--seed", "-5"], "not a whole number in 0 .. 2147483647"),
         (["eval"], "name a run directory, a checkpoint file, latest or best"),

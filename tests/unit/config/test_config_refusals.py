@@ -64,6 +64,27 @@ def test_numbers_out_of_bounds(override: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("policy.encoders=camera", "a mapping is expected here: {NAME: VALUE}"),
+        ("env.kwargs=[3]", "a mapping is expected here: {NAME: VALUE}"),
+        ("policy.obs_groups=3", "a mapping is expected here: {NAME: VALUE}"),
+        ("policy.hidden_dims=64", "a list is expected here, in brackets: [A,B]"),
+        ("rollout.frame_stack=[4]", "one value is expected here"),
+        ("rollout.frame_stack=null", "not possible here; leave it out"),
+        ("policy.encoders=null", "not possible here; leave it out"),
+    ],
+)
+def test_a_list_a_mapping_or_null_where_it_cannot_be(override: str, wanted: str) -> None:
+    assert refusal(override) == f"{override}: {wanted}"
+
+
+def test_a_list_in_a_mapping_is_asked_for_by_its_key() -> None:
+    said = refusal("policy.obs_groups={actor: policy}")
+    assert said == "policy.obs_groups.actor: a list is expected here, in brackets: [A,B]"
+
+
+@pytest.mark.parametrize(
     "key", ["ppo.gamma", "ppo.lr", "ppo.stop_kl", "ppo.clip", "policy.init_std", "ppo.value_coef"]
 )
 def test_nan_is_outside_every_bound(key: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from isaac_hydra_ext.config.unread import typed_in_vain
+from isaac_hydra_ext.config.unread import pictures_in_vain, typed_in_vain
 from isaac_hydra_ext.system import entry_points
 
 from ..builders import run_config
@@ -69,3 +69,31 @@ def test_a_registered_algorithm_may_say_what_it_reads(
     told = told.format(reads="of ppo and distillation it reads")
     expected = [f"no effect with algorithm.kind=other: {told}"] if told else []
     assert typed_in_vain(config, typed) == expected
+
+
+BYTES, FLOATS = {"camera": "uint8"}, {"camera": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "pictures", "actor", "said"),
+    [
+        ({"policy": {"share_encoders": True}}, {}, ["policy"],
+         "policy.share_encoders=true (actor and critic have no group that policy.encoders names in "
+         "common)"),
+        ({"policy": {"share_encoders": True}}, BYTES, ["policy"], "policy.share_encoders=true (ac"),
+        ({"policy": {"share_encoders": True}}, BYTES, ["camera"], None),
+        ({"rollout": {"image_storage": "float16"}}, BYTES, ["camera"],
+         "rollout.image_storage=float16 (no group that policy.encoders names is of floats)"),
+        ({"rollout": {"image_storage": "float16"}}, FLOATS, ["policy"], None),
+        ({"rollout": {"frame_stack": 3}, "policy": {"encoders": {"camera": {}}}}, BYTES, ["policy"],
+         "rollout.frame_stack=3 (the actor reads no group that policy.encoders names)"),
+        ({"rollout": {"frame_stack": 3}, "policy": {"encoders": {"camera": {}}}}, BYTES, ["camera"],
+         None),
+        ({}, {}, ["policy"], None),
+    ],
+)  # fmt: skip
+def test_what_is_set_for_pictures_and_changes_none_is_told(
+    sections: dict[str, Any], pictures: dict[str, str], actor: list[str], said: str | None
+) -> None:
+    lines = pictures_in_vain(run_config(**sections), pictures, actor, ["camera", "policy"])
+    assert [line.startswith(f"no effect here: {said}") for line in lines] == [True] * bool(said)

@@ -120,11 +120,18 @@ def test_spatial_softmax_finds_where_a_channel_is_active() -> None:
     [
         ({}, (6,), r"policy.encoders.camera: the group is 6, not a picture"),
         ({}, (8, 8, 8), r"policy.encoders.camera.layout: cannot be told from 8x8x8"),
-        ({"kernel": [9, 3]}, (8, 8, 3), r"kernel\[0\]=9: larger than the 8 x 8 pixels"),
+        ({"kernel": [9, 3]}, (8, 8, 3), r"kernel\[0\]=9: larger than the 8 x 8 pixels, of 3 ch"),
+        ({"layout": "nchw", "kernel": 4}, (8, 8, 3), r"the 8 x 3 pixels, of 8 channels, that lay"),
+        ({"dilation": 4}, (8, 8, 3), r"kernel\[0\]=3 \(9 pixels, as dilated\): larger than the 8"),
         ({"kernel": [3, 4]}, (8, 8, 3), r"kernel\[1\]=4: larger than the 3 x 3 pixels"),
         ({"kernel": [3, 4, 5]}, (8, 8, 3), r"3 entries for 2 layers"),
         ({"channels": []}, (8, 8, 3), r"channels=\[\]: one layer at least"),
-        ({"stride": 0}, (8, 8, 3), r"policy.encoders.camera.stride=0: must be 1 to 256"),
+        ({"stride": 0}, (8, 8, 3), r"policy.encoders.camera.stride=0: must be at least 1"),
+        ({"channels": [0.5, 2]}, (8, 8, 3), r"policy.encoders.camera.channels\[0\]: Value '0.5'"),
+        ({"kernel": {"a": 1}}, (8, 8, 3), r"kernel=\[\{'a': 1\}\]: a list of plain values"),
+        ({"pool": None}, (8, 8, 3), r"camera.pool=null: not possible here; leave it out"),
+        ({"scale": float("inf")}, (8, 8, 3), r"camera.scale=inf: must be finite"),
+        ({"activation": "ReLU"}, (8, 8, 3), r"activation=ReLU: .*; did you mean 'relu'\?"),
         ({"pool": "mean"}, (8, 8, 3), r"pool=mean: must be one of flatten, avg"),
         ({"kernels": 3}, (8, 8, 3), r"policy.encoders.camera.kernels: unknown key"),
         ({"kernel": "big"}, (8, 8, 3), r"policy.encoders.camera.kernel"),
@@ -143,6 +150,31 @@ def test_one_entry_is_for_all_layers() -> None:
     config = read_cnn("camera", {"channels": [4, 8, 8], "kernel": 3, "max_pool": True})
     assert (config.kernel, config.max_pool, config.norm) == ([3] * 3, [True] * 3, "none")
     assert read_cnn("camera", None).channels == [16, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "kernels"),
+    [
+        ({}, 84, [(8, 4), (4, 2), (3, 1)]),
+        ({}, 35, [(3, 2), (3, 2), (3, 2)]),
+        ({"channels": [8]}, 20, [(8, 4)]),
+        ({"channels": [8, 8]}, 20, [(8, 4), (4, 2)]),
+        ({"channels": [8, 8]}, 19, [(3, 2), (3, 2)]),
+        ({"channels": [8, 8, 8, 8]}, 84, [(8, 4), (4, 2), (3, 1), (3, 1)]),
+        ({"padding": "zeros"}, 16, [(8, 4), (4, 2), (3, 1)]),
+        ({"stride": 2}, 35, [(8, 2), (4, 2), (3, 2)]),
+        ({"channels": [8, 8], "kernel": 3}, 20, [(3, 4), (3, 2)]),
+    ],
+)
+def test_kernels_that_nobody_gives_suit_the_layers_and_the_picture(
+    settings: dict[str, Any], size: int, kernels: list[tuple[int, int]]
+) -> None:
+    encoder = make_encoder("camera", settings, TensorSpec((size, size, 3), "uint8"))
+    assert isinstance(encoder, CnnEncoder)
+    layers = [layer for layer in encoder.convolutions if isinstance(layer, nn.Conv2d)]
+    assert [(layer.kernel_size[0], layer.stride[0]) for layer in layers] == kernels
+    picture = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    assert encoder(picture).shape == (2, encoder.num_features)
 
 
 def spec_of(**obs: tuple[tuple[int, ...], str]) -> EnvSpec:
@@ -261,6 +293,16 @@ def test_an_mlp_encodes_a_vector() -> None:
     obs = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.uint8)
     hidden = torch.tanh(obs.float() @ weights[0].T + weights[1])
     torch.testing.assert_close(encoder(obs), hidden @ weights[2].T + weights[3])
-    for wrong in ({"feature": 2}, {"activation": "relly"}):
-        with pytest.raises(ConfigError, match=r"^policy\.encoders\.vector cannot be built"):
-            make_encoder("vector", {"kind": "mlp", **wrong}, TensorSpec((3,), "float32"))
+    where = "policy.encoders.vector."
+    for wrong, said in (
+        ({"feature": 2}, "feature: unknown key; did you mean 'features'?"),
+        ({"activation": "relly"}, "activation=relly: must be one of elu"),
+        ({"features": 0}, "features=0: must be at least 1"),
+        ({"hidden_dims": 3}, "hidden_dims=3: a list is expected here"),
+    ):
+        refused(
+            f"{where}{said}",
+            lambda wrong=wrong: make_encoder(
+                "vector", {"kind": "mlp", **wrong}, TensorSpec((3,), "float32")
+            ),
+        )
