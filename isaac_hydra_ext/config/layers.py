@@ -62,7 +62,10 @@ def _leaves(layer: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple
 
 
 def _wanted(kind: str, value: Any) -> str:
-    """Return what a knob of this type wants instead of a list, a mapping, one value or null."""
+    """Return what a knob of this type wants, where it is given another kind of thing.
+
+    A list, a mapping, one value, null; or true and false, which OmegaConf makes of any number.
+    """
     if value == "???" or kind.split(".")[-1] == "Any":
         return ""
     if value is None:
@@ -75,6 +78,10 @@ def _wanted(kind: str, value: Any) -> str:
     else:
         fits = not isinstance(value, (list, tuple, Mapping))
         wanted = "one value is expected here"
+    if fits and "bool" in kind:
+        given = value if isinstance(value, (list, tuple)) else [value]
+        fits = all(x in (0, 1) or isinstance(x, str) for x in given)
+        wanted = "true or false is expected here"
     return "" if fits else wanted
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from isaac_hydra_ext.envs.contract import EnvSpec
-from isaac_hydra_ext.errors import ExportError
+from isaac_hydra_ext.errors import ExportError, shown
 from isaac_hydra_ext.export.remembering import over_steps, reference_params
 from isaac_hydra_ext.models.actor_critic import ActorCritic, normalizers_of
 from isaac_hydra_ext.models.beta import Beta
@@ -161,6 +161,9 @@ def write_and_run(
 
     The ONNX file is read back. TorchScript's reader is an unpickler, which this package never runs:
     its outputs are those of the module that was saved.
+
+    Raises:
+        ExportError: A network or an encoder, another package's mostly, does what a format has not.
     """
     with warnings.catch_warnings():
         # TorchScript is what C++ and Isaac Lab's users load; tracing is in every release from 2.5
@@ -171,10 +174,19 @@ def write_and_run(
         # Its checks of shapes are of those that were traced; `over_steps` calls it with others.
         warnings.filterwarnings("ignore", message="Converting a tensor", module="torch.nn")
         examples = (*obs, *(x.repeat(1, len(obs[0]), 1) for x in module.fresh))
-        _write_onnx(module, examples, onnx_path)
-        traced = torch.jit.trace(module, examples, check_trace=False)  # `compare` is the check
-        torch.jit.save(traced, str(pt_path))
-    return [_called(run, module, obs) for run in (_onnx_run(onnx_path, module), traced)]
+        path = onnx_path
+        try:
+            _write_onnx(module, examples, path)
+            outputs = [_called(_onnx_run(path, module), module, obs)]
+            path = pt_path
+            traced = torch.jit.trace(module, examples, check_trace=False)  # `compare` is the check
+            torch.jit.save(traced, str(path))
+            return [*outputs, _called(traced, module, obs)]
+        except (MemoryError, OSError):
+            raise
+        except Exception as e:  # of onnx, onnxruntime, torch
+            why = f"{type(e).__name__}: {shown(e, 300)}"
+            raise ExportError(f"{path.name}: cannot be made of these networks ({why})") from e
 
 
 def _write_onnx(module: DeployedPolicy, examples: tuple[torch.Tensor, ...], path: Path) -> None:

@@ -296,8 +296,10 @@ def check_groups(config: PolicyConfig, spec: EnvSpec, read: Sequence[str]) -> No
     for group in read:
         shape = spec.obs[group].shape
         size = math.prod(shape)
-        flat = group not in config.encoders and len(shape) > 1 and config.network == "mlp"
-        if flat and size > MAX_FLAT and not config.flatten_images:
+        by_mlp = config.network == "mlp"
+        if group in config.encoders:
+            by_mlp = kind_of(config.encoders[group]) == MLP
+        if by_mlp and len(shape) > 1 and size > MAX_FLAT and not config.flatten_images:
             raise ConfigError(
                 f"the obs group {group} is a picture, {'x'.join(map(str, shape))} = {size:,} "
                 f"numbers: give it an encoder, +policy.encoders={{{group}: {{kind: cnn}}}}, or set "

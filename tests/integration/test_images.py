@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from docs_blocks import blocks
 from hydra import compose, initialize_config_module
+from registration import register_package
 
 from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.checkpoints.exported import OnnxPolicy
@@ -101,3 +103,36 @@ def test_evaluator_video_eval_and_the_exported_file_play_the_same_stacks(
     exported = run_onnx(OnnxPolicy(export(last, tmp_path / "exported").directory), 32, 3)
     for key in ("mean_return", "std_return", "mean_length", "episodes"):
         assert evaluated[key] == filmed[key] == exported[key]
+
+
+def test_the_encoder_of_the_docs_trains_plays_and_is_exported(
+    train_run: Callable[..., Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (b for b in blocks("python") if b.name == "my_pkg/encoders.py")
+    path = tmp_path / "site" / block.name
+    path.parent.mkdir(parents=True)
+    path.write_text(block.text)
+    entry_point = "[isaac_hydra_ext.encoders]\npatches = my_pkg.encoders:build\n"
+    register_package(tmp_path / "site", "my_pkg", entry_point)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    common = [*CATCH[:3], "policy.hidden_dims=[8]", "experiment.max_iterations=1"]
+
+    def trained(settings: str, workers: int) -> Checkpoint:
+        encoders = f"policy.encoders={{policy: {settings}}}"
+        return train_run(*common, encoders, f"rollout.num_workers={workers}")
+
+    named = trained("{kind: patches, size: 8}", 1)
+    placed = trained("{kind: 'my_pkg.encoders:build', size: 8}", 0)
+    kernel = "policy.actor_encoders.policy.embed.weight"
+    assert named.tensors[kernel].shape == placed.tensors[kernel].shape == (32, 3, 8, 8)
+    played = run_onnx(OnnxPolicy(export(named, tmp_path / "exported").directory), 8, 3)
+    assert played["mean_return"] == evaluate(named, 8, 3)["mean_return"]
+    for wrong, said in (
+        ("{kind: patches, sise: 8}", " cannot be built: TypeError: "),
+        ("{kind: patches, size: 17}", " cannot be built: RuntimeError: "),
+        ("{kind: my_pkg.encoder:build}", ".kind=my_pkg.encoder:build: my_pkg.encoder:build cannot"),
+    ):
+        with pytest.raises(IsaacHydraExtError) as found:
+            trained(wrong, 0)
+        assert str(found.value).startswith(f"policy.encoders.policy{said}")
+        assert "\n" not in str(found.value)

@@ -71,6 +71,7 @@ def test_numbers_out_of_bounds(override: str, says: str) -> None:
         ("policy.obs_groups=3", "a mapping is expected here: {NAME: VALUE}"),
         ("policy.hidden_dims=64", "a list is expected here, in brackets: [A,B]"),
         ("rollout.frame_stack=[4]", "one value is expected here"),
+        ("policy.share_encoders=2", "true or false is expected here"),
         ("rollout.frame_stack=null", "not possible here; leave it out"),
         ("policy.encoders=null", "not possible here; leave it out"),
     ],

@@ -257,6 +257,25 @@ def test_what_cannot_be_exported_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+class Bessel(torch.nn.Module):
+    """What ONNX has no operator for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def bessel(settings: object, spec: object) -> torch.nn.Module:
+    return Bessel()
+
+
+def test_an_encoder_that_no_file_can_hold_is_one_line(tmp_path: Path) -> None:
+    encoders = {"policy": {"kind": f"{__name__}:bessel"}}
+    with pytest.raises(ExportError, match=r"^policy.onnx: cannot be made of these net") as caught:
+        export(trained(tmp_path, policy={"encoders": encoders}))
+    assert "bessel_j0" in str(caught.value) and "\n" not in str(caught.value)
+    assert not list((tmp_path / "run").iterdir()), "nothing was written"
+
+
 def test_a_lone_checkpoint_is_exported_beside_itself(tmp_path: Path) -> None:
     found = trained(tmp_path)
     lone = Checkpoint(tmp_path / "downloads" / "model_9.safetensors", found.tensors, found.meta)

@@ -129,6 +129,7 @@ def test_spatial_softmax_finds_where_a_channel_is_active() -> None:
         ({"stride": 0}, (8, 8, 3), r"policy.encoders.camera.stride=0: must be at least 1"),
         ({"channels": [0.5, 2]}, (8, 8, 3), r"policy.encoders.camera.channels\[0\]: Value '0.5'"),
         ({"kernel": {"a": 1}}, (8, 8, 3), r"kernel=\[\{'a': 1\}\]: a list of plain values"),
+        ({"max_pool": 2}, (8, 8, 3), r"camera.max_pool=\[2\]: true or false is expected here"),
         ({"pool": None}, (8, 8, 3), r"camera.pool=null: not possible here; leave it out"),
         ({"scale": float("inf")}, (8, 8, 3), r"camera.scale=inf: must be finite"),
         ({"activation": "ReLU"}, (8, 8, 3), r"activation=ReLU: .*; did you mean 'relu'\?"),
@@ -237,6 +238,10 @@ def test_groups_and_encoders_must_go_together() -> None:
     refused(
         "the obs group camera is a picture, 84x84x3 = 21,168 numbers: give it an encoder",
         lambda: policy_of(large, encoders={}),
+    )
+    refused(
+        "the obs group camera is a picture, 84x84x3 = 21,168 numbers: give it an encoder",
+        lambda: policy_of(large, encoders={"camera": {"kind": "mlp"}}),
     )
     assert policy_of(large, encoders={}, flatten_images=True).num_params > 8 * 21_168
     assert policy_of(encoders={}).num_params  # 360 numbers: small enough for an MLP
