@@ -42,6 +42,27 @@ def test_go1_trains_with_two_workers(command: Command, tmp_path: Path) -> None:
     assert summary["samples_abandoned"] == 0
 
 
+@pytest.mark.release
+def test_a_camera_is_learned_from_as_the_task_says(command: Command, tmp_path: Path) -> None:
+    done = command(
+        "env=mjlab_any", "env.task=Mjlab-Lift-Cube-Yam-Rgb", "rollout.num_workers=1",
+        "rollout.envs_per_worker=4", "rollout.steps_per_env=4", "experiment.max_iterations=3",
+        timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "actor reads actor (26), camera (3x32x32); the critic critic (29), cam" in done.stdout
+    assert "is the same in all" not in done.stdout + done.stderr, "the camera sees something"
+    (path,) = (tmp_path / "logs").glob("*/*/checkpoints/model_3.safetensors")
+    checkpoint = load_checkpoint(path)
+    policy = checkpoint.meta["config"]["policy"]
+    (encoder,) = policy["encoders"].values()
+    assert (encoder["channels"], encoder["pool"]) == ([16, 32], "spatial_softmax")
+    assert policy["obs_groups"] == {"actor": ["actor", "camera"], "critic": ["critic", "camera"]}
+    kernel = "policy.{}_encoders.camera.convolutions.0.weight"
+    shapes = [checkpoint.tensors[kernel.format(role)].shape for role in ("actor", "critic")]
+    assert shapes == [(16, 3, 5, 5)] * 2
+
+
 def test_cartpole_repeats_with_a_typed_override_above_the_task(
     command: Command, tmp_path: Path
 ) -> None:
