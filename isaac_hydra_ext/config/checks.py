@@ -4,18 +4,17 @@ Runs in the learner's process, before any worker exists. Each finding is a `Conf
 line: the key, what is wrong, what would be right.
 """
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from isaac_hydra_ext.config.bounds import check_bounds, check_number
 from isaac_hydra_ext.config.encoders import check_encoders, check_frame_stack
 from isaac_hydra_ext.config.knob import MAX_INT
 from isaac_hydra_ext.config.mirrors import check_symmetry
 from isaac_hydra_ext.config.policy_checks import check_policy
 from isaac_hydra_ext.config.rnd_schema import read_rnd
-from isaac_hydra_ext.config.schema import RunConfig, walk
+from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
 
 SAFE_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+= "
@@ -30,7 +29,6 @@ RENDERER_VARIABLES = (
     "__EGL_VENDOR_LIBRARY_DIRS", "__EGL_VENDOR_LIBRARY_FILENAMES", "__GLX_VENDOR_LIBRARY_NAME",
 )  # fmt: skip
 MAX_TRACED = 20  # iterations: a trace of more is too large to open
-MAX_TEXT = 4096  # characters of a text
 MAX_NAME = 200  # of a file name's 255, which also holds the time
 MAX_PATH = 3500  # bytes, of Linux's 4096; the run's files lie below
 
@@ -75,43 +73,6 @@ def check(config: RunConfig) -> None:
 def _check_groups(key: str, groups: Sequence[str] | None) -> None:
     if groups is not None and not groups:
         raise ConfigError(f"{key}=[]: names no group; leave it out to have them chosen")
-
-
-def check_bounds(config: Any) -> None:
-    """Check every knob against the bounds and choices it declares."""
-    for key, value, limits in walk(config):
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str):
-                _check_text(key, item)
-            if isinstance(value, list) and isinstance(item, (list, dict)):
-                raise ConfigError(f"{key}={shown(value)}: a list of plain values is expected here")
-            if limits["choices"] and item is not None and item not in limits["choices"]:
-                allowed = ", ".join(limits["choices"])
-                raise ConfigError(
-                    f"{key}={shown(item)}: must be one of {allowed}"
-                    + did_you_mean(str(item), limits["choices"])
-                )
-            if isinstance(item, (int, float)) and not isinstance(item, bool):
-                _check_number(key, item, limits)
-
-
-def _check_text(key: str, text: str) -> None:
-    if len(text) > MAX_TEXT:
-        raise ConfigError(f"{key}={shown(text)}: longer than {MAX_TEXT} characters")
-    if not text.isprintable():  # line ends and NUL too
-        raise ConfigError(f"{key}={shown(ascii(text))}: must consist of printable characters")
-
-
-def _check_number(key: str, number: float, limits: Mapping[str, Any]) -> None:
-    if number == math.inf:
-        raise ConfigError(f"{key}={number}: must be finite")
-    # Written so that NaN fails every bound.
-    if limits["ge"] is not None and not number >= limits["ge"]:
-        raise ConfigError(f"{key}={number}: must be at least {limits['ge']:,.12g}")
-    if limits["gt"] is not None and not number > limits["gt"]:
-        raise ConfigError(f"{key}={number}: must be greater than {limits['gt']:,.12g}")
-    if limits["le"] is not None and not number <= limits["le"]:
-        raise ConfigError(f"{key}={number}: must be at most {limits['le']:,.12g}")
 
 
 def check_names(config: RunConfig) -> None:
@@ -172,7 +133,7 @@ def check_ray(config: RunConfig) -> None:
     for name, amount in ray.worker_resources.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise ConfigError(f"ray.worker_resources.{shown(name)}={shown(amount)}: not a number")
-        _check_number(
+        check_number(
             f"ray.worker_resources.{shown(name)}", amount, {"ge": 0, "gt": None, "le": MAX_INT}
         )
     if rollout.launcher != "ray":

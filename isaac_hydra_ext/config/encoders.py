@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+from isaac_hydra_ext.config.bounds import check_bounds
 from isaac_hydra_ext.config.knob import knob
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.errors import ConfigError, shown
@@ -72,7 +73,6 @@ def kind_of(settings: Any) -> str:
 def _read(group: str, settings: Mapping[str, Any] | None, schema: type[Schema]) -> Schema:
     """Return a group's settings, each of its type and within its bounds."""
     # Here, as they take Hydra's parser: each worker imports this module.
-    from isaac_hydra_ext.config.checks import check_bounds
     from isaac_hydra_ext.config.layers import merge_layers
     from isaac_hydra_ext.config.plain import refuse_unknown
 

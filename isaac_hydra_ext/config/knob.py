@@ -16,7 +16,7 @@ def knob(
     le: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare one documented field; its bounds are checked by `config/checks.py`.
+    """Declare one documented field; its bounds are checked by `config/bounds.py`.
 
     The text of a number begins with its unit in brackets, `[-]` where it has none.
     """
