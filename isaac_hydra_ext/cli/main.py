@@ -23,6 +23,7 @@ from isaac_hydra_ext.config.elsewhere import name_here
 from isaac_hydra_ext.config.reference import as_help, sections
 from isaac_hydra_ext.config.schema import RunConfig, all_knobs
 from isaac_hydra_ext.errors import ConfigError, IsaacHydraExtError, SweepError, did_you_mean, shown
+from isaac_hydra_ext.system.garbage import garbage_uncollected
 from isaac_hydra_ext.system.streams import prepare_streams, say_error, stdout_error
 
 COMMANDS = {
@@ -102,7 +103,9 @@ def _main() -> None:
         say_error(f"appo: no command {command!r}{hint}")
         sys.exit(2)
     sys.argv = [f"appo {command}", *sys.argv[2:]]
-    importlib.import_module(COMMANDS[command][0]).main()
+    with garbage_uncollected():  # torch's modules alone take a tenth less
+        module = importlib.import_module(COMMANDS[command][0])
+    module.main()
 
 
 def _complete() -> None:

@@ -1,6 +1,7 @@
-"""When Python looks for garbage in a process that hosts a simulation.
+"""When Python looks for garbage: not while what stays is made.
 
-Runs in the process that hosts the simulation (a worker, or the learner's with W = 0).
+Runs in the process that hosts the simulation (a worker, or the learner's with W = 0), and in every
+command while it is imported.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ _left = False  # an env was closed, and what it left was not looked for
 
 @contextlib.contextmanager
 def garbage_uncollected() -> Iterator[None]:
-    """Look for no garbage while a simulation is imported and built, nor afterwards in its objects.
+    """Look for no garbage while a simulation is imported and built, nor later in what it made.
 
     There are millions of them, which stay, and Python would look through all again and again: a
     quarter of the processor time from the command to the first step of Isaac Lab and mjlab.
