@@ -41,9 +41,13 @@ def test_ranks_learn_the_same_each_time_and_go_on_exactly_also_as_one(
     assert "start anew" not in said  # one collector, and there are two states
 
 
-def test_two_ranks_collect_what_two_workers_do(train_run: Train) -> None:
+@pytest.mark.parametrize(
+    "memory", [(), ("policy.recurrent.kind=lstm", "policy.recurrent.hidden=8")], ids=["mlp", "lstm"]
+)
+def test_two_ranks_collect_what_two_workers_do(train_run: Train, memory: tuple[str, ...]) -> None:
     """One update of all samples at once: there is nothing that could be in another order."""
     same = (
+        *memory,
         "experiment.max_iterations=1", "policy.hidden_dims=[8]", "ppo.update_epochs=1",
         "rollout.deterministic=true", "ppo.num_mini_batches=1", "ppo.lr_schedule=fixed",
     )  # fmt: skip

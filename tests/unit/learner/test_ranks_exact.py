@@ -34,11 +34,12 @@ def config_of(num_envs: int, minibatches: int, estimator: str) -> RunConfig:
         num_envs,
         rollout={"steps_per_env": T},
         ppo={"num_mini_batches": minibatches, "lr_schedule": "adaptive", "update_epochs": 2,
-             "desired_kl": 1e-3, "advantages": estimator,
+             "desired_kl": 1e-3, "advantages": "vtrace" if estimator == "vtrace" else "gae",
              "normalize_advantages_per_mini_batch": estimator == "vtrace",
              "symmetry": MIRRORED if estimator == "vtrace" else {},
              "terms": {"rnd": CURIOUS} if estimator == "vtrace" else {}},
-        policy={"normalize_values": True, "hidden_dims": [8]},
+        policy={"normalize_values": True, "hidden_dims": [8],
+                "recurrent": {"kind": "lstm", "hidden": 4} if estimator == "memory" else {}},
     )  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def fill(learner: PPO, iteration: int, ranks: list[int]) -> None:
         batch._reward_TN[:, mine] = (normal(T, B)[:, :count] + rank) * (1 + iteration)
         batch._terminated_TN[:, mine] = normal(T, B)[:, :count] > 1
         batch._truncated_TN[:, mine] = normal(T, B)[:, :count] > 1
+        for state in batch._state.values():
+            state[mine] = normal(B, *state.shape[1:])[:count]
         if (rank, iteration) == UNDONE:
             batch._reward_TN[2, mine.start] = torch.nan
     batch._show(columns)
@@ -78,13 +81,13 @@ def state_of(learner: PPO) -> dict[str, torch.Tensor]:
 class AllSamples:
     """One learner of all ranks' samples, cut into minibatches as the ranks cut theirs."""
 
-    def __init__(self, size: int, learners: list[PPO], estimator: str) -> None:
-        minibatches = -(-T * B // BATCH)
+    def __init__(self, size: int, learners: list[PPO], estimator: str, minibatches: int) -> None:
         self.size, self.learners = size, learners
         self.learner = learner_of(config_of(size * B, minibatches, estimator))
         self.learner._randomness.draw = self.draw  # type: ignore[method-assign]
         self.learner._epochs._minibatches = lambda order, sequences: [  # type: ignore[method-assign]
-            (rows, None) for rows in next(self.cut)
+            (rows, sequences and sequences.take(rows[rows < sequences.starts_TC.shape[1]]))
+            for rows in next(self.cut)
         ]
 
     def draw(self, iteration: int, count: int, columns: int | None = None) -> Draws:
@@ -92,26 +95,29 @@ class AllSamples:
 
         def epochs() -> Iterator[list[torch.Tensor]]:
             orders = [
-                learner._randomness.draw(iteration, T * width).orders_EN
+                learner._randomness.draw(iteration, T * width, columns and width).orders_EN
                 for learner, width in zip(self.learners, widths, strict=True)
             ]
             for epoch in range(2):
                 parts = []
                 for rank, learner in enumerate(self.learners):
                     first, width = sum(widths[:rank]), widths[rank]
-                    order = orders[rank][epoch]
-                    rows = order // width * sum(widths) + first + order % width
-                    minibatches = learner._epochs._minibatches(rows, None)
-                    parts.append([rows for rows, _ in minibatches])
-                yield [torch.cat(rows) for rows in zip(*parts, strict=True)]
+                    sequences = learner.batch.sequences(T)
+                    cut = learner._epochs._minibatches(orders[rank][epoch], sequences)
+                    parts.append(
+                        [rows // width * sum(widths) + first + rows % width for rows, _ in cut]
+                    )
+                # By time, as a minibatch of whole columns has them.
+                yield [torch.cat(rows).sort().values for rows in zip(*parts, strict=True)]
 
         self.cut = epochs()
         return Draws(torch.zeros(2, count, dtype=torch.int64), None)
 
 
-@pytest.mark.parametrize(("size", "estimator"), [(2, "gae"), (3, "vtrace")])
+@pytest.mark.parametrize(("size", "estimator"), [(2, "gae"), (3, "vtrace"), (2, "memory")])
 def test_ranks_learn_what_one_learner_of_all_samples_does(size: int, estimator: str) -> None:
-    minibatches, one_at_a_time = -(-T * B // BATCH), threading.Lock()
+    minibatches = 2 if estimator == "memory" else -(-T * B // BATCH)  # at most one a column
+    one_at_a_time = threading.Lock()
 
     def of_rank(group: Group) -> object:
         with one_at_a_time:  # weights are drawn from the process's generator
@@ -125,7 +131,8 @@ def test_ranks_learn_what_one_learner_of_all_samples_does(size: int, estimator: 
 
     ran = on_ranks(size, of_rank)
     ranks = [states for _, states in ran]  # type: ignore[misc]
-    alone = AllSamples(size, [learner for learner, _ in ran], estimator)  # type: ignore[misc]
+    learners = [learner for learner, _ in ran]  # type: ignore[misc]
+    alone = AllSamples(size, learners, estimator, minibatches)
     rates = set()
     for iteration in range(ITERATIONS + 1):
         fill(alone.learner, iteration, [*range(size)])
