@@ -35,9 +35,10 @@ def conv2d(
         dilation: Between a window's pixels.
     """
     low = torch.is_autocast_enabled("cuda")
-    few = weight.shape[1] <= MAX_CHANNELS and dilation == 1 and pad[0] == pad[1]
+    # What is exported is on a CPU: traced, it must not be asked for the size of its weights.
+    few = x_NCHW.is_cuda and weight.shape[1] <= MAX_CHANNELS and dilation == 1
     may_round = low or torch.backends.cudnn.allow_tf32
-    if not (x_NCHW.is_cuda and few and may_round and _can_be_built()):
+    if not (few and pad[0] == pad[1] and may_round and _can_be_built()):
         return functional.conv2d(x_NCHW, weight, bias, stride, pad, dilation)
     x_NHWC = x_NCHW.permute(0, 2, 3, 1)
     if low:  # an autograd function is not cast by itself

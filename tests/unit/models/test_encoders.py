@@ -13,7 +13,8 @@ from isaac_hydra_ext.config.policy_schema import PolicyConfig
 from isaac_hydra_ext.envs.contract import ActionSpec, EnvSpec, TensorSpec
 from isaac_hydra_ext.errors import ConfigError
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.models.encoders import CnnEncoder, make_encoder, spatial_softmax
+from isaac_hydra_ext.models.cnn_encoder import CnnEncoder, spatial_softmax
+from isaac_hydra_ext.models.encoders import make_encoder, num_features
 from isaac_hydra_ext.system import entry_points
 
 from ..builders import env_spec
@@ -41,7 +42,7 @@ def test_uint8_is_scaled_to_0_to_1_in_the_first_layer() -> None:
     encoder = cnn(TensorSpec((12, 10, 3), "uint8"))
     expected = plain(encoder)((picture.float() / 255.0).permute(0, 3, 1, 2))
     torch.testing.assert_close(encoder(picture), expected)
-    assert expected.shape[1] == encoder.num_features == 6 * 4 * 3
+    assert expected.shape[1] == 6 * 4 * 3
 
 
 def test_floats_are_read_as_they_come_or_scaled_by_what_is_said() -> None:
@@ -96,16 +97,19 @@ def test_padding_keeps_the_pixels_that_the_stride_leaves(size: int) -> None:
         reference.load_state_dict(encoder.convolutions[0].state_dict())
         picture = torch.rand(3, 2, size, size)
         expected = nn.functional.elu(reference(picture)).flatten(1)
-        assert expected.shape[1] == encoder.num_features == 4 * (size // 2) ** 2
+        assert expected.shape[1] == 4 * (size // 2) ** 2
         torch.testing.assert_close(encoder(picture), expected)
 
 
 @pytest.mark.parametrize("pool", ["flatten", "avg", "max", "spatial_softmax"])
 @pytest.mark.parametrize("norm", ["none", "layer"])
-def test_every_pool_gives_as_many_features_as_it_says(pool: str, norm: str) -> None:
+def test_every_pool_gives_so_many_features(pool: str, norm: str) -> None:
     spec = TensorSpec((2, 20, 17), "float32")
     encoder = cnn(spec, pool=pool, norm=norm, max_pool=[True, False], dilation=[1, 2])
-    assert encoder(torch.rand(3, *spec.shape)).shape == (3, encoder.num_features)
+    # 20 x 17 pixels become 9 x 8, pooled 5 x 4, and 3 x 2.
+    features = 6 * {"flatten": 3 * 2, "spatial_softmax": 2}.get(pool, 1)
+    assert encoder(torch.rand(3, *spec.shape)).shape == (3, features)
+    assert num_features(encoder, spec) == features
 
 
 def test_spatial_softmax_finds_where_a_channel_is_active() -> None:
@@ -170,12 +174,13 @@ def test_one_entry_is_for_all_layers() -> None:
 def test_kernels_that_nobody_gives_suit_the_layers_and_the_picture(
     settings: dict[str, Any], size: int, kernels: list[tuple[int, int]]
 ) -> None:
-    encoder = make_encoder("camera", settings, TensorSpec((size, size, 3), "uint8"))
+    spec = TensorSpec((size, size, 3), "uint8")
+    encoder = make_encoder("camera", settings, spec)
     assert isinstance(encoder, CnnEncoder)
     layers = [layer for layer in encoder.convolutions if isinstance(layer, nn.Conv2d)]
     assert [(layer.kernel_size[0], layer.stride[0]) for layer in layers] == kernels
     picture = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    assert encoder(picture).shape == (2, encoder.num_features)
+    assert encoder(picture).shape == (2, num_features(encoder, spec))
 
 
 def spec_of(**obs: tuple[tuple[int, ...], str]) -> EnvSpec:
