@@ -4,6 +4,7 @@
 lines to the file named by PEER_LOG: `start TIME` at its first step, then `episode TIME RETURN
 NUMBER STEPS` at each end: how many episodes it has ended before, how many steps it has taken in
 all. Needs nothing but Gymnasium, 0.29 or later.
+Those that need a memory are `benchmarks.peer_env:LoggedTMaze-v0` and `LoggedMaskedCartPole-v0`.
 """
 
 import os
@@ -11,8 +12,11 @@ import time
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 IDS = {"CartPole-v1": "LoggedCartPole-v1", "Pendulum-v1": "LoggedPendulum-v1"}
+MEMORY_TASKS = "tests.integration.memory_tasks"  # with two discrete actions
+BY_SIGN = {"MaskedCartPole-v0": "LoggedMaskedCartPole-v0", "TMaze-v0": "LoggedTMaze-v0"}
 
 
 class LoggedEnv(gym.Wrapper):
@@ -47,6 +51,28 @@ class LoggedEnv(gym.Wrapper):
         return obs, reward, terminated, truncated, info
 
 
+class BySign(gym.ActionWrapper):
+    """Two actions as the sign of one number."""
+
+    def __init__(self, env: gym.Env) -> None:
+        """Wrap one env."""
+        super().__init__(env)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def action(self, action: Any) -> int:
+        """Return which one it is."""
+        return int(action[0] > 0)
+
+
+for _base, _logged in BY_SIGN.items():
+    gym.register(
+        _logged,
+        lambda base=_base, **kwargs: LoggedEnv(
+            BySign(gym.make(f"{MEMORY_TASKS}:{base}", **kwargs))
+        ),
+        order_enforce=False,
+        disable_env_checker=True,
+    )
 for _base, _logged in IDS.items():
     gym.register(
         _logged,

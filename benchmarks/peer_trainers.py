@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 
 import benchmarks.peer_env  # noqa: F401  (registers the envs)
+from benchmarks.peer_memories import rsl_rl, sb3_contrib
 
 
 def stable_baselines3(s: dict[str, Any]) -> None:
@@ -221,7 +222,10 @@ def torchrl(s: dict[str, Any]) -> None:
     collector.shutdown()
 
 
-TRAINERS = {f.__name__: f for f in (stable_baselines3, cleanrl, sample_factory, torchrl)}
+TRAINERS = {
+    f.__name__: f
+    for f in (stable_baselines3, cleanrl, sample_factory, torchrl, sb3_contrib, rsl_rl)
+}
 
 
 if __name__ == "__main__":

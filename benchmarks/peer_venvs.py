@@ -20,6 +20,8 @@ REQUIREMENTS = {
     "cleanrl": ["gymnasium==0.29.1", "numpy<2", "tyro", "tensorboard"],
     "sample_factory": ["sample-factory==2.1.1", "numpy<2", "gymnasium<1", "setuptools<80"],
     "torchrl": ["torchrl==0.14.1", "gymnasium>=1.1"],
+    "sb3_contrib": ["sb3-contrib==2.9.2"],
+    "rsl_rl": ["rsl-rl-lib==5.5.1", "gymnasium>=1.1"],
 }
 TIMEOUT_S = 1800.0
 

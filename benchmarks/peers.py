@@ -9,14 +9,17 @@ Time begins with the first env step; what the command took until then (imports, 
 compiling) is noted too. Envs advance together, so samples are their number times the steps of the
 one that is furthest. The first episode of an env does not count: where it began is a trainer's
 choice. Seeds are the outer loop, so that trainers alternate. rsl_rl has no discrete actions and
-wants a simulator's tensors, and nobody has written it a wrapper here: `benchmarks.go1_reward` and
-`benchmarks.mjlab_cartpole` have it.
+wants a simulator's tensors: here it has the tasks that need a memory, whose action is a number's
+sign; `benchmarks.go1_reward` and `benchmarks.mjlab_cartpole` have it too. There *CPU s* is the
+processor time of a command and all its processes per 100,000 samples, imports included: it depends
+less on what else a machine does.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -37,6 +40,8 @@ OURS = {  # W, and ppo.compile
     "isaac_hydra_ext, W = 1": (1, "auto"),
     "isaac_hydra_ext, W = 1, compiled": (1, "always"),
 }
+WITHOUT_MEMORY = ("stable_baselines3", "cleanrl", "sample_factory", "torchrl")
+WITH_MEMORY = ("isaac_hydra_ext, W = 1", "sb3_contrib", "rsl_rl")
 ASKED_VERSIONS = ("torch", "numpy", "gymnasium", *(n.replace("_", "-") for n in REQUIREMENTS))
 COMMON = {
     "num_envs": 32,
@@ -55,7 +60,16 @@ COLUMNS = {  # of the tables: key of a row, format
     "samples to it": ("threshold_samples", ",.0f"),
     "seconds to it": ("threshold_s", ".1f"),
     "with the start": ("from_command_s", ".1f"),
-    "last 100 episodes": ("last_mean", ".0f"),
+    "CPU s": ("cpu_s_per_100k", ".1f"),
+    "last 100 episodes": ("last_mean", ".4g"),
+}
+MEMORY = {
+    **COMMON,
+    "trainers": WITH_MEMORY,
+    "continuous": True,
+    "memory": 64,  # units of an LSTM before the hidden layer, of actor and critic each
+    "hidden": [64],
+    "gamma": 0.99,
 }
 TASKS: dict[str, dict[str, Any]] = {
     "Pendulum-v1": {
@@ -74,6 +88,22 @@ TASKS: dict[str, dict[str, Any]] = {
         "total_steps": 307_200,
         "threshold": 450.0,
     },
+    "CartPole without velocities": {
+        **MEMORY,
+        "env_id": "benchmarks.peer_env:LoggedMaskedCartPole-v0",
+        "num_envs": 16,
+        "steps": 128,
+        "lr": 1e-3,
+        "total_steps": 163_840,
+        "threshold": 450.0,
+    },
+    "T-maze of length 20": {
+        **MEMORY,
+        "env_id": "benchmarks.peer_env:LoggedTMaze-v0",
+        "lr": 3e-3,
+        "total_steps": 61_440,
+        "threshold": 0.95,
+    },
 }
 
 
@@ -82,20 +112,25 @@ def measure(
 ) -> dict[str, Any]:
     """Train every task with every trainer and seed."""
     seeds, rows = SEEDS[:1] if quick else SEEDS, []
-    gaps = [name for name in REQUIREMENTS if not (venvs / name / "bin" / "python").exists()]
-    if cleanrl is None and "cleanrl" not in gaps:
-        gaps.append("cleanrl")
+    asked = {peer for task in tasks.values() for peer in task.get("trainers", WITHOUT_MEMORY)}
+    asked &= REQUIREMENTS.keys()
+    installed = [name for name in REQUIREMENTS if (venvs / name / "bin" / "python").exists()]
+    if cleanrl is None and "cleanrl" in installed:
+        installed.remove("cleanrl")
+    gaps = sorted(asked - {*installed})
     for name, task in tasks.items():
         for seed in seeds:
-            for trainer in (*OURS, *(peer for peer in REQUIREMENTS if peer not in gaps)):
+            for trainer in task.get("trainers", (*OURS, *WITHOUT_MEMORY)):
+                if trainer in gaps:
+                    continue
                 settings = {**task, "seed": seed, "cleanrl": str(cleanrl)}
                 if quick:
                     settings["total_steps"] = 4 * task["num_envs"] * task["steps"]
                 row = {"task": name, "trainer": trainer, "seed": seed}
                 rows.append(row | _measure_run(trainer, settings, venvs))
                 print(rows[-1], flush=True)
-    peers = {name: _versions(venvs / name) for name in REQUIREMENTS if name not in gaps}
-    if cleanrl is not None:
+    peers = {name: _versions(venvs / name) for name in installed if name in asked}
+    if cleanrl is not None and "cleanrl" in peers:
         files = sorted((cleanrl / "cleanrl").glob("ppo*.py"))
         wanted = [file for file in files if file.name in ("ppo.py", "ppo_continuous_action.py")]
         peers["cleanrl"] |= {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in wanted}
@@ -123,7 +158,9 @@ def _measure_run(trainer: str, settings: dict[str, Any], venvs: Path) -> dict[st
             command = [str(venvs / trainer / "bin" / "python"), "-m", "benchmarks.peer_trainers"]
             command += [trainer, "--settings", json.dumps(settings)]
         env = {**os.environ, "PEER_LOG": str(log), "PYTHONPATH": str(REPOSITORY)}
-        began = time.time()
+        if "memory" in settings:  # two threads in so small an LSTM wait for each other, under load
+            env["OMP_NUM_THREADS"] = "1"
+        began, before = time.time(), _cpu_s()
         with (Path(directory) / "output").open("w+") as output:
             process = subprocess.Popen(
                 command,
@@ -144,13 +181,23 @@ def _measure_run(trainer: str, settings: dict[str, Any], venvs: Path) -> dict[st
             if code:
                 output.seek(0)
                 return {"failed": f"exit code {code}: {output.read()[-1000:]}"}
-        return read_log(log.read_text(), settings["threshold"], settings["num_envs"], began)
+        row = read_log(log.read_text(), settings["threshold"], settings["num_envs"], began)
+        return {**row, "cpu_s_per_100k": 1e5 * (_cpu_s() - before) / row["samples"]}
+
+
+def _cpu_s() -> float:
+    """Return the processor time of all commands that have ended [s], with what they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _overrides(s: dict[str, Any], workers: int, compiled: str, directory: str) -> list[str]:
     """Say the settings in our words; those that peers do not have are ours."""
     module, env_id = s["env_id"].split(":")
+    memory = s.get("memory")
+    remembering = [f"policy.recurrent={{kind: lstm, hidden: {memory}}}"] if memory else []
     return [
+        *remembering,
         "env=gym_any",
         f"env.id={env_id}",
         f"env.imports=[{module}]",
@@ -254,10 +301,12 @@ def _median(rows: list[dict[str, Any]], column: str) -> str:
         reached = [row["threshold_s"] for row in rows]
         values = [None if r is None else s + r for s, r in zip(starts, reached, strict=True)]
     else:
-        values = [row[key] for row in rows]
+        values = [row.get(key) for row in rows]  # older files have no processor time
     found = sorted(float("inf") if value is None else value for value in values)
     middle = found[len(found) // 2]
-    return "not reached" if middle == float("inf") else f"{middle:{form}}"
+    if middle == float("inf"):
+        return "-" if key == "cpu_s_per_100k" else "not reached"
+    return f"{middle:{form}}"
 
 
 if __name__ == "__main__":
