@@ -62,7 +62,7 @@ class PolicyConfig:
     )
     encoders: dict[str, Any] = knob(
         {},
-        "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}; '*': "
+        "of image groups: {camera: {kind: cnn, channels: [16,32,32], kernel: [8,4,3], ...}}; *: "
         "of all that are read; kind mlp: of a vector",
     )
     share_encoders: bool = knob(
