@@ -8,6 +8,11 @@ max(first, k - L) on, so publishing version v lets the workers start rollout v +
 is synchronous PPO, with L >= 1 they simulate while we learn.
 """
 
+if __name__ == "__main__":  # the command imports torch itself, once the workers are started
+    from isaac_hydra_ext.cli.train import main
+
+    main()
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -185,9 +190,3 @@ class Run:
         if iteration < self.last:
             oldest = max(self.first, iteration - self.lag)
             self.source.grant(oldest, iteration, self.saves.is_due(iteration + 1))
-
-
-if __name__ == "__main__":
-    from isaac_hydra_ext.cli.train import main  # where users know the command
-
-    main()

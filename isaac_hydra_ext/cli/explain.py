@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,10 +19,11 @@ from isaac_hydra_ext.config.nested import value_at
 from isaac_hydra_ext.config.reading import Settings, complete, read
 from isaac_hydra_ext.config.schema import RunConfig, walk
 from isaac_hydra_ext.config.typed import is_typed
-from isaac_hydra_ext.envs.contract import TaskDescription
 from isaac_hydra_ext.envs.loading import configure
 from isaac_hydra_ext.system.stop_signals import StopSignals
-from isaac_hydra_ext.workers.sources import make_source
+
+if TYPE_CHECKING:  # it imports torch, which a training does later
+    from isaac_hydra_ext.envs.contract import TaskDescription
 
 FLAGS = ("--cfg", "-c")
 ONE_WORD = "--cfg=job"
@@ -45,7 +46,7 @@ def strip_flags(arguments: Sequence[str]) -> list[str]:
     return [a for a in arguments if a not in (*FLAGS, "job", ONE_WORD, "--resolve")]
 
 
-def origin(key: str, settings: Settings, task: TaskDescription, value: Any) -> str:
+def origin(key: str, settings: Settings, task: "TaskDescription", value: Any) -> str:
     """Say which layer a value comes from, the highest that has it.
 
     Args:
@@ -75,6 +76,8 @@ def explain(cfg: DictConfig, typed: Sequence[str]) -> str:
     Raises:
         IsaacHydraExtError: As the run would.
     """
+    from isaac_hydra_ext.workers.sources import make_source
+
     settings = read(cfg, typed)
     config = configure(settings)
     num_workers = config.num_workers

@@ -60,7 +60,11 @@ def check_hydra_node(arguments: Sequence[str], task: Callable[..., Any]) -> None
     name = args.config_name or CONFIG_NAME
     given = _Composer(where, args.config_path or CONFIG_PATH, args.config_dir)
     installed = _Composer(where, CONFIG_PATH)
+    own_files = args.config_dir or args.config_path or args.config_name
+    untouched = not own_files and not any("hydra" in word for word in args.overrides)
     for node in given.hydra_nodes(name, args.overrides):
+        if untouched:  # all of it is from installed packages
+            continue
         usual = dict(_leaves(installed.usual_node(node["runtime"]["choices"]), "hydra."))
         for key, value in _leaves(node, "hydra."):
             if _is_guarded(key, value) and usual.get(key) != value:

@@ -7,13 +7,18 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from isaac_hydra_ext.appo_runner import Run, open_run
 from isaac_hydra_ext.cli.main import run_reporting_errors
 from isaac_hydra_ext.cli.sweep import is_sweep, run_job
+from isaac_hydra_ext.system.garbage import garbage_uncollected
+from isaac_hydra_ext.workers.ahead import workers_ahead
+
+if TYPE_CHECKING:
+    from isaac_hydra_ext.appo_runner import Run
 
 
 def run_from_hydra(
@@ -37,8 +42,11 @@ def run_from_hydra(
     ended: list[Run] = []
 
     def task() -> None:
-        with open_run(cfg, typed, "", announce, lasting) as run:
-            run.iterate()
+        with workers_ahead(cfg, typed):  # they import torch meanwhile, too
+            with garbage_uncollected():
+                from isaac_hydra_ext.appo_runner import open_run
+            with open_run(cfg, typed, "", announce, lasting) as run:
+                run.iterate()
         ended.append(run)
 
     code = run_reporting_errors(task)
@@ -50,7 +58,7 @@ def run_from_hydra(
     return run.record.summary[run.config.experiment.objective]
 
 
-def _say_what_comes_next(run: Run) -> None:
+def _say_what_comes_next(run: "Run") -> None:
     run_dir = shlex.quote(str(run.run_dir))
     iterations = run.record.summary["iterations"]
     newest = shlex.quote(f"{run.run_dir}/checkpoints/model_{iterations}.safetensors")

@@ -167,15 +167,18 @@ def named_devices(config: RunConfig) -> list[tuple[str, str]]:
 
 def _check_device_names(config: RunConfig) -> None:
     """Check what each device is called; whether there is one, `config/machine.py` looks."""
-    import torch
-
     workers = config.rollout.num_workers
     if isinstance(workers, str) and workers != "auto":
         raise ConfigError(f"rollout.num_workers={shown(workers)}: must be a number or auto")
     simulating = config.rollout.device
     if "," in simulating and not all(d.startswith("cuda:") for d in simulating.split(",")):
         raise ConfigError(f"rollout.device={shown(simulating)}: several are named as cuda:N")
-    for key, value in named_devices(config):
+    named = [(key, value) for key, value in named_devices(config) if value != "cpu"]
+    if not named:
+        return
+    import torch
+
+    for key, value in named:
         try:
             device = torch.device(value)
         except RuntimeError as e:

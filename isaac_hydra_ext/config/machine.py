@@ -22,14 +22,16 @@ def check_devices(config: RunConfig) -> None:
     Raises:
         ConfigError: The first one that is not.
     """
+    named = [(key, value) for key, value in named_devices(config) if value.startswith("cuda")]
+    if config.evaluate.cuda_visible_devices is not None:  # it numbers other GPUs than ours
+        named = [(key, value) for key, value in named if key != "evaluate.device"]
+    if not named:
+        return
     import torch
 
     count = torch.cuda.device_count()  # through NVML: makes no CUDA context
-    for key, value in named_devices(config):
-        if key == "evaluate.device" and config.evaluate.cuda_visible_devices is not None:
-            continue  # it numbers other GPUs than ours
-        device = torch.device(value)
-        if device.type == "cuda" and (device.index or 0) >= count:
+    for key, value in named:
+        if (torch.device(value).index or 0) >= count:
             raise ConfigError(f"{key}={value}: PyTorch sees {count} CUDA devices here; use cpu")
 
 

@@ -8,31 +8,15 @@ import torch
 from isaac_hydra_ext.config.placement import learner_device
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.contract import EnvSpec, TensorSpec
-from isaac_hydra_ext.envs.registry import facts_of
-from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
+from isaac_hydra_ext.errors import SharedMemoryError
 from isaac_hydra_ext.models.past import OBS, PAST, STATE
 from isaac_hydra_ext.models.registry import stored_images
 from isaac_hydra_ext.rollout.layout import SlotLayout
+from isaac_hydra_ext.rollout.processes import each_of
 from isaac_hydra_ext.system.cuda import free_memory
 from isaac_hydra_ext.system.limits import available_memory
 
 SPARSE = ("final_obs/", "final_index", "extra")  # reserved whole; only what is written costs memory
-
-
-def check_processes(config: RunConfig) -> None:
-    """Refuse more workers than can be there at all: a machine without memory answers nobody.
-
-    Raises:
-        ConfigError: Says what they take and what there is.
-    """
-    available, ranks = available_memory(), config.seat.local_size
-    needed = ranks * config.num_workers * facts_of(config.env).process_bytes
-    if available is not None and needed > available:
-        raise ConfigError(
-            f"rollout.num_workers={config.num_workers}{_each(ranks)}: the processes alone take "
-            f"{needed / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB; lower it (a "
-            "core can run one or two)"
-        )
 
 
 def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None:
@@ -52,7 +36,7 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
     copies = config.num_collectors + config.rollout.max_policy_lag + 1 + 4 * learner_on_cpu
     if available is not None and networks * copies > available:
         raise SharedMemoryError(
-            f"{copies} copies of the networks{_each(ranks)} need "
+            f"{copies} copies of the networks{each_of(ranks)} need "
             f"{networks * copies / 2**30:,.1f} GiB, available are {available / 2**30:,.1f} GiB; "
             "lower policy.hidden_dims or policy.critic_hidden_dims"
         )
@@ -63,7 +47,7 @@ def check_memory(config: RunConfig, spec: EnvSpec, learner_on_cpu: bool) -> None
         available = available_memory() if device == "cpu" else free_memory(device)
         if available is None or needed <= available:
             continue
-        where = _each(ranks) if device == "cpu" else f" on {device}"
+        where = each_of(ranks) if device == "cpu" else f" on {device}"
         raise SharedMemoryError(
             f"the rollouts{where} need {needed / 2**30:,.1f} GiB, available are "
             f"{available / 2**30:,.1f} GiB: {said}; lower rollout.envs_per_worker, "
@@ -122,11 +106,6 @@ def _remembered(
             for group, tensor in {**spec.obs, **images}.items()
         }
     return state
-
-
-def _each(ranks: int) -> str:
-    """Say that a number is of each rank, where this node has several."""
-    return f" for each of {ranks} ranks" if ranks > 1 else ""
 
 
 def network_bytes(config: RunConfig, spec: EnvSpec) -> int:

@@ -14,10 +14,10 @@ from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.envs.registry import auto_is_gpu
 from isaac_hydra_ext.errors import MissingDependencyError
 from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.entry import worker_entry
 from isaac_hydra_ext.workers.handle import Hosted
 from isaac_hydra_ext.workers.shared_memory import SharedBlock
 from isaac_hydra_ext.workers.spawning import LocalProcess, spawn
-from isaac_hydra_ext.workers.worker import worker_main
 
 
 class Launcher(Protocol):
@@ -53,18 +53,40 @@ class LocalLauncher:
 
     def __init__(self, block: SharedBlock) -> None:
         """Hand `block` to each worker."""
-        self._block = block
+        self.block = block
+        self._waiting: dict[int, tuple[Hosted, Connection]] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """How many have been started ahead and not been asked for yet."""
+        return len(self._waiting)
+
+    def start_ahead(self, config: RunConfig) -> None:
+        """Start the first generation, for `start` to give out.
+
+        Raises:
+            OSError: The system refuses one more.
+        """
+        for worker in range(config.num_workers):
+            self._waiting[worker] = self.start(config, worker, 0)
 
     def open(self, notes: list[str]) -> None:
         """Start nothing beside the workers."""
 
     def start(self, config: RunConfig, worker: int, generation: int) -> tuple[Hosted, Connection]:
-        """Start one; see `Launcher`."""
+        """Start one, unless it waits already; see `Launcher`."""
+        if generation == 0 and worker in self._waiting:
+            return self._waiting.pop(worker)
         environment = worker_environment(config, worker, auto_is_gpu(config.env))
-        return spawn_worker(self._block, worker, generation, environment)
+        return spawn_worker(self.block, worker, generation, environment)
 
     def close(self) -> None:
-        """There is nothing beside the workers."""
+        """End those that wait; there is nothing else beside the workers."""
+        for process, pipe in self._waiting.values():
+            process.kill()
+            process.close()
+            pipe.close()
+        self._waiting.clear()
 
 
 def spawn_worker(
@@ -72,7 +94,7 @@ def spawn_worker(
 ) -> tuple[LocalProcess, Connection]:
     """Start one worker; returns its process and the learner's end of its pipe."""
     arguments = (block, worker, generation, os.getpid())
-    return spawn(worker_main, arguments, f"appo-worker-{worker}", environment)
+    return spawn(worker_entry, arguments, f"appo-worker-{worker}", environment)
 
 
 def check_launcher(config: RunConfig) -> None:

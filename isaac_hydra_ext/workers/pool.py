@@ -28,6 +28,7 @@ from isaac_hydra_ext.rollout.weights import WeightStore
 from isaac_hydra_ext.system.activity import Activity
 from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.terminal.start_progress import READY
+from isaac_hydra_ext.workers.ahead import taken
 from isaac_hydra_ext.workers.block import BlockPlan
 from isaac_hydra_ext.workers.channel import Kind, Message
 from isaac_hydra_ext.workers.closing import end_processes, not_closed
@@ -68,8 +69,9 @@ class WorkerPool:
         self._config, self._stop, self._warn = config, stop, warn
         self.counts = RolloutCounts()
         self._patience = Patience()
-        self._block = make_shared_block()
-        self._launcher: Launcher = make_launcher(config, self._block, stop)
+        ahead = taken(config)
+        self._block = ahead.block if ahead else make_shared_block()
+        self._launcher: Launcher = ahead or make_launcher(config, self._block, stop)
         self._workers: list[WorkerHandle] = []
         self._description: TaskDescription | None = None
         self._spec: EnvSpec | None = None

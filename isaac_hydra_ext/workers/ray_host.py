@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from multiprocessing import connection
-from multiprocessing.connection import Connection
 
 import numpy as np
 import ray
@@ -21,8 +20,9 @@ from ray.exceptions import RayError
 
 from isaac_hydra_ext import __version__
 from isaac_hydra_ext.workers.channel import Kind, Message
+from isaac_hydra_ext.workers.entry import worker_entry
 from isaac_hydra_ext.workers.far_block import BlockNumbers, FarBlock
-from isaac_hydra_ext.workers.shared_memory import SharedBlock, make_shared_block
+from isaac_hydra_ext.workers.shared_memory import make_shared_block
 from isaac_hydra_ext.workers.spawning import spawn
 
 GIVEN_S = 60.0  # for what is in the store to reach a node
@@ -32,15 +32,6 @@ Heard = tuple[bytes, tuple[int, int, int], list[np.ndarray]]
 def versions() -> dict[str, str]:
     """Return what must be the same on all nodes; Ray itself compares Ray and Python."""
     return {"isaac_hydra_ext": __version__, "torch": version("torch")}
-
-
-def hosted_main(
-    pipe: Connection, block: SharedBlock, worker: int, generation: int, parent_pid: int
-) -> None:
-    """Entry point of the hosted process: a worker's, imported where it runs."""
-    from isaac_hydra_ext.workers.worker import worker_main
-
-    worker_main(pipe, block, worker, generation, parent_pid)
 
 
 class WorkerHost:
@@ -61,7 +52,7 @@ class WorkerHost:
         self._said, self._lost = 0, ""
         arguments = (self._block, worker, generation, os.getpid())
         name = f"appo-worker-{worker}"
-        self._process, self._pipe = spawn(hosted_main, arguments, name, environment)
+        self._process, self._pipe = spawn(worker_entry, arguments, name, environment)
 
     @ray.method(concurrency_group="say")
     def about(self) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from isaac_hydra_ext.config.schema import RunConfig
 from isaac_hydra_ext.rollout.in_process import InProcessCollector
-from isaac_hydra_ext.rollout.memory import check_processes
+from isaac_hydra_ext.rollout.processes import check_processes
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.stop_signals import StopSignals

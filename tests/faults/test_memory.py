@@ -87,7 +87,8 @@ import sys
 from isaac_hydra_ext.workers import shared_memory
 from isaac_hydra_ext.workers import pool as worker_pool
 
-worker_pool.make_shared_block = shared_memory.NamedBlock  # as where there is no memfd
+# As where there is no memfd.
+shared_memory.make_shared_block = worker_pool.make_shared_block = shared_memory.NamedBlock
 if __name__ == "__main__":
     from isaac_hydra_ext.cli.train import main
     main()

@@ -19,7 +19,7 @@ from isaac_hydra_ext.errors import ConfigError, EnvError, IsaacHydraExtError
 from isaac_hydra_ext.evaluation.evaluator import evaluator_config
 from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.models.actor_critic import ActorCritic
-from isaac_hydra_ext.rollout.memory import check_processes
+from isaac_hydra_ext.rollout.processes import check_processes
 from isaac_hydra_ext.system import entry_points
 
 Train = Callable[..., Checkpoint]

@@ -15,7 +15,7 @@ from isaac_hydra_ext.doctor import graphics, machine, software
 from isaac_hydra_ext.doctor.command import CHECKS, examine
 from isaac_hydra_ext.envs.loading import load_run_config
 from isaac_hydra_ext.errors import ConfigError
-from isaac_hydra_ext.rollout.memory import check_processes
+from isaac_hydra_ext.rollout.processes import check_processes
 from isaac_hydra_ext.system import limits
 from isaac_hydra_ext.system.probing import probe
 from isaac_hydra_ext.terminal.findings import Finding, as_text, verdict

@@ -9,6 +9,7 @@ from isaac_hydra_ext.appo_runner import train
 from isaac_hydra_ext.config.seat import Seat
 from isaac_hydra_ext.errors import ConfigError, SharedMemoryError
 from isaac_hydra_ext.rollout import memory as memory_budget
+from isaac_hydra_ext.rollout import processes
 
 from ..builders import env_spec, run_config
 
@@ -20,7 +21,7 @@ from ..builders import env_spec, run_config
 def test_more_workers_than_the_memory_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, env: str, workers: int, needed: str
 ) -> None:
-    monkeypatch.setattr(memory_budget, "available_memory", lambda: 20 * 2**30)
+    monkeypatch.setattr(processes, "available_memory", lambda: 20 * 2**30)
     typed = [
         f"env={env}",
         f"rollout.num_workers={workers}",
@@ -40,11 +41,11 @@ def test_more_workers_than_the_memory_holds(
 
 def test_the_ranks_of_a_node_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     config = run_config(rollout={"num_workers": 20})
-    monkeypatch.setattr(memory_budget, "available_memory", lambda: 4 * 2**30)
-    memory_budget.check_processes(config)
+    monkeypatch.setattr(processes, "available_memory", lambda: 4 * 2**30)
+    processes.check_processes(config)
     config.seat = Seat(rank=1, size=2, local_rank=1, local_size=2)
     with pytest.raises(ConfigError, match="num_workers=20 for each of 2 ranks: the processes .* 6"):
-        memory_budget.check_processes(config)
+        processes.check_processes(config)
 
 
 PICTURES = {
