@@ -42,7 +42,8 @@ OURS = {  # W, and ppo.compile
 }
 WITHOUT_MEMORY = ("stable_baselines3", "cleanrl", "sample_factory", "torchrl")
 WITH_MEMORY = ("isaac_hydra_ext, W = 1", "sb3_contrib", "rsl_rl")
-ASKED_VERSIONS = ("torch", "numpy", "gymnasium", *(n.replace("_", "-") for n in REQUIREMENTS))
+ASKED_VERSIONS = ("torch", "numpy", "gymnasium", "rsl-rl-lib")
+ASKED_VERSIONS += tuple(name.replace("_", "-") for name in REQUIREMENTS)
 COMMON = {
     "num_envs": 32,
     "steps": 64,
