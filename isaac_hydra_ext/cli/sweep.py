@@ -134,15 +134,16 @@ def _interruption() -> SweepError:
 
 @contextlib.contextmanager
 def signals_to_jobs() -> Iterator[None]:
-    """Pass a first Ctrl-C on to the processes of joblib's, and let them save.
+    """Pass a first Ctrl-C on to the processes of a sweep's joblib, and let them save.
 
-    Where there are none, and at a second one, it is a KeyboardInterrupt as ever.
+    Where there are none, and at a second one, it is a KeyboardInterrupt as ever. Those of a single
+    run are its workers, which are started before it handles signals.
     """
     passed_on = False
 
     def handle(signum: int, frame: object) -> None:
         nonlocal passed_on
-        children = multiprocessing.active_children()
+        children = multiprocessing.active_children() if sweep_results.has_begun() else []
         if passed_on or not children:
             raise KeyboardInterrupt
         passed_on = True

@@ -34,14 +34,14 @@ def workers_ahead(cfg: DictConfig, typed: Sequence[str]) -> Iterator[None]:
         typed: The user's override tokens.
     """
     try:
-        config = configure(read(cfg, typed))
-        if _can_wait(config):
-            launcher = LocalLauncher(shared_memory.make_shared_block())
-            _waiting.append(launcher)
-            launcher.start_ahead(config)
-    except (IsaacHydraExtError, OSError):
-        _end()
-    try:
+        try:
+            config = configure(read(cfg, typed))
+            if _can_wait(config):
+                launcher = LocalLauncher(shared_memory.make_shared_block())
+                _waiting.append(launcher)
+                launcher.start_ahead(config)
+        except (IsaacHydraExtError, OSError):
+            _end()
         yield
     finally:
         _end()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
@@ -93,3 +94,25 @@ def test_a_run_takes_the_workers_that_were_started_before_torch(tmp_path: Path) 
     assert done.returncode == 0 and lines[0] == "False", done.stdout + done.stderr
     (pids,) = (line for line in lines if line.startswith("pids: "))
     assert pids.split("workers ")[1] == lines[-1].removeprefix("pids of those: ")
+
+
+INTERRUPTED = """
+import os, signal
+from isaac_hydra_ext.workers.launching import LocalLauncher
+
+def start_ahead(self, config, before=LocalLauncher.start_ahead):
+    before(self, config)
+    print(*(process.pid for process, _ in self._waiting.values()), flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+
+LocalLauncher.start_ahead = start_ahead
+from isaac_hydra_ext.cli.train import main
+main()
+"""
+
+
+def test_ctrl_c_while_they_wait_ends_the_command_and_them(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", INTERRUPTED, *PENDULUM, "experiment.max_iterations=1"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    (pid,) = done.stdout.split()  # and nothing of a run
+    assert done.returncode == 130 and not psutil.pid_exists(int(pid)), done.stdout + done.stderr
