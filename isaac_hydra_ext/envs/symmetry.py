@@ -5,7 +5,6 @@ the other. Given the unit vectors it says which entry goes where and with which 
 say whether that is all it does. The learner is given the answer and never the function.
 """
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from isaac_hydra_ext.config.mirrors import FUNCTION
 from isaac_hydra_ext.envs.contract import EnvSpec, Mirror, VecEnv
 from isaac_hydra_ext.errors import ConfigError, shown
+from isaac_hydra_ext.system.entry_points import import_module
 
 PROBES = 64  # random vectors
 ACTION = "action"
@@ -64,7 +64,7 @@ def find_mirrors(env: VecEnv, name: str) -> tuple[Mirror, ...]:
 
 def _load(name: str) -> Callable[..., Any]:
     module, _, attribute = name.replace(":", ".").rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(import_module(module), attribute)
 
 
 def _inputs(spec: EnvSpec) -> Parts:

@@ -30,8 +30,12 @@ A package names its own in its pyproject.toml, and needs no change here:
     my_source = "my_package.source:make"       # rollout.source=my_source: `rollout/source.py`
 """
 
+import importlib
+import os
+import sys
 from collections.abc import Collection
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
 from isaac_hydra_ext.errors import ConfigError, did_you_mean, shown
@@ -90,19 +94,33 @@ def names_object(name: str) -> bool:
     return all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
 
 
+def import_module(name: str) -> ModuleType:
+    """Import a module, also one that lies in the working directory, as `python -m` would."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        here = os.getcwd()
+        if e.name != name.partition(".")[0] or here in sys.path:
+            raise
+        sys.path.append(here)  # last: it hides nothing that is installed
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+
 def load(key: str, name: str, group: str) -> Any:
     """Import what a package has registered.
 
     Args:
         key: The config key that names it, for messages.
         name: Of the entry point; `check_name` has seen it. A network or an encoder may be
-            `module:name` itself.
+            `module:name` itself, also of the working directory.
         group: One of those above.
 
     Raises:
         ConfigError: It cannot be imported, or two packages have registered the name.
     """
-    if group in BY_PLACE and ":" in name:
+    by_place = group in BY_PLACE and ":" in name
+    if by_place:
         found = [EntryPoint(name, name, group)]
     else:
         found = list(entry_points(group=group, name=name))
@@ -110,6 +128,8 @@ def load(key: str, name: str, group: str) -> Any:
         values = " and ".join(entry.value for entry in found) or "nobody"
         raise ConfigError(f"{key}={name}: registered by {values} in {group}; one is expected")
     try:
+        if by_place:
+            import_module(found[0].module)
         return found[0].load()
     except Exception as e:  # of somebody else's module
         why = f"{found[0].value} cannot be imported ({_in_a_line(e)})"

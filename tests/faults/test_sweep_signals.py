@@ -91,7 +91,7 @@ def test_one_signal_saves_all_jobs_of_joblibs_and_ends_the_sweep(live: Live) -> 
     summaries = [json.loads(path.read_text()) for path in run.logs.glob("*/*/summary.json")]
     assert [s["status"] for s in summaries] == ["interrupted"] * 2, "the third never began"
     saved = {load_checkpoint(path).meta["iteration"] for path in run.checkpoints()}
-    assert saved == {s["iterations"] for s in summaries}
+    assert saved >= {s["iterations"] for s in summaries}, "and what was saved on the way"
 
 
 def test_a_job_that_is_killed_takes_no_other_along(live: Live) -> None:

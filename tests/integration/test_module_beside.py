@@ -1,4 +1,4 @@
-"""A module in the user's own folder registers an env, and every command finds it there."""
+"""A module in the user's own folder has an env and a network; every command finds it there."""
 
 import os
 import subprocess
@@ -16,6 +16,10 @@ BESIDE = """
 import gymnasium as gym
 from gymnasium.envs.classic_control import PendulumEnv
 gym.register("Beside-v0", entry_point=PendulumEnv, max_episode_steps=5)
+
+def build(config, role, num_inputs, num_outputs):
+    from torch import nn
+    return nn.Linear(num_inputs, num_outputs)
 """
 
 
@@ -37,6 +41,6 @@ def test_a_module_beside_the_user_is_found(tmp_path: Path) -> None:
 
     small = "rollout.num_workers=1 rollout.envs_per_worker=2 rollout.steps_per_env=8"
     rest = "experiment.max_iterations=1 logging.report=false"
-    words = "env.id=Beside-v0 env.imports=[beside]"
+    words = "env.id=Beside-v0 env.imports=[beside] policy.network=beside:build"
     run("train", "env=gym_any", *words.split(), *small.split(), *rest.split())
     assert "2 episodes" in run("eval", "latest", "--episodes", "2")
