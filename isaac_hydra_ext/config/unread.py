@@ -42,6 +42,7 @@ def typed_in_vain(config: RunConfig, typed: Sequence[str]) -> list[str]:
         make = entry_points.load("algorithm.kind", config.algorithm.kind, entry_points.ALGORITHMS)
         if (read := getattr(make, "knobs", None)) is None:
             return []
+        read = (read,) if isinstance(read, str) else read
         vain = [k for k in vain if not any(f"{k}.".startswith(f"{knob}.") for knob in read)]
         instead = f"of ppo and distillation it reads {', '.join(read) or 'nothing'}"
     if not vain:

@@ -51,12 +51,13 @@ def test_a_ppo_run_says_that_it_has_no_teacher() -> None:
         (("ppo.lr", "ppo.symmetry"), "distillation.loss, ppo.lr_schedule ({reads} ppo.lr, "
          "ppo.symmetry)"),
         (("ppo", "distillation"), ""),
+        (("ppo"), "distillation.loss ({reads} ppo)"),  # who forgets the comma
         ((), "distillation.loss, ppo.lr, ppo.lr_schedule, ppo.symmetry.use_mirror_loss "
          "({reads} nothing)"),
     ],
 )  # fmt: skip
 def test_a_registered_algorithm_may_say_what_it_reads(
-    knobs: tuple[str, ...] | None, told: str, monkeypatch: pytest.MonkeyPatch
+    knobs: tuple[str, ...] | str | None, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = SimpleNamespace() if knobs is None else SimpleNamespace(knobs=knobs)
     monkeypatch.setattr(entry_points, "load", lambda *_: make)
