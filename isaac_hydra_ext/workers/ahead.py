@@ -47,12 +47,15 @@ def workers_ahead(cfg: DictConfig, typed: Sequence[str]) -> Iterator[None]:
         _end()
 
 
+def are_waiting(config: RunConfig) -> bool:
+    """Return whether this run's workers have been started."""
+    local = config.rollout.launcher == "local"
+    return bool(_waiting) and local and _waiting[0].num_waiting == config.num_workers
+
+
 def taken(config: RunConfig) -> LocalLauncher | None:
     """Return the launcher whose workers wait for this run; it is the caller's to close."""
-    local = config.rollout.launcher == "local"
-    if not (_waiting and local and _waiting[0].num_waiting == config.num_workers):
-        return None
-    return _waiting.pop()
+    return _waiting.pop() if are_waiting(config) else None
 
 
 def _can_wait(config: RunConfig) -> bool:

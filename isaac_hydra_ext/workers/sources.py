@@ -8,6 +8,7 @@ from isaac_hydra_ext.rollout.processes import check_processes
 from isaac_hydra_ext.rollout.source import RolloutSource
 from isaac_hydra_ext.system import entry_points
 from isaac_hydra_ext.system.stop_signals import StopSignals
+from isaac_hydra_ext.workers.ahead import are_waiting
 from isaac_hydra_ext.workers.launching import check_launcher
 from isaac_hydra_ext.workers.pool import WorkerPool
 
@@ -31,7 +32,7 @@ def make_source(
         return entry_points.load("rollout.source", name, entry_points.SOURCES)(config, stop, warn)
     if config.num_workers:
         check_launcher(config)
-        if config.rollout.launcher == "local":
+        if config.rollout.launcher == "local" and not are_waiting(config):
             check_processes(config)
         return WorkerPool(config, stop, warn)
     return InProcessCollector(config)

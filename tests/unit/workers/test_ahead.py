@@ -11,8 +11,11 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from isaac_hydra_ext.errors import IsaacHydraExtError
+from isaac_hydra_ext.rollout import processes
+from isaac_hydra_ext.system.stop_signals import StopSignals
 from isaac_hydra_ext.workers import ahead
 from isaac_hydra_ext.workers.launching import LocalLauncher
+from isaac_hydra_ext.workers.sources import make_source
 
 from ..builders import run_config
 
@@ -61,6 +64,15 @@ def test_workers_that_no_run_takes_are_ended() -> None:
     assert process.ended and pipe.closed and not ahead._waiting
     with pytest.raises(OSError):
         os.fstat(launcher.block.fd)
+
+
+def test_what_they_have_taken_is_no_reason_to_refuse_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ahead.workers_ahead(composed(*PENDULUM), PENDULUM):
+        (launcher,) = ahead._waiting
+        ((process, _),) = launcher._waiting.values()
+        monkeypatch.setattr(processes, "available_memory", lambda: 0)
+        make_source(run_config(rollout={"num_workers": 1}), StopSignals()).close()
+    assert process.ended
 
 
 PROGRAM = """
