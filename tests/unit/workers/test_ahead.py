@@ -66,6 +66,34 @@ def test_workers_that_no_run_takes_are_ended() -> None:
         os.fstat(launcher.block.fd)
 
 
+LEARNER = """
+import time
+from isaac_hydra_ext.workers.launching import spawn_worker
+from isaac_hydra_ext.workers.shared_memory import make_shared_block
+
+if __name__ == "__main__":
+    process, pipe = spawn_worker(make_shared_block(), 0, 0, {})
+    time.sleep(60)
+"""
+
+
+def test_a_worker_dies_with_a_learner_that_is_killed_while_it_imports(tmp_path: Path) -> None:
+    # In torch's place something that takes as long as anybody likes.
+    (tmp_path / "torch.py").write_text("import os, time\nprint(os.getpid())\ntime.sleep(60)\n")
+    (tmp_path / "learner.py").write_text(LEARNER)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    learner = subprocess.Popen(
+        [sys.executable, "-u", "learner.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert learner.stdout is not None
+    worker = psutil.Process(int(learner.stdout.readline()))
+    learner.kill()
+    assert psutil.wait_procs([worker], timeout=10)[0] == [worker]
+    learner.wait(10)
+
+
 def test_what_they_have_taken_is_no_reason_to_refuse_them(monkeypatch: pytest.MonkeyPatch) -> None:
     with ahead.workers_ahead(composed(*PENDULUM), PENDULUM):
         (launcher,) = ahead._waiting
