@@ -14,6 +14,7 @@ from isaac_hydra_ext.trackers.tracker import TrackedRun
 
 CSV_NAME = "metrics.csv"
 STEP = "iteration"
+FLUSH_S = 10  # how long TensorBoard keeps points to itself
 RESULTS = ("Train/mean_reward", "Train/mean_episode_length", "Eval/mean_return", "Perf/total_fps")
 
 
@@ -24,25 +25,41 @@ class TensorBoardTracker:
         """Open an event file; see `TrackedRun`."""
         self.run_id: str | None = None
         self.afterwards = ""
+        self._run = run
+        self._hook = threading.excepthook
+        threading.excepthook = _left_to_the_next_call(self._hook)
+        self._open()
+
+    def _open(self) -> None:
         from torch.utils.tensorboard.summary import hparams  # here alone: slow to import
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._hook = threading.excepthook
-        threading.excepthook = _left_to_the_next_call(self._hook)
-        self._writer = SummaryWriter(str(run.run_dir), flush_secs=10)
+        self._writer = SummaryWriter(str(self._run.run_dir), flush_secs=FLUSH_S)
         # For the HParams tab, whose columns are last points of curves. `add_hparams` would make a
         # run of its own of it.
-        experiment, session, _ = hparams(run.hparams, dict.fromkeys(RESULTS, 0.0))
+        experiment, session, _ = hparams(self._run.hparams, dict.fromkeys(RESULTS, 0.0))
         for summary in (experiment, session):
             self._add_summary(summary)
 
+    def _again_if_gone(self, write: Callable[[], None]) -> None:
+        """Write; in a new file, where the directory was gone while the last one was written to."""
+        try:
+            write()
+        except FileNotFoundError:
+            self._open()
+            write()
+
     def log(self, metrics: dict[str, float], iteration: int) -> None:
-        for tag, value in metrics.items():
-            self._writer.add_scalar(tag, value, iteration)
+        def add() -> None:
+            for tag, value in metrics.items():
+                self._writer.add_scalar(tag, value, iteration)
+
+        self._again_if_gone(add)
 
     def log_video(self, tag: str, path: Path, iteration: int) -> None:
         """Log the GIF beside it, the one film that TensorBoard plays."""
-        self._add_summary(gif_summary(tag, path), iteration)
+        summary = gif_summary(tag, path)
+        self._again_if_gone(lambda: self._add_summary(summary, iteration))
 
     def _add_summary(self, summary: Any, iteration: int = 0) -> None:
         file_writer = self._writer.file_writer
@@ -50,7 +67,7 @@ class TensorBoardTracker:
         file_writer.add_summary(summary, iteration)
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._again_if_gone(lambda: self._writer.flush())
 
     def close(self) -> None:
         try:

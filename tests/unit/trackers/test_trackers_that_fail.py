@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from isaac_hydra_ext.config.logging_schema import LoggingConfig
 from isaac_hydra_ext.errors import MissingDependencyError, RunInterrupted
-from isaac_hydra_ext.trackers import in_thread
+from isaac_hydra_ext.reports.events import SAMPLES, read_points
+from isaac_hydra_ext.trackers import in_thread, local
 from isaac_hydra_ext.trackers import trackers as all_trackers
 from isaac_hydra_ext.trackers.in_thread import TrackerInThread
 from isaac_hydra_ext.trackers.tracker import TrackedRun
@@ -73,11 +75,30 @@ def test_what_a_service_raises_in_its_thread_is_told_once(
     assert len(rows_of(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("flush_s", [0, 10])
+def test_tensorboard_goes_on_in_a_directory_that_was_gone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush_s: int
+) -> None:
+    monkeypatch.setattr(local, "FLUSH_S", flush_s)  # 0: its thread meets the missing directory
+    run_dir = tmp_path / "run"
+    trackers = opened(run_dir, "tensorboard")  # which fails where anything is told
+    trackers.log({SAMPLES: 1.0}, 1)
+    run_dir.rename(tmp_path / "elsewhere")
+    trackers.log({SAMPLES: 2.0}, 2)
+    time.sleep(0.2)
+    run_dir.mkdir(exist_ok=True)
+    for k in range(3, 6):
+        trackers.log({SAMPLES: float(k)}, k)
+        trackers.flush()
+    trackers.close()
+    assert read_points(run_dir, SAMPLES, "iterations").steps[-3:].tolist() == [3, 4, 5]
+
+
 def test_a_tracker_that_does_not_open_is_told_and_the_others_do(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").mkdir()
     said: list[str] = []
     trackers = opened(tmp_path, "csv", "tensorboard", warn=said.append)
-    trackers.log({"a": 1.0}, 1)
+    trackers.log({SAMPLES: 1.0}, 1)
     trackers.close()
     assert len(said) == 1 and said[0].startswith("CSV: IsADirectoryError")
     assert list(tmp_path.glob("events.out.tfevents.*"))
@@ -102,7 +123,7 @@ def test_a_second_signal_passes_through_a_tracker(
     with_broken(monkeypatch, "csv", Broken("log", RunInterrupted(2, "now")))
     trackers = opened(tmp_path, "csv")
     with pytest.raises(RunInterrupted):
-        trackers.log({"a": 1.0}, 1)
+        trackers.log({SAMPLES: 1.0}, 1)
 
 
 def test_an_upload_that_never_ends_is_left_behind(
