@@ -24,18 +24,21 @@ from isaac_hydra_ext.learner.optimizer import FlatOptimizer
 
 TABLE = Path(__file__).with_name("weight_digests.json")
 COMMON = ("experiment.max_iterations=4", "experiment.seed=7", "rollout.deterministic=true")
+FIXED = "ppo.lr_schedule=fixed"
 RUNS = {
-    "pendulum, W=0": ("rollout.num_workers=0",),
-    "pendulum, W=1": ("rollout.num_workers=1",),
-    "pendulum, W=2": ("rollout.num_workers=2",),
-    "pendulum, W=2, L=2": ("rollout.num_workers=2", "rollout.max_policy_lag=2"),
+    "pendulum, W=0": (FIXED, "rollout.num_workers=0"),
+    "pendulum, W=1": (FIXED, "rollout.num_workers=1"),
+    "pendulum, W=2": (FIXED, "rollout.num_workers=2"),
+    "pendulum, W=2, L=2": (FIXED, "rollout.num_workers=2", "rollout.max_policy_lag=2"),
     "cartpole, W=0, L=0": (
         "env=gym_cartpole", "rollout.num_workers=0", "rollout.max_policy_lag=0"
     ),
     "cartpole, W=2": ("env=gym_cartpole", "rollout.num_workers=2"),
-    "tanh, W=1": ("rollout.num_workers=1", "policy.squash=tanh", "ppo.entropy_coef=0.01"),
-    "vtrace, W=0": ("rollout.num_workers=0", "ppo=vtrace"),
-    "vtrace, W=2": ("rollout.num_workers=2", "ppo=vtrace"),
+    "tanh, W=1": (
+        FIXED, "rollout.num_workers=1", "policy.squash=tanh", "ppo.entropy_coef=0.01"
+    ),
+    "vtrace, W=0": (FIXED, "rollout.num_workers=0", "ppo=vtrace"),
+    "vtrace, W=2": (FIXED, "rollout.num_workers=2", "ppo=vtrace"),
     "the schema's defaults, W=0": (
         "env=gym_any", "env.id=Pendulum-v1", "rollout.num_workers=0", "ppo.num_mini_batches=3"
     ),
