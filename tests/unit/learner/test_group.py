@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from isaac_hydra_ext.learner.group import Group, OneProcess, combined
+from isaac_hydra_ext.learner.group import Group, OneProcess, combined, on_any
 from isaac_hydra_ext.learner.ppo.ppo import PPO
 
 from ..builders import InProcessRun, run_config
@@ -75,6 +75,13 @@ def test_alone_every_bit_of_a_moment_stays() -> None:
     mean, std = torch.randn(1000), torch.rand(1000) * 1e3
     rows, same_mean, var = combined(OneProcess(), 7, mean, std.square())
     assert rows == 7 and torch.equal(mean, same_mean) and torch.equal(var.sqrt(), std)
+
+
+def test_what_one_rank_has_all_hear_of() -> None:
+    flags = [[False, False, True], [False, True, True]]
+    found = on_ranks(2, lambda group: on_any(group, flags[group.rank], torch.device("cpu")))
+    assert found == [[False, True, True]] * 2
+    assert on_any(OneProcess(), flags[0], torch.device("cpu")) == flags[0]
 
 
 @pytest.mark.parametrize("advantages", ["gae", "vtrace"])
