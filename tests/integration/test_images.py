@@ -26,7 +26,7 @@ CATCH = [
 ]  # fmt: skip
 LEARNING = [
     "rollout.envs_per_worker=16", "rollout.steps_per_env=32", "ppo.num_mini_batches=4",
-    "ppo.update_epochs=4",
+    "ppo.update_epochs=4", "ppo.lr_schedule=fixed",
 ]  # fmt: skip
 
 

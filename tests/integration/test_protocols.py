@@ -10,7 +10,7 @@ from registration import register_package
 from third_party import Remembering
 from unit.builders import InProcessRun, changed, learner_state, run_config
 
-from isaac_hydra_ext.checkpoints.file import Checkpoint
+from isaac_hydra_ext.checkpoints.file import Checkpoint, load_checkpoint
 from isaac_hydra_ext.errors import ConfigError, ExportError
 from isaac_hydra_ext.evaluation.of_checkpoint import evaluate
 from isaac_hydra_ext.export.export import export
@@ -107,8 +107,8 @@ def test_what_was_recorded_under_older_weights_is_what_those_gave(train_run: Tra
 
 def test_a_term_is_trained_saved_and_resumed_to_the_last_bit(train_run: Train) -> None:
     own = (*SYNCHRONOUS, MODEL, "rollout.num_workers=0")
-    straight = train_run(*own, "experiment.max_iterations=4")
-    half = train_run(*own, "experiment.max_iterations=2")
+    straight = train_run(*own, "experiment.max_iterations=4", "checkpoint.every=2")
+    half = load_checkpoint(straight.path.with_name("model_2.safetensors"))
     resumed = train_run(*own, "experiment.max_iterations=4", f"resume={half.path}")
     names = [name for name in straight.tensors if name.startswith("term.reward_model.")]
     assert len(names) == 5  # parameters, three of Adam's, and its own

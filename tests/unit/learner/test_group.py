@@ -94,11 +94,14 @@ def test_two_ranks_with_the_same_samples_learn_what_one_learns(advantages: str) 
     alone.collect(0)
     expected = alone.update(0)
 
+    one_at_a_time = threading.Lock()  # weights are drawn from the process's generator
+
     def of_rank(group: Group) -> object:
-        source = InProcessRun(config)  # the same seed: the same rollout
-        learner = PPO(config, source.learner._spec, torch.device("cpu"), group)
-        learner._randomness._place = ()  # and the same shuffles
-        source.collect(0)
+        with one_at_a_time:
+            source = InProcessRun(config)  # the same seed: the same rollout
+            learner = PPO(config, source.learner._spec, torch.device("cpu"), group)
+            learner._randomness._place = ()  # and the same shuffles
+            source.collect(0)
         learner.batch = source.learner.batch
         metrics = learner.update(0)
         state = {name: x.clone() for name, x in learner.state_dict().items()}
