@@ -10,18 +10,17 @@ import gymnasium as gym
 import numpy as np
 
 
-def sb3_contrib(s: dict[str, Any]) -> None:
-    """`sb3_contrib.RecurrentPPO` with VecNormalize; actor and critic each have an LSTM."""
+def learn_by_sb3(algorithm: Any, policy: str, s: dict[str, Any], **network: int) -> None:
+    """Train by a PPO of Stable-Baselines3's family, with VecNormalize."""
     import torch
-    from sb3_contrib import RecurrentPPO  # type: ignore[import-not-found]
     from stable_baselines3.common.vec_env import (  # type: ignore[import-not-found]
         DummyVecEnv,
         VecNormalize,
     )
 
     envs = DummyVecEnv([lambda: gym.make(s["env_id"])] * s["num_envs"])
-    model = RecurrentPPO(
-        "MlpLstmPolicy",
+    model = algorithm(
+        policy,
         VecNormalize(envs, gamma=s["gamma"]),
         learning_rate=s["lr"],
         n_steps=s["steps"],
@@ -36,12 +35,19 @@ def sb3_contrib(s: dict[str, Any]) -> None:
         policy_kwargs={
             "net_arch": {"pi": s["hidden"], "vf": s["hidden"]},
             "activation_fn": torch.nn.Tanh,
-            "lstm_hidden_size": s["memory"],
+            **network,
         },
         seed=s["seed"],
         device="cpu",
     )
     model.learn(s["total_steps"])
+
+
+def sb3_contrib(s: dict[str, Any]) -> None:
+    """`sb3_contrib.RecurrentPPO` with VecNormalize; actor and critic each have an LSTM."""
+    from sb3_contrib import RecurrentPPO  # type: ignore[import-not-found]
+
+    learn_by_sb3(RecurrentPPO, "MlpLstmPolicy", s, lstm_hidden_size=s["memory"])
 
 
 def rsl_rl(s: dict[str, Any]) -> None:

@@ -17,41 +17,14 @@ from typing import Any
 import gymnasium as gym
 
 import benchmarks.peer_env  # noqa: F401  (registers the envs)
-from benchmarks.peer_memories import rsl_rl, sb3_contrib
+from benchmarks.peer_memories import learn_by_sb3, rsl_rl, sb3_contrib
 
 
 def stable_baselines3(s: dict[str, Any]) -> None:
     """`stable_baselines3.PPO` with VecNormalize."""
-    import torch
     from stable_baselines3 import PPO  # type: ignore[import-not-found]
-    from stable_baselines3.common.vec_env import (  # type: ignore[import-not-found]
-        DummyVecEnv,
-        VecNormalize,
-    )
 
-    envs = DummyVecEnv([lambda: gym.make(s["env_id"])] * s["num_envs"])
-    envs = VecNormalize(envs, gamma=s["gamma"])
-    model = PPO(
-        "MlpPolicy",
-        envs,
-        learning_rate=s["lr"],
-        n_steps=s["steps"],
-        batch_size=s["num_envs"] * s["steps"] // s["minibatches"],
-        n_epochs=s["epochs"],
-        gamma=s["gamma"],
-        gae_lambda=s["lam"],
-        clip_range=s["clip"],
-        ent_coef=0.0,
-        vf_coef=s["value_coef"],
-        max_grad_norm=s["max_grad_norm"],
-        policy_kwargs={
-            "net_arch": {"pi": s["hidden"], "vf": s["hidden"]},
-            "activation_fn": torch.nn.Tanh,
-        },
-        seed=s["seed"],
-        device="cpu",
-    )
-    model.learn(s["total_steps"])
+    learn_by_sb3(PPO, "MlpPolicy", s)
 
 
 def cleanrl(s: dict[str, Any]) -> None:
